@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import cyclopts
@@ -86,8 +87,7 @@ def execute(notebook: NotebookNode) -> tuple[float, float]:
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Keep only what every machine would write: stable ids, sorted tags, alt texts, no widget ids."""
-    import torch  # noqa: PLC0415  only building needs its version
+    """Keep only what every machine would write: stable ids, sorted tags and alt texts."""
 
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = nbformat.from_dict(
@@ -96,7 +96,7 @@ def tidy(notebook: NotebookNode) -> None:
             "language_info": {"name": "python"},
             "llmtutor": {
                 "version": llmtutor.__version__,
-                "torch": torch.__version__.split("+")[0],
+                "torch": version("torch").split("+")[0],
             },
         }
     )
