@@ -45,24 +45,22 @@ app = cyclopts.App(help=__doc__)
 
 
 class PeakMemory(threading.Thread):
-    """Watches the resident memory of a process and its children from outside.
+    """Watches the resident memory of this process's children: the kernel and what it starts.
 
     ``peak_mb`` is the largest sum seen, sampled every 20 ms, in units of 10^6 bytes.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.process = psutil.Process(pid)
         self.peak_mb = 0.0
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Sample until ``done`` is set or the process ends."""
+        """Sample until ``done`` is set."""
         while not self.done.wait(0.02):
             try:
-                family = [self.process, *self.process.children(recursive=True)]
-                total = sum(p.memory_info().rss for p in family)
-            except psutil.NoSuchProcess:
+                total = sum(p.memory_info().rss for p in psutil.Process().children(recursive=True))
+            except psutil.NoSuchProcess:  # a child ended between the listing and the look
                 continue
             self.peak_mb = max(self.peak_mb, total / 1e6)
 
@@ -77,7 +75,7 @@ def execute(notebook: NotebookNode) -> tuple[float, float]:
     )
     start = time.perf_counter()
     with client.setup_kernel():
-        memory = PeakMemory(client.km.provisioner.process.pid)
+        memory = PeakMemory()
         memory.start()
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
