@@ -203,6 +203,6 @@ class LinearBigram(nn.Module):
         self.rows = Embedding(vocab_size, vocab_size)
         nn.init.zeros_(self.rows.weight)
 
-    def forward(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch vocab"]:
         """Logits (batch, seq, vocab) for the token after each id."""
         return self.rows(ids)
