@@ -1,0 +1,42 @@
+"""The ``llmtutor`` command: one sub-command a room, each loaded only when it is called.
+
+Mistakes of the caller end in one line on standard error and exit code 1, never in a traceback;
+set ``LLMTUTOR_TRACEBACK=1`` to see where an error was raised.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from llmtutor import __version__
+
+app = cyclopts.App(
+    name="llmtutor",
+    version=__version__,
+    help="The tools of the LLM Tutor book: fetch and look at corpora, train and use tokenizers.",
+    help_epilogue="Start with: llmtutor data list",
+)
+app.command(
+    "llmtutor.cli.data:app",
+    name="data",
+    help="List, fetch, tokenise and inspect the corpora of the book.",
+)
+app.command(
+    "llmtutor.cli.tokenizer:app",
+    name="tokenizer",
+    help="Train a tokenizer, turn text into token ids and back.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv`` without one) and return its exit code."""
+    try:
+        app(arguments, result_action="return_none")
+    except (ValueError, OSError) as error:
+        if os.environ.get("LLMTUTOR_TRACEBACK"):
+            raise
+        print(f"llmtutor: {error}", file=sys.stderr)
+        return 1
+    return 0
