@@ -1,0 +1,83 @@
+"""Chapter 02, step 0: where corpora live on this machine.
+
+Three places are looked at, in this order: the data folder (fetched files), the mirror folder
+(files that somebody put at hand), and then the network.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+CHUNK = 1 << 20
+
+
+class FetchError(OSError):
+    """A corpus could not be fetched; the message says which file, its checksum and the way out."""
+
+
+class ChecksumError(ValueError):
+    """A file is there, but it is not the file that the registry names."""
+
+
+def data_dir() -> Path:
+    """The folder that holds fetched corpora (it need not exist yet).
+
+    `LLMTUTOR_DATA` if set; else `data/` of the checkout this package runs from; else the
+    user's cache folder, which is where an installed package may write.
+    """
+    if named := os.environ.get("LLMTUTOR_DATA"):
+        return Path(named).expanduser()
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "data").is_dir():
+        return checkout / "data"
+    return _user_cache() / "llmtutor"
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def mirror_dir() -> Path | None:
+    """The folder named by `LLMTUTOR_MIRROR`, or None; it is only ever read."""
+    named = os.environ.get("LLMTUTOR_MIRROR")
+    return Path(named).expanduser() if named else None
+
+
+def find_local(file_name: str) -> Path | None:
+    """`file_name` in the data folder or else in the mirror folder, or None if in neither."""
+    for folder in (data_dir(), mirror_dir()):
+        if folder is not None and (folder / file_name).is_file():
+            return folder / file_name
+    return None
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes as 64 hex digits, read in chunks of 1 MiB.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "abc"
+    ...     _ = path.write_bytes(b"abc")
+    ...     sha256_file(path)[:16]
+    'ba7816bf8f01cfea'
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def require_checksum(path: Path, sha256: str) -> None:
+    """Raise `ChecksumError` unless the file at `path` has this sha256."""
+    found = sha256_file(path)
+    if found != sha256:
+        raise ChecksumError(
+            f"{path}: expected sha256 {sha256}, found {found}; "
+            "delete the file, or put the right one in its place, and fetch again"
+        )
