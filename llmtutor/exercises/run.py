@@ -1,0 +1,130 @@
+"""Exercises, every chapter: call a function on every case and keep what it did, errors included."""
+
+import copy
+import inspect
+import io
+import random
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmtutor.exercises.compare import same
+from llmtutor.exercises.values import brief, settle
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call did; texts are taken before a later call can change the values."""
+
+    inputs: tuple
+    shown_inputs: list[str]
+    value: Any
+    changed: bool = False
+    printed: str = ""
+    error: str = ""
+    error_type: str = ""
+    line: tuple[str, int] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The returned value on one line."""
+        return brief(self.value)
+
+    @property
+    def unfilled(self) -> bool:
+        """Whether this is what a stub does: nothing, ``...`` or ``NotImplementedError``."""
+        if self.error:  # `... + 1` in a text with blanks is a TypeError that names the ellipsis
+            return self.error_type == "NotImplementedError" or "ellipsis" in self.error.lower()
+        return _blank(self.value)
+
+
+def run(function: Callable[..., Any], cases: Iterable[tuple]) -> list[Outcome]:
+    """Call the function on its own copy of every case, always with the same random numbers."""
+    with _quiet_and_repeatable() as output:
+        return [_call(function, case, output) for case in cases]
+
+
+def _call(function: Callable[..., Any], case: tuple, output: io.StringIO) -> Outcome:
+    inputs, own = _copy(case), _copy(case)
+    shown = [brief(value) for value in inputs]
+    _seed()
+    output.seek(0)
+    output.truncate()
+    if misfit := _misfit(function, own):
+        return Outcome(inputs, shown, None, error=misfit, error_type="TypeError")
+    try:
+        value = settle(function(*own))
+    except (Exception, SystemExit) as error:
+        name, text = type(error).__name__, f"{type(error).__name__}: {error}".removesuffix(": ")
+        line = _place(error)
+        return Outcome(inputs, shown, None, False, output.getvalue(), text, name, line)
+    return Outcome(inputs, shown, value, not same(inputs, own), output.getvalue())
+
+
+def _place(error: BaseException) -> tuple[str, int] | None:
+    """File and line where the error was raised, unless that is in this module."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    return (frames[-1].filename, frames[-1].lineno or 0) if frames else None
+
+
+def _copy(case: tuple) -> tuple:
+    """A deep copy of each argument; what cannot be copied (an iterator) is handed on as it is."""
+    return tuple(_copied(value) for value in case)
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except TypeError:
+        return value
+
+
+def _misfit(function: Callable[..., Any], case: tuple) -> str:
+    """Why the function cannot take this many arguments; empty where it can or nobody knows."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind(*case)
+    except TypeError:
+        count = f"{len(case)} argument{'s' if len(case) != 1 else ''}"
+        return f"TypeError: it is called with {count} and takes {signature}"
+    return ""
+
+
+def _blank(value: Any) -> bool:
+    if isinstance(value, list | tuple) and value:
+        return all(item is ... for item in value)
+    return value is None or value is ... or value is NotImplemented
+
+
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@contextmanager
+def _quiet_and_repeatable() -> Iterator[io.StringIO]:
+    """Catch what is printed, hide warnings, and leave the global random states as they were."""
+    states = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    torch_state = torch.get_rng_state() if torch else None
+    output = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(output), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield output
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch and torch_state is not None:
+            torch.set_rng_state(torch_state)
