@@ -1,16 +1,50 @@
 # Two commands do everything: `make book` builds the book, `make test` checks all of it.
 # Each makes its own .venv first. Other Python: `make book PYTHON=python3.12`.
+# What the commands do is in book/tools/build.py, which also works where there is no make.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NPM    := $(shell command -v npm 2>/dev/null)
+BUILD  := $(BIN)/python book/tools/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve lint types imports unit chapters clean data assets edit notebook bench
+.PHONY: help book test lab serve lint types imports unit chapters pages clean data assets edit notebook bench
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+book: $(STAMP)  ## build the pages and print where they are
+	@$(BUILD) book
+
+test: $(STAMP)  ## run every check; the parts: make lint types imports unit chapters pages
+	@$(BUILD) test
+
+lab: $(STAMP) data  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab book/chapters
+
+serve: $(STAMP)  ## read the built pages at http://127.0.0.1:8000
+	@$(BUILD) serve
+
+lint types imports unit chapters pages: $(STAMP)
+	@$(BUILD) test $@
+
+edit: $(STAMP)  ## write a chapter as text to edit: make edit CH=01_tokenizer
+	$(BIN)/python book/tools/notebook.py edit $(CH)
+
+notebook: $(STAMP) data  ## execute the edited text into the notebook: make notebook CH=01_tokenizer
+	$(BIN)/python book/tools/notebook.py build $(CH)
+
+data: $(STAMP)  ## fetch the default corpus, once
+	$(BIN)/llmtutor data fetch shakespeare
+
+assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for their tests
+	@$(BUILD) assets
+
+bench: $(STAMP) data  ## measure against peers (minutes)
+	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+clean:  ## remove what can be made again; the environment and the corpora stay
+	@$(PYTHON) book/tools/build.py clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,140 @@
+"""Everything that `make` does with the book and its checks, also where there is no make.
+
+    python book/tools/build.py book             build the pages, print where the index is
+    python book/tools/build.py test             every check, then a table of what each one took
+    python book/tools/build.py test lint types  only these
+    python book/tools/build.py serve            read the built pages at http://127.0.0.1:8000
+    python book/tools/build.py assets           the JavaScript that pages and their tests need
+    python book/tools/build.py clean            remove what can be made again
+
+It runs in the environment of the Python that starts it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+HTML = ROOT / "_build" / "html"
+MATHJAX = BOOK / "_static" / "vendor" / "mathjax"
+PYTHON = sys.executable
+
+
+def script(name: str) -> str:
+    """The console script NAME that was installed beside this Python."""
+    folder = Path(PYTHON).parent
+    return shutil.which(name, path=f"{folder}{os.pathsep}{folder / 'Scripts'}") or name
+
+
+PYTEST = [PYTHON, "-m", "pytest", "-q"]
+PARALLEL = ["-n", "2", "--dist", "loadfile"]
+PAGES = ["tests/test_book.py", "tests/test_browser.py"]
+NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
+
+# In the order in which they run: cheap first, pages last because they need the built book.
+CHECKS: dict[str, list[list[str]]] = {
+    "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
+    "types": [[PYTHON, "-m", "mypy"]],
+    "imports": [[script("lint-imports")]],
+    "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
+    "unit": [[*PYTEST, *PARALLEL, *[f"--ignore={page}" for page in PAGES]]],
+    "chapters": [
+        [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
+    ],
+    "book": [[PYTHON, str(Path(__file__)), "book"]],
+    "pages": [[*PYTEST, *PAGES]],
+}
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command from the root of the project, one thread for each of its processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def assets() -> None:
+    """Install MathJax (and axe, for the tests) by npm and copy what pages load.
+
+    Without npm the pages take MathJax from the network: said in one line, the book still builds.
+    """
+    npm = shutil.which("npm")
+    installed = BOOK / "node_modules" / ".package-lock.json"
+    lock = BOOK / "package-lock.json"
+    if npm is None:
+        print("npm is not installed: pages will load MathJax from its public address")
+        return
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        command = [npm, "ci", "--ignore-scripts", "--loglevel=error"]
+        if subprocess.run(command, cwd=BOOK, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("build: npm could not install book/package.json; the lines above say why")
+    source, target = BOOK / "node_modules" / "mathjax", MATHJAX.with_suffix(".part")
+    shutil.rmtree(target, ignore_errors=True)
+    fonts = "output/chtml/fonts/woff-v2"
+    shutil.copytree(source / "es5" / fonts, target / fonts)
+    shutil.copy(source / "es5" / "tex-mml-chtml.js", target)
+    shutil.copy(source / "LICENSE", target)
+    shutil.rmtree(MATHJAX, ignore_errors=True)
+    target.rename(MATHJAX)
+
+
+def book() -> None:
+    """Build every page anew; a warning is an error. An old page must not outlive its source."""
+    assets()
+    shutil.rmtree(HTML, ignore_errors=True)
+    strict = ["-W", "--keep-going", "-n", "--all", "-q"]
+    if run([script("jupyter-book"), "build", *strict, "."]):
+        sys.exit("build: the book has warnings, and a warning is an error; they stand above")
+    print(f"The book: {HTML / 'index.html'}")
+
+
+def test(names: Sequence[str]) -> None:
+    """Run the checks named, or all. Every one runs, so that one look shows all that is wrong."""
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        sys.exit(f"build: no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    rows = []
+    for name in names or CHECKS:
+        print(f"\n== {name}", flush=True)
+        start = time.perf_counter()
+        failed = any(run(command) for command in CHECKS[name])
+        rows.append((name, time.perf_counter() - start, failed))
+    print()
+    for name, seconds, failed in rows:
+        print(f"{name:<10}{seconds:>7.0f} s  {'FAILED' if failed else 'passed'}")
+    print(f"{'total':<10}{sum(seconds for _, seconds, _ in rows):>7.0f} s")
+    if any(failed for _, _, failed in rows):
+        sys.exit(1)
+
+
+def serve() -> None:
+    """Serve the built pages to this machine only."""
+    if not (HTML / "index.html").exists():
+        sys.exit("build: there are no pages yet; build them first (make book)")
+    run([PYTHON, "-m", "http.server", "8000", "--bind", "127.0.0.1", "-d", str(HTML)])
+
+
+def clean() -> None:
+    """Remove what can be made again; fetched corpora and the environment stay."""
+    caches = [".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache"]
+    for path in [HTML.parent, BOOK / "node_modules", MATHJAX.parent, *(ROOT / c for c in caches)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command named by the first argument."""
+    match list(arguments):
+        case ["test", *names]:
+            test(names)
+        case [("assets" | "book" | "serve" | "clean") as name]:
+            {"assets": assets, "book": book, "serve": serve, "clean": clean}[name]()
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
