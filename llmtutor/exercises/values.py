@@ -86,7 +86,7 @@ def brief(value: Any, width: int = 66) -> str:
     """A ``repr`` on one line, the same in every run, shortened to about ``width`` characters.
 
     >>> brief(list(range(1000)), 32)
-    '[0, 1, 2, 3, 4, 5, … (1,000 items)]'
+    '[0, 1, 2, 3, … (1,000 items)]'
     >>> brief({3, 1, 2})
     '{1, 2, 3}'
     """

@@ -1,1 +1,17 @@
-"""Viz room."""
+"""Pictures: plots with alternative text, and things to move with and without a kernel."""
+
+from llmtutor.viz.alt import alt_text
+from llmtutor.viz.display import show
+from llmtutor.viz.plots import bars, heatmap, histogram, lines, loss_curve, rank_frequency, spans
+
+__all__ = [
+    "alt_text",
+    "bars",
+    "heatmap",
+    "histogram",
+    "lines",
+    "loss_curve",
+    "rank_frequency",
+    "show",
+    "spans",
+]

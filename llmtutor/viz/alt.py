@@ -1,0 +1,133 @@
+"""Plots, every chapter: the alternative text of a figure, computed from what is drawn in it."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
+
+from llmtutor.viz.style import number
+
+MOST_NAMED = 8  # bars or stretches that are read out one by one
+
+
+def alt_text(fig: Figure) -> str:
+    """What a figure shows, in words: axes with their ranges, then each line, bar or matrix.
+
+    Numbers have three significant digits. Nothing but the drawn data is read, so the text cannot
+    drift from the picture.
+    """
+    parts = [text for ax in fig.axes if not _is_colorbar(ax) for text in _axes_text(ax)]
+    if not parts:
+        raise ValueError("the figure is empty: expected at least one axes with data")
+    return " ".join(parts)
+
+
+def _is_colorbar(ax: Axes) -> bool:
+    return ax.get_label() == "<colorbar>"
+
+
+def _axes_text(ax: Axes) -> list[str]:
+    drawn = _drawn(ax)
+    if not drawn:
+        return []
+    title = ax.get_title(loc="left") or ax.get_title()
+    head = [f"{title.rstrip('.')}."] if title else []
+    return [*head, *_axis_lines(ax), *drawn]
+
+
+def _drawn(ax: Axes) -> list[str]:
+    texts = [_line_text(line) for line in ax.get_lines() if np.size(line.get_xdata())]
+    texts += [_steps_text(p) for p in ax.patches if isinstance(p, StepPatch)]
+    texts += [_bars_text(ax, c) for c in ax.containers if isinstance(c, BarContainer)]
+    texts += [_image_text(ax, image) for image in ax.get_images()]
+    return texts
+
+
+def _axis_lines(ax: Axes) -> list[str]:
+    """Each axis with its label, and the words "logarithmic" or "second" where they apply."""
+    texts = []
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        scale = ", logarithmic" if axis.get_scale() == "log" else ""
+        texts.append(f"{name} axis: {axis.get_label_text()}{scale}.")
+    for child in ax.child_axes:
+        if child.get_ylabel():
+            texts.append(f"Second y axis: {child.get_ylabel()}.")
+    return texts
+
+
+def _line_text(line: Line2D) -> str:
+    x, y = (np.asarray(v, dtype=float) for v in line.get_data())
+    kept = np.isfinite(y)
+    x, y = x[kept], y[kept]
+    label = str(line.get_label())
+    if not y.size:
+        return f"Line “{label}”: no finite value."
+    if len(y) == 2 and y[0] == y[1]:
+        return f"Level line “{label}” at {number(y[0])}."
+    start, end = (f"{number(y[i])} at {number(x[i])}" for i in (0, -1))
+    text = f"Line “{label}”: from {start} to {end}"
+    low, high = int(np.argmin(y)), int(np.argmax(y))
+    if y[low] < min(y[0], y[-1]):
+        text += f", lowest {number(y[low])} at {number(x[low])}"
+    if y[high] > max(y[0], y[-1]):
+        text += f", highest {number(y[high])} at {number(x[high])}"
+    return f"{text}."
+
+
+def _steps_text(patch: StepPatch) -> str:
+    counts, edges, _ = patch.get_data()
+    peak = int(np.argmax(counts))
+    name = f" “{patch.get_label()}”" if patch.get_label() else ""
+    return (
+        f"Histogram{name}: {number(np.sum(counts))} values from {number(edges[0])} to "
+        f"{number(edges[-1])} in {len(counts)} bins, most ({number(counts[peak])}) between "
+        f"{number(edges[peak])} and {number(edges[peak + 1])}."
+    )
+
+
+def _bars_text(ax: Axes, bars: BarContainer) -> str:
+    boxes = [patch.get_bbox() for patch in bars.patches]
+    label = str(bars.get_label())
+    if label and not label.startswith("_"):
+        pieces = [f"{number(b.x0)} to {number(b.x1)}" for b in boxes]
+        return f"Row “{label}”: {_some(pieces)}."
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    values = [b.width if b.x0 >= 0 else -b.width for b in boxes]
+    pieces = [f"{name} {number(v)}" for name, v in zip(names, values, strict=False)]
+    largest, smallest = int(np.argmax(values)), int(np.argmin(values))
+    return (
+        f"{len(values)} bars: {_some(pieces)}. Largest: {pieces[largest]}; "
+        f"smallest: {pieces[smallest]}."
+    )
+
+
+def _some(pieces: list[str]) -> str:
+    if not pieces:
+        return "nothing"
+    more = len(pieces) - MOST_NAMED
+    return ", ".join(pieces[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _image_text(ax: Axes, image: AxesImage) -> str:
+    data: np.ndarray = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+    value = image.colorbar.ax.get_ylabel() if image.colorbar else "value"
+    low = np.unravel_index(int(np.nanargmin(data)), data.shape)
+    high = np.unravel_index(int(np.nanargmax(data)), data.shape)
+    rows, columns = data.shape[:2]
+    return (
+        f"Matrix of {rows} rows and {columns} columns, {value}: lowest {number(data[low])} at "
+        f"{_cell(ax, low)}, highest {number(data[high])} at {_cell(ax, high)}."
+    )
+
+
+def _cell(ax: Axes, index: tuple) -> str:
+    """A cell named by its tick labels, where it has them, else by its place."""
+    names = []
+    for word, axis, place in (("row", ax.yaxis, index[0]), ("column", ax.xaxis, index[1])):
+        labels = axis.get_major_formatter()
+        fixed = getattr(labels, "seq", ())
+        names.append(f"{word} {fixed[place] if place < len(fixed) else place}")
+    return ", ".join(names)
