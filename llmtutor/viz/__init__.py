@@ -2,11 +2,15 @@
 
 from llmtutor.viz.alt import alt_text
 from llmtutor.viz.display import show
+from llmtutor.viz.explore import explore
+from llmtutor.viz.html import bar_table, token_spans
 from llmtutor.viz.plots import bars, heatmap, histogram, lines, loss_curve, rank_frequency, spans
 
 __all__ = [
     "alt_text",
+    "bar_table",
     "bars",
+    "explore",
     "heatmap",
     "histogram",
     "lines",
@@ -14,4 +18,5 @@ __all__ = [
     "rank_frequency",
     "show",
     "spans",
+    "token_spans",
 ]
