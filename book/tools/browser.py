@@ -1,0 +1,105 @@
+"""What a page must do in a real browser: stay on the site, run without errors, be readable by all.
+
+`Visit` opens one page and collects what goes wrong while it loads; `look` runs a check of
+browser.js on the open page. Problems are sentences; an empty list means that there is none.
+"""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, Playwright, Route
+
+BOOK = Path(__file__).resolve().parents[1]
+CHECKS = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").partition("\n")[2].rstrip()
+AXE = BOOK / "node_modules" / "axe-core" / "axe.min.js"
+WIDE, NARROW = 1280, 390
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PROGRAMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+
+def chromium(playwright: Playwright) -> str | None:
+    """Path of a Chromium: the variable CHROMIUM, one on the path, or Playwright's own download."""
+    found = [os.environ.get("CHROMIUM"), *map(shutil.which, PROGRAMS)]
+    found.append(playwright.chromium.executable_path)
+    return next((path for path in found if path and Path(path).exists()), None)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a line of log for each."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder to this machine only; yields its address, with a slash at the end."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class Visit:
+    """One page opened in a window of its own; `problems` grows while it is open."""
+
+    def __init__(self, browser: Browser, site: str, path: str, scheme: str, width: int) -> None:
+        """Open `site + path` in the scheme "light" or "dark" and wait for its mathematics."""
+        self.site = site
+        self.problems: list[str] = []
+        viewport = {"width": width, "height": 900}
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
+        self.page: Page = self.context.new_page()
+        self.page.route("**/*", self.guard)
+        self.page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        self.page.on("console", self.listen)
+        self.page.on("response", self.inspect)
+        self.page.goto(site + path, wait_until="load")
+        self.page.evaluate("() => window.MathJax?.startup?.promise?.then(() => null)")
+
+    def guard(self, route: Route) -> None:
+        """Let a request through only when it stays on the site."""
+        if route.request.url.startswith(self.site):
+            route.continue_()
+        else:
+            self.problems.append(f"request leaves the site: {route.request.url}")
+            route.abort()
+
+    def listen(self, message: object) -> None:
+        """Errors on the console; a blocked or missing file is reported by its own rule."""
+        kind, text = getattr(message, "type", ""), getattr(message, "text", "")
+        if kind == "error" and "Failed to load resource" not in text:
+            self.problems.append(f"console error: {text}")
+
+    def inspect(self, response: object) -> None:
+        """Files that the page wants and the site does not have."""
+        if (status := getattr(response, "status", 0)) >= 400:
+            self.problems.append(f"answer {status}: {getattr(response, 'url', '')}")
+
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+
+def look(page: Page, check: str) -> list[str]:
+    """Run one check of browser.js, "math", "overflow", "explore" or "axe", on the open page."""
+    if check == "axe":
+        page.add_script_tag(path=str(AXE))
+    return list(page.evaluate(f"() => {CHECKS}.{check}()"))

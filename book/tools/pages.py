@@ -1,0 +1,80 @@
+"""What a built page must hold, read from its HTML alone. `problems` says all that is wrong."""
+
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from bs4 import BeautifulSoup, Tag
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+REFERS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src"}
+# A role or fence that reached the reader was not understood.
+RAW = ("{cite}", "{cite:", "{term}", "{ref}", "{doc}", "{eq}", "{numref}", ":::", "```", "$$")
+
+
+def built(html: Path = HTML) -> list[Path]:
+    """Every page for readers; sources shown by viewcode and the theme's templates are not pages."""
+    return sorted(
+        path
+        for path in html.rglob("*.html")
+        if not {"_static", "_modules", "_sources"} & set(path.relative_to(html).parts)
+    )
+
+
+@cache
+def parse(path: Path) -> BeautifulSoup:
+    """The parsed page; kept, because every link to it looks into it."""
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def article(page: BeautifulSoup) -> Tag | None:
+    """The part written by us; None on pages that the theme makes (search, index, redirect)."""
+    return page.select_one("article.bd-article")
+
+
+def broken_links(path: Path) -> list[str]:
+    """References to files or anchors that are not there."""
+    found = []
+    for tag in parse(path).find_all(list(REFERS)):
+        address = str(tag.get(REFERS[tag.name]) or "")
+        parts = urlsplit(address)
+        if parts.scheme or parts.netloc or not address or address == "#":
+            continue
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        anchor = unquote(urldefrag(address).fragment)
+        if not target.is_file():
+            found.append(f"link to a missing file: {address}")
+        elif anchor and target.suffix == ".html" and not has_anchor(target, anchor):
+            found.append(f"link to a missing anchor: {address}")
+    return found
+
+
+def has_anchor(path: Path, anchor: str) -> bool:
+    """Whether the page has an element of this id (or an old-fashioned name)."""
+    page = parse(path)
+    return bool(page.find(id=anchor) or page.find(attrs={"name": anchor}))
+
+
+def problems(path: Path) -> list[str]:
+    """All that is wrong with one page, in words; an empty list when it is fine."""
+    page = parse(path)
+    found = broken_links(path)
+    if str(ROOT) in path.read_text(encoding="utf-8"):
+        found.append(f"names a folder of the machine that built it: {ROOT}")
+    body = article(page)
+    if body is None:
+        return found
+    if not body.find("h2"):
+        found.append("no heading of the second level")
+    for image in body.find_all("img"):
+        if not str(image.get("alt") or "").strip():
+            found.append(f"image without alternative text: {image.get('src')}")
+    prose = BeautifulSoup(str(body), "html.parser")
+    for code in prose.find_all(["pre", "code", "script", "style"]):
+        code.decompose()
+    for mark in prose.select(".math"):
+        mark.decompose()
+    text = prose.get_text()
+    found += [f"markup left in the text: {mark}" for mark in RAW if mark in text]
+    return found

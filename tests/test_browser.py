@@ -1,0 +1,132 @@
+"""Every built page, opened in Chromium: wide and narrow, light and dark; and each check seen red.
+
+Screenshots of the landing page and the chapters are left in `_build/screenshots` for people.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser as tool
+import pages
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+pytestmark = pytest.mark.browser
+BUILT = [path.relative_to(pages.HTML).as_posix() for path in pages.built()]
+SHOTS = pages.ROOT / "_build" / "screenshots"
+LOOKED_AT = ("book/intro.html", "book/chapters/")
+CHECKS = ["math", "explore", "axe", "overflow"]  # axe opens every fold: overflow after it
+LOOKS = [("light", tool.WIDE), ("dark", tool.WIDE), ("light", tool.NARROW), ("dark", tool.NARROW)]
+
+
+def without(reason: str) -> None:
+    """Skip with the reason; where a browser is required (CI) a skip is a failure."""
+    if os.environ.get("LLMTUTOR_REQUIRE_BROWSER"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not tool.AXE.exists():
+        without("axe is not installed: run `make assets` (it needs npm)")
+    with sync_playwright() as playwright:
+        program = tool.chromium(playwright)
+        if program is None:
+            without("no Chromium found: install it, or name one in the variable CHROMIUM")
+        browser = playwright.chromium.launch(executable_path=program, args=tool.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    if not (pages.HTML / "_static" / "vendor" / "mathjax").exists():
+        without("the pages were not built for reading offline: run `make book` with npm installed")
+    with tool.serve(pages.HTML) as address:
+        yield address
+
+
+def test_there_are_pages() -> None:
+    if not BUILT:
+        without("no pages: run `make book` first")
+    assert "index.html" in BUILT
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS, ids=lambda v: str(v))
+@pytest.mark.parametrize("path", BUILT)
+def test_page(chromium: Browser, site: str, path: str, scheme: str, width: int) -> None:
+    with tool.Visit(chromium, site, path, scheme, width) as visit:
+        if path.startswith(LOOKED_AT):
+            name = path.removesuffix(".html").replace("/", "-")
+            visit.page.screenshot(path=SHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
+        for check in CHECKS:
+            visit.problems += tool.look(visit.page, check)
+        assert visit.problems == []
+
+
+def test_search_finds_a_word_without_a_server_behind_it(chromium: Browser, site: str) -> None:
+    with tool.Visit(chromium, site, "search.html?q=token", "light", tool.WIDE) as visit:
+        visit.page.wait_for_selector("#search-results li a")
+        assert visit.problems == []
+
+
+def test_colour_scheme_of_the_reader_is_followed(chromium: Browser, site: str) -> None:
+    for scheme in ("light", "dark"):
+        with tool.Visit(chromium, site, "book/intro.html", scheme, tool.WIDE) as visit:
+            assert visit.page.locator(f"html[data-theme={scheme}]").count() == 1
+
+
+# Each check once on a page with exactly one fault, so that none of them can be asleep.
+PAGE = """<!doctype html><html lang="en"><head><title>Page</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"></head>
+<body><main><h1>Page</h1>
+<span class="math"><mjx-container>x</mjx-container></span>
+<div class="lt-explore" id="fine"><label for="n">n</label>
+<input id="n" type="range" min="0" max="2" value="0" oninput="p.textContent = this.value">
+<div class="lt-view" id="p">0</div></div>
+{fault}</main></body></html>"""
+ASLEEP = """<div class="lt-explore" id="asleep"><label for="m">m</label>
+<input id="m" type="range" min="0" max="2" value="0"><div class="lt-view">0</div></div>"""
+FAULTS = {
+    "external image": ('<img alt="x" src="http://192.0.2.1/x.png">', "request leaves the site"),
+    "external script": ('<script src="http://192.0.2.1/x.js"></script>', "request leaves the site"),
+    "missing file": ('<img alt="x" src="gone.png">', "answer 404"),
+    "script error": ("<script>throw new Error('broken')</script>", "script error: broken"),
+    "console error": ("<script>console.error('broken')</script>", "console error: broken"),
+    "formula in error": ("<mjx-merror>\\frac</mjx-merror>", "formula in error"),
+    "formula not drawn": ('<span class="math">\\(x^2\\)</span>', "formula not drawn"),
+    "control asleep": (ASLEEP, "explore asleep: m changes nothing"),
+    "explore without control": (
+        '<div class="lt-explore" id="bare"></div>',
+        "no picture or no control",
+    ),
+    "pale text": ('<p style="color: #ccc; background: #fff">pale</p>', "axe color-contrast"),
+    "pale text, folded": (
+        '<details><summary>s</summary><p style="color: #ccc">pale</p></details>',
+        "axe color-contrast",
+    ),
+    "input without label": ("<input type='text'>", "axe label (critical)"),
+    "too wide": ('<div style="width: 500px">wide</div>', "page scrolls sideways at 390 px"),
+}
+
+
+def problems_of(chromium: Browser, folder: Path, fault: str) -> list[str]:
+    (folder / "page.html").write_text(PAGE.replace("{fault}", fault), encoding="utf-8")
+    with (
+        tool.serve(folder) as address,
+        tool.Visit(chromium, address, "page.html", "light", tool.NARROW) as visit,
+    ):
+        return visit.problems + [said for check in CHECKS for said in tool.look(visit.page, check)]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_noticed(chromium: Browser, tmp_path: Path, name: str) -> None:
+    fault, said = FAULTS[name]
+    found = problems_of(chromium, tmp_path, fault)
+    assert len(found) == 1 and said in found[0], found
+
+
+def test_page_without_faults_has_no_problems(chromium: Browser, tmp_path: Path) -> None:
+    assert problems_of(chromium, tmp_path, "") == []
