@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import matplotlib.pyplot as plt
 from IPython.display import display
@@ -34,8 +35,17 @@ def png(fig: Figure) -> bytes:
 
 
 def svg(fig: Figure, salt: str) -> str:
-    """The figure as an SVG document; the same figure and ``salt`` give the same text."""
+    """The figure as an SVG document; the same figure and ``salt`` give the same text.
+
+    Fonts are those of the reader, and two decimals of a point are enough for a place.
+    """
     with style(), io.StringIO() as file:
         plt.rcParams["svg.hashsalt"] = salt
-        fig.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        return file.getvalue()
+        fig.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+        document = file.getvalue()
+    document = document[document.index("<svg") :]
+    document = re.sub(r"font-family: [^;]*;", "font-family: 'DejaVu Sans', sans-serif;", document)
+    document = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", document)
+    return re.sub(r"\n\s*", "\n", document)

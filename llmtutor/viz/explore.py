@@ -69,9 +69,20 @@ def explore(
     Raises:
         ValueError: no control, a control with fewer than two values, or too many states.
     """
-    chosen = _controls(controls, labels or {})
+    display(explore_bundle(render, name=name, labels=labels, **controls), raw=True)
+
+
+def explore_bundle(
+    render: Callable[..., str | Figure],
+    *,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    **controls: Iterable[Any],
+) -> dict[str, Any]:
+    """What `explore` displays: one output with HTML, text and, where a kernel runs, widgets."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"expected a name like 'vocabulary-slider', received {name!r}")
+    chosen = _controls(controls, labels or {})
     states = [_html(render(**values), f"{name}-{i}") for i, values in enumerate(_product(chosen))]
     bundle: dict[str, Any] = {
         "text/html": page_html(name, chosen, states),
@@ -83,7 +94,7 @@ def explore(
             "version_minor": 0,
             "model_id": _widgets(chosen, states).model_id,
         }
-    display(bundle, raw=True)
+    return bundle
 
 
 def page_html(name: str, controls: list[Control], states: list[str]) -> str:

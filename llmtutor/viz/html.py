@@ -11,6 +11,7 @@ from llmtutor.viz.style import PALETTE, number
 
 TOKEN_BACKGROUNDS = ("#CFE8FF", "#FFE2C4", "#C9F2DF", "#F6D9EA", "#FFF3B8")
 TOKEN_INK = "#1A1A1A"
+TH = "text-align:left;padding-right:0.8em"
 VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
@@ -25,7 +26,7 @@ def token_spans(tokens: Iterable[tuple[str, int | None]]) -> str:
         style = (
             f"display:inline-block;background:{TOKEN_BACKGROUNDS[place % len(TOKEN_BACKGROUNDS)]};"
             f"color:{TOKEN_INK};border:1px solid #767676;border-radius:3px;padding:0 3px;"
-            "margin:1px;text-align:center;white-space:pre"
+            "margin:1px;text-align:center;vertical-align:top;white-space:pre"
         )
         shown = escape("".join(VISIBLE.get(c, c) for c in text))
         below = "" if token_id is None else f'<small style="display:block">{token_id}</small>'
@@ -47,7 +48,7 @@ def bar_table(
         problem = f"the value of {wrong[0]!r} is not" if wrong else "no row was given"
         raise ValueError(f"expected rows of a label and a finite number ≥ 0; {problem}")
     largest = max(value for _, value in rows) or 1.0
-    head = "".join(f'<th scope="col" style="text-align:left">{escape(c)}</th>' for c in columns)
+    head = "".join(f'<th scope="col" style="{TH}">{escape(c)}</th>' for c in columns)
     body = "".join(_bar_row(label, value, value / largest) for label, value in rows)
     title = f'<caption style="caption-side:top">{escape(caption)}</caption>' if caption else ""
     return (
@@ -59,7 +60,7 @@ def bar_table(
 def _bar_row(label: str, value: float, share: float) -> str:
     bar = f"display:inline-block;height:0.9em;width:{100 * share * 0.75:.2f}%"
     return (
-        f'<tr><th scope="row" style="text-align:left;font-weight:normal">{escape(label)}</th>'
+        f'<tr><th scope="row" style="{TH};font-weight:normal">{escape(label)}</th>'
         f'<td style="width:70%"><span style="{bar};background:{PALETTE[0]}"></span> '
         f"{number(value)}</td></tr>"
     )

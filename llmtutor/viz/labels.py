@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from llmtutor.viz.style import INK
 
-SIZE = 12  # points
+SIZE = 13  # points
 GAP = 0.03  # of the axes' width, between a line's end and its name: room for the leader
 
 

@@ -67,8 +67,8 @@ def loss_curve(
     with style():
         fig, ax = new_figure(x_label, f"loss ({unit})", title)
         _draw(ax, _pairs(steps, losses), levels, "")
-        label_at_right(fig, ax)
         _perplexity_axis(ax, base, item)
+        label_at_right(fig, ax)
         return fig
 
 
@@ -82,7 +82,7 @@ def bars(
         fig, ax = new_figure(value_label, category_label, title, height)
         places = np.arange(len(values))
         drawn = ax.barh(places, list(values.values()), color=PALETTE[0], height=0.7)
-        ax.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=12)
+        ax.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=13)
         ax.set_yticks(places, list(values))
         ax.invert_yaxis()
         ax.margins(x=0.15)
@@ -167,7 +167,7 @@ def heatmap(
             middle = (np.nanmin(data) + np.nanmax(data)) / 2
             for (row, column), value in np.ndenumerate(data):
                 color = "white" if value < middle else "black"
-                ax.text(column, row, number(value), color=color, ha="center", va="center", size=11)
+                ax.text(column, row, number(value), color=color, ha="center", va="center", size=12)
         return fig
 
 
