@@ -1,0 +1,298 @@
+"""Chapter 01, step 6: the byte-level tokenizer of GPT-2, from merges to ids and back."""
+
+import hashlib
+import json
+import operator
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import chain, pairwise
+from pathlib import Path
+from types import MappingProxyType
+
+from llmtutor.tokenizer import pretokenize
+from llmtutor.tokenizer.base import require_encodable, unknown_id
+from llmtutor.tokenizer.files import (
+    MERGES_FILE,
+    VOCAB_FILE,
+    Merge,
+    is_printable,
+    made_by,
+    merges_text,
+    printable,
+    read_merges,
+    read_vocab,
+    unprintable,
+    write_files,
+)
+from llmtutor.tokenizer.pretokenize import GPT2_PATTERN, check_special_tokens
+from llmtutor.tokenizer.train import train_bpe
+
+NEVER = 1 << 62  # the rank of a pair that no merge joins
+
+
+class BPETokenizer:
+    """Byte-pair encoding over the bytes of words, as in GPT-2 :cite:`radford2019language`.
+
+    `vocab` holds the ordinary tokens: all 256 bytes and what the merges make of them, with ids.
+    `special_tokens` have ids of their own; they are found in the text before anything else, the
+    longest first, and never take part in a merge. All ids together are ``0 … vocab_size - 1``.
+
+    >>> tokenizer = BPETokenizer.train("low low lower lowest", 260, ["<|end|>"])
+    >>> tokenizer.merges
+    [(b'o', b'w'), (b'l', b'ow'), (b' ', b'low')]
+    >>> tokenizer.encode("low lower<|end|>")
+    [257, 258, 101, 114, 259]
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[bytes, int],
+        merges: Sequence[Merge],
+        special_tokens: Mapping[str, int] | None = None,
+        pattern: str = GPT2_PATTERN,
+    ) -> None:
+        special = dict(special_tokens or {})
+        pretokenize.compile_pattern(pattern)
+        _check(vocab, merges, special)
+        self.vocab: Mapping[bytes, int] = MappingProxyType(dict(vocab))
+        self.merges = list(merges)
+        self.special_tokens: Mapping[str, int] = MappingProxyType(special)
+        self.pattern = pattern
+        self._divider = pretokenize.special_pattern(check_special_tokens(special))
+        self._bytes = {id: token for token, id in vocab.items()}
+        self._bytes |= {id: token.encode("utf-8") for token, id in special.items()}
+        self._words = _Words(vocab, merges)
+
+    @classmethod
+    def train(
+        cls,
+        text: str | Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (),
+        *,
+        num_processes: int = 1,
+        progress: bool = False,
+    ) -> "BPETokenizer":
+        """Learn the merges of a text, or of texts each of which is a document of its own.
+
+        Ids: the bytes 0 … 255, the merged tokens in the order they were learnt, the special tokens
+        in the order given. The result depends neither on the number of processes nor on the order
+        of the documents. A text too small for `vocab_size` tokens gives as many as there are.
+        """
+        special = check_special_tokens(special_tokens)
+        ordinary = vocab_size - len(special)
+        if ordinary < 256:
+            raise ValueError(
+                f"expected vocab_size of at least {256 + len(special)} (256 bytes and "
+                f"{len(special)} special tokens), found {vocab_size}"
+            )
+        counts = pretokenize.count_words(text, special, num_processes)
+        merges = train_bpe(counts, ordinary, progress=progress)
+        vocab = {bytes([byte]): byte for byte in range(256)}
+        for left, right in merges:
+            vocab.setdefault(left + right, len(vocab))
+        return cls(vocab, merges, {token: len(vocab) + i for i, token in enumerate(special)})
+
+    @classmethod
+    def load(cls, folder: Path | str, special_tokens: Sequence[str] = ()) -> "BPETokenizer":
+        """Read GPT-2's ``vocab.json`` and ``merges.txt``.
+
+        An entry of the vocabulary that is no byte and that no merge makes is a special token, as
+        is ``<|endoftext|>`` in GPT-2. Other `special_tokens` get the next free ids.
+        """
+        path = Path(folder) / VOCAB_FILE
+        names = read_vocab(path)
+        merges = read_merges(Path(folder) / MERGES_FILE)
+        made = made_by(merges)
+        vocab = {made[name]: id for name, id in names.items() if name in made}
+        special = {name: id for name, id in names.items() if name not in made}
+        for token in check_special_tokens(special_tokens):
+            special.setdefault(token, len(vocab) + len(special))
+        try:
+            return cls(vocab, merges, special)
+        except ValueError as error:
+            raise ValueError(f"{path} and {MERGES_FILE}: {error}") from None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return len(self._bytes)
+
+    def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
+        """The ids of a text; with `allow_special=False` special tokens in it are ordinary text."""
+        try:
+            if not allow_special or self._divider is None:
+                return self._encode_ordinary(text)
+            ids: list[int] = []
+            for i, part in enumerate(self._divider.split(text)):
+                if i % 2:
+                    ids.append(self.special_tokens[part])
+                elif part:
+                    ids += self._encode_ordinary(part)
+            return ids
+        except UnicodeEncodeError:
+            require_encodable(text)
+            raise
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        words = pretokenize.split(text, self.pattern)
+        return list(chain.from_iterable(map(self._words.__getitem__, words)))
+
+    def encode_iterable(
+        self, chunks: Iterable[str], *, allow_special: bool = True
+    ) -> Iterator[int]:
+        """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
+
+        Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
+        a time, cut where a word is known to end. A single word of more than a million characters
+        raises `ValueError`.
+        """
+        special = tuple(self.special_tokens) if allow_special else ()
+        for piece in pretokenize.safe_pieces(chunks, special, self.pattern):
+            yield from self.encode(piece, allow_special=allow_special)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; bytes that are not UTF-8 become U+FFFD, the replacement character.
+
+        An unknown id raises `ValueError`.
+        """
+        try:
+            data = b"".join(map(self._bytes.__getitem__, map(operator.index, ids)))
+        except KeyError as error:
+            raise unknown_id(error.args[0], self.vocab_size) from None
+        return data.decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one id stands for, not always whole characters."""
+        try:
+            return self._bytes[operator.index(id)]
+        except KeyError:
+            raise unknown_id(id, self.vocab_size) from None
+
+    def fingerprint(self) -> str:
+        """sha256 of pattern, vocabulary, merges and special tokens."""
+        content = {
+            "pattern": self.pattern,
+            "vocab": sorted((id, token.hex()) for token, id in self.vocab.items()),
+            "merges": [(left.hex(), right.hex()) for left, right in self.merges],
+            "special_tokens": sorted((id, token) for token, id in self.special_tokens.items()),
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``vocab.json`` and ``merges.txt`` as GPT-2 has them."""
+        if self.pattern != GPT2_PATTERN:
+            raise ValueError(
+                "GPT-2's files have no place for another pattern than GPT-2's: "
+                "save `fast.to_tokenizers(tokenizer)` instead"
+            )
+        names = {id: printable(token) for token, id in self.vocab.items()}
+        names |= {id: token for token, id in self.special_tokens.items()}
+        vocab = {names[id]: id for id in range(self.vocab_size)}
+        contents = {
+            VOCAB_FILE: json.dumps(vocab, ensure_ascii=False),
+            MERGES_FILE: merges_text(self.merges),
+        }
+        write_files(Path(folder), contents)
+
+
+class _Words(dict[str, tuple[int, ...]]):
+    """Word → ids: looked up if seen before, else merged. Bounded: about 50 MB at most."""
+
+    MAX_WORDS = 1 << 17
+    MAX_LENGTH = 64
+
+    def __init__(self, vocab: Mapping[bytes, int], merges: Sequence[Merge]) -> None:
+        self._byte_ids = [vocab[bytes([byte])] for byte in range(256)]
+        self._ranks = {(vocab[a], vocab[b]): rank for rank, (a, b) in enumerate(merges)}
+        self._merged = [vocab[left + right] for left, right in merges]
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = [self._byte_ids[byte] for byte in word.encode("utf-8")]
+        merge = _merge_short if len(ids) <= 256 else _merge_long
+        result = tuple(merge(ids, self._ranks, self._merged))
+        if len(word) <= self.MAX_LENGTH:
+            if len(self) >= self.MAX_WORDS:
+                self.clear()  # frequent words are soon back
+            self[word] = result
+        return result
+
+
+def _merge_short(
+    ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]
+) -> list[int]:
+    """Merge the leftmost pair of lowest rank until no merge applies; n² steps, but short ones."""
+    found = [ranks.get(pair, NEVER) for pair in pairwise(ids)]
+    while found and (rank := min(found)) != NEVER:
+        i = found.index(rank)
+        ids[i : i + 2] = [merged[rank]]
+        del found[i]
+        if i:
+            found[i - 1] = ranks.get((ids[i - 1], ids[i]), NEVER)
+        if i < len(found):
+            found[i] = ranks.get((ids[i], ids[i + 1]), NEVER)
+    return ids
+
+
+def _merge_long(
+    ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]
+) -> list[int]:
+    """The same for long words, in n log n steps: a heap of (rank, place) over a linked list."""
+    n = len(ids)
+    before, after = array("q", range(-1, n)), array("q", range(1, n + 2))
+    heap = [
+        rank * n + i
+        for i, pair in enumerate(pairwise(ids))
+        if (rank := ranks.get(pair, NEVER)) != NEVER
+    ]
+    heapify(heap)
+    while heap:
+        rank, i = divmod(heappop(heap), n)
+        j = after[i]
+        if ids[i] < 0 or j >= n or ranks.get((ids[i], ids[j])) != rank:
+            continue  # one of the two is gone or another token by now
+        ids[i], ids[j] = merged[rank], -1
+        after[i] = after[j]
+        before[after[j]] = i
+        for left, right in ((before[i], i), (i, after[i])):
+            if left >= 0 and right < n and (pair := (ids[left], ids[right])) in ranks:
+                heappush(heap, ranks[pair] * n + left)
+    return [id for id in ids if id >= 0]
+
+
+def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:
+    """Raise `ValueError` unless the parts make one tokenizer."""
+    made = {bytes([byte]) for byte in range(256)}
+    if missing := [token for token in made if token not in vocab]:
+        raise ValueError(
+            f"expected all 256 bytes in the vocabulary, found {256 - len(missing)} of them; "
+            f"{min(missing)!r} is missing"
+        )
+    for left, right in merges:
+        for part in (left, right, left + right):
+            if part not in vocab:
+                raise ValueError(
+                    f"expected a vocabulary with all parts and results of the merges; {part!r} of "
+                    f"the merge {left!r} + {right!r} is missing"
+                )
+        made.add(left + right)
+    if len(set(merges)) < len(merges):
+        raise ValueError("expected each merge once, found one twice")
+    if unmade := [token for token in vocab if token not in made]:
+        raise ValueError(
+            f"expected only bytes and merged tokens in the vocabulary, found {unmade[0]!r}, which "
+            "no merge makes: is it a special token?"
+        )
+    for token in special:
+        if all(map(is_printable, token)) and unprintable(token) in vocab:
+            raise ValueError(
+                f"expected special tokens that differ from ordinary ones; {token!r} is the name of "
+                f"{unprintable(token)!r} in GPT-2's files: choose another, such as '<|{token}|>'"
+            )
+    ids = sorted([*vocab.values(), *special.values()])
+    if ids != list(range(len(ids))):
+        raise ValueError(
+            f"expected the ids 0 to {len(ids) - 1}, each once, for {len(ids)} tokens; "
+            f"found {ids[0]} to {ids[-1]} with gaps or repetitions"
+        )

@@ -1,0 +1,213 @@
+"""Chapter 01, step 4: cut text into words first, so that no merge crosses a word's border."""
+
+import multiprocessing
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
+
+import regex
+
+from llmtutor.tokenizer.base import require_encodable
+
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""Contractions; then letters, digits or other signs, each with at most one space before it; then
+white space, whose last space goes to the word that follows. From GPT-2's published encoder."""
+
+PIECE = 1 << 16  # characters of a stream that are encoded at a time
+LONGEST_WORD = 1 << 20  # characters a stream may hold back while it waits for a safe place to cut
+JOB = 1 << 19  # characters counted at a time in one process
+
+# A border between two words of GPT2_PATTERN, whatever comes before and after: the left character
+# is not white space, and no alternative of the pattern holds the two characters side by side. The
+# only signs in one word with a letter after them are the apostrophes of contractions. (?r): from
+# the end.
+_SAFE_CUT = regex.compile(
+    r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"
+    r"|(?<=[^\s\p{L}\p{N}])(?=[\s\p{N}])|(?<=[^\s\p{L}\p{N}'])(?=\p{L})"
+)
+
+
+@lru_cache
+def compile_pattern(pattern: str) -> regex.Pattern[str]:
+    """The compiled pattern of words; `ValueError` if it is malformed or has groups."""
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"expected a pattern for words, but {error}: {pattern!r}") from None
+    if compiled.groups:
+        raise ValueError(f"expected a pattern with (?:…) in place of (…), found {pattern!r}")
+    return compiled
+
+
+def split(text: str, pattern: str = GPT2_PATTERN) -> list[str]:
+    """The words of a text; joined they are the text again.
+
+    >>> split("It's 1,000  words!")
+    ['It', "'s", ' 1', ',', '000', ' ', ' words', '!']
+    """
+    words: list[str] = compile_pattern(pattern).findall(text)
+    if pattern != GPT2_PATTERN and sum(map(len, words)) != len(text):
+        raise ValueError(f"expected a pattern that matches all of the text, found {pattern!r}")
+    return words
+
+
+@lru_cache
+def special_pattern(special_tokens: tuple[str, ...]) -> re.Pattern[str] | None:
+    """A pattern whose `split` gives text and special tokens in turn; the longest one wins."""
+    if not special_tokens:
+        return None
+    longest_first = sorted(special_tokens, key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def check_special_tokens(special_tokens: Iterable[str]) -> tuple[str, ...]:
+    """The special tokens as a tuple; `ValueError` if one is empty or comes twice."""
+    if isinstance(special_tokens, str):
+        raise ValueError(f"expected a list of special tokens, found the string {special_tokens!r}")
+    tokens = tuple(special_tokens)
+    for token in tokens:
+        if not token:
+            raise ValueError("expected special tokens of at least one character, found ''")
+        require_encodable(token)
+        if tokens.count(token) > 1:
+            raise ValueError(f"expected each special token once, found {token!r} twice")
+    return tokens
+
+
+def safe_pieces(
+    chunks: Iterable[str],
+    special_tokens: Sequence[str] = (),
+    pattern: str = GPT2_PATTERN,
+    *,
+    size: int = PIECE,
+    limit: int = LONGEST_WORD,
+) -> Iterator[str]:
+    """Cut a stream of text anew, only where words end: each piece can be split on its own.
+
+    Special tokens and words may straddle the chunks; no piece ends inside one. At most `limit`
+    characters (and one piece) are held back; a stream without a safe place to cut for longer
+    raises `ValueError`. With a pattern other than GPT-2's only the end of a special token is
+    known to be safe.
+    """
+    held: list[str] = []
+    grown = 0
+    for chunk in chunks:
+        for start in range(0, len(chunk), size):
+            held.append(chunk[start : start + size])
+            grown += len(held[-1])
+            if grown < size:
+                continue
+            text, grown = "".join(held), 0
+            cut = _last_safe_cut(text, tuple(special_tokens), pattern)
+            held = [text[cut:]]
+            if cut:
+                yield text[:cut]
+            elif len(text) > limit:
+                raise ValueError(
+                    f"found no end of a word in {len(text):,} characters, from {text[:20]!r} on: "
+                    "is this text? Encode it as one string if it is"
+                )
+    if rest := "".join(held):
+        yield rest
+
+
+def _last_safe_cut(text: str, special_tokens: tuple[str, ...], pattern: str) -> int:
+    """The last place where `text`, however it goes on, can be cut; 0 if there is none.
+
+    A special token that starts before the cut and ends after it would be split, so the cut stays
+    so far from the end that each such token is seen whole.
+    """
+    end = len(text) - max((len(token) - 1 for token in special_tokens), default=0)
+
+    def crossed(cut: int) -> bool:
+        return any(
+            text.find(token, max(0, cut - len(token) + 1), cut + len(token) - 1) >= 0
+            for token in special_tokens
+        )
+
+    if pattern == GPT2_PATTERN and end > 0:
+        for match in _SAFE_CUT.finditer(text, 0, end):
+            if not crossed(match.start()):
+                return match.start()
+    if special := special_pattern(special_tokens):
+        ends = [match.end() for match in special.finditer(text)]
+        return next((cut for cut in reversed(ends) if cut <= end and not crossed(cut)), 0)
+    return 0
+
+
+def count_words(
+    text: str | Iterable[str],
+    special_tokens: Sequence[str] = (),
+    num_processes: int = 1,
+    *,
+    pattern: str = GPT2_PATTERN,
+) -> Counter[str]:
+    """How often each word occurs; special tokens part the text and are not counted.
+
+    `text` is one text, or texts of which each is a document of its own (no word crosses two).
+    They are counted in jobs of half a million characters, cut at safe places, so the counts are
+    the same for any number of processes. This process counts too: `num_processes - 1` others are
+    started, and none for a text of one job.
+
+    >>> sorted(count_words("to be<|end|>to be", ["<|end|>"]).items())
+    [(' be', 2), ('to', 2)]
+    """
+    if num_processes < 1:
+        raise ValueError(f"expected at least one process, found num_processes={num_processes}")
+    special = check_special_tokens(special_tokens)
+    texts = [text] if isinstance(text, str) else text
+    jobs = ((job, special, pattern) for job in _jobs(texts, special, pattern))
+    counts: Counter[str] = Counter()
+    first = next(jobs, None)
+    second = next(jobs, None) if num_processes > 1 else None
+    if first is None:
+        return counts
+    if second is None:
+        counts.update(_count(*first))
+        for job in jobs:
+            counts.update(_count(*job))
+        return counts
+
+    helpers = num_processes - 1
+    pending: list[Future[Counter[str]]] = []
+    # spawn: the same on every system, and safe when this process has threads.
+    with ProcessPoolExecutor(helpers, multiprocessing.get_context("spawn")) as pool:
+        pending += [pool.submit(_count, *first), pool.submit(_count, *second)]
+        for job in jobs:
+            if len(pending) <= helpers:
+                pending.append(pool.submit(_count, *job))
+                continue
+            counts.update(_count(*job))
+            for future in [future for future in pending if future.done()]:
+                pending.remove(future)
+                counts.update(future.result())
+        for future in pending:
+            counts.update(future.result())
+    return counts
+
+
+def _jobs(texts: Iterable[str], special: tuple[str, ...], pattern: str) -> Iterator[list[str]]:
+    """Group texts, the long ones cut, into lists of about `JOB` characters."""
+    job: list[str] = []
+    length = 0
+    for text in texts:
+        for piece in safe_pieces([text], special, pattern, size=JOB, limit=len(text)):
+            job.append(piece)
+            length += len(piece)
+            if length >= JOB // 2:
+                yield job
+                job, length = [], 0
+    if job:
+        yield job
+
+
+def _count(texts: list[str], special: tuple[str, ...], pattern: str) -> Counter[str]:
+    """The words of one job. At module level, so that a helper process can import it."""
+    counts: Counter[str] = Counter()
+    divider = special_pattern(special)
+    for text in texts:
+        for part in divider.split(text)[::2] if divider else [text]:
+            counts.update(split(part, pattern))
+    return counts

@@ -1,0 +1,115 @@
+"""Chapter 01, step 5: learn merges with pair counts that are kept up to date."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
+
+from tqdm import tqdm
+
+from llmtutor.tokenizer.base import require_encodable
+from llmtutor.tokenizer.files import Merge
+
+MAX_VOCAB_SIZE = 0x110000
+
+
+def train_bpe(
+    word_counts: Mapping[str, int] | Mapping[bytes, int],
+    vocab_size: int,
+    *,
+    progress: bool = False,
+) -> list[Merge]:
+    """The merges of byte-pair encoding, in order, until bytes and merged tokens are `vocab_size`.
+
+    Each step merges the pair of tokens that is most frequent within words; of equally frequent
+    pairs, the one whose two byte strings are lexicographically greater. Fewer merges come back
+    when every word has become one token.
+
+    >>> train_bpe({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 259)
+    [(b's', b't'), (b'e', b'st'), (b'o', b'w')]
+    """
+    if not 256 <= vocab_size <= MAX_VOCAB_SIZE:
+        raise ValueError(
+            f"expected a vocabulary of 256 (all bytes) to {MAX_VOCAB_SIZE:,} tokens, "
+            f"found {vocab_size}"
+        )
+    if not word_counts:
+        raise ValueError("expected words to learn from, found none: is the text empty?")
+    # A word is a string whose characters are token ids: `replace` then merges at the speed of C.
+    words = [_as_bytes(word).decode("latin-1") for word in word_counts]
+    freqs = list(word_counts.values())
+    counts: dict[str, int] = defaultdict(int)
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, (word, freq) in enumerate(zip(words, freqs, strict=True)):
+        for j in range(len(word) - 1):
+            pair = word[j : j + 2]
+            counts[pair] += freq
+            places[pair].append(i)
+
+    tokens = [bytes([byte]) for byte in range(256)]
+    order = [_descending(token) for token in tokens]
+    ids = {token: id for id, token in enumerate(tokens)}
+    heap = [(-n, order[ord(p[0])] + order[ord(p[1])], p) for p, n in counts.items()]
+    heapify(heap)
+    merges: list[Merge] = []
+    with tqdm(total=vocab_size - 256, unit=" merges", disable=not progress) as bar:
+        while len(tokens) < vocab_size and heap:
+            negative, key, pair = heappop(heap)
+            count = counts.get(pair, 0)
+            if count != -negative:  # an entry from before the count fell
+                if count:
+                    heappush(heap, (-count, key, pair))
+                continue
+            left, right = (tokens[ord(symbol)] for symbol in pair)
+            merges.append((left, right))
+            token = left + right
+            if token not in ids:  # else: the same bytes, merged from other parts before
+                ids[token] = len(tokens)
+                tokens.append(token)
+                order.append(_descending(token))
+                bar.update()
+            changes = _merge(pair, chr(ids[token]), words, freqs, places)
+            for changed, change in changes.items():
+                counts[changed] += change
+                if change > 0:
+                    key = order[ord(changed[0])] + order[ord(changed[1])]
+                    heappush(heap, (-counts[changed], key, changed))
+                elif not counts[changed]:
+                    del counts[changed]
+    return merges
+
+
+def _merge(
+    pair: str, new: str, words: list[str], freqs: list[int], places: dict[str, list[int]]
+) -> dict[str, int]:
+    """Merge a pair in every word that holds it; returns by how much each pair count changes."""
+    changes: dict[str, int] = defaultdict(int)
+    for i in places.pop(pair):
+        word = words[i]
+        merged = words[i] = word.replace(pair, new)
+        if len(merged) == len(word):  # listed twice, or changed since it was listed
+            continue
+        freq = freqs[i]
+        for j in range(len(word) - 1):
+            changes[word[j : j + 2]] -= freq
+        for j in range(len(merged) - 1):
+            neighbours = merged[j : j + 2]
+            changes[neighbours] += freq
+            if new in neighbours:
+                places[neighbours].append(i)
+    return changes
+
+
+def _as_bytes(word: str | bytes) -> bytes:
+    if isinstance(word, str):
+        require_encodable(word)
+        return word.encode("utf-8")
+    return word
+
+
+def _descending(token: bytes) -> str:
+    """A key that sorts byte strings from the greatest to the smallest, also when concatenated.
+
+    >>> sorted([b"a", b"ab", b"b"], key=_descending)
+    [b'b', b'ab', b'a']
+    """
+    return "".join([chr(255 - byte) for byte in token]) + "\u0100"
