@@ -49,7 +49,7 @@ def test_contents_lists_each_chapter_in_the_order_of_its_number() -> None:
 def test_chapter_has_the_number_of_its_file(path: Path) -> None:
     number = re.match(r"(\d\d)_", path.name)
     if path.parent.name == "chapters" and number:
-        heading = pages.parse(path).find("h1").get_text()
+        heading = pages.parse(path).select_one("article.bd-article h1").get_text()
         assert heading.startswith(f"{int(number[1])}. ")
 
 

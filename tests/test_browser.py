@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 pytestmark = pytest.mark.browser
+FRONT = "index.html"  # leads to the landing page
 BUILT = [path.relative_to(pages.HTML).as_posix() for path in pages.built()]
 SHOTS = pages.ROOT / "_build" / "screenshots"
 LOOKED_AT = ("book/intro.html", "book/chapters/")
@@ -51,11 +52,19 @@ def site() -> Iterator[str]:
 def test_there_are_pages() -> None:
     if not BUILT:
         without("no pages: run `make book` first")
-    assert "index.html" in BUILT
+    assert FRONT in BUILT
+
+
+def test_front_door_leads_to_the_landing_page(chromium: Browser, site: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(site)
+        page.wait_for_url("**/book/intro.html")
+        assert page.locator("article h1").count() == 1
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS, ids=lambda v: str(v))
-@pytest.mark.parametrize("path", BUILT)
+@pytest.mark.parametrize("path", [path for path in BUILT if path != FRONT])
 def test_page(chromium: Browser, site: str, path: str, scheme: str, width: int) -> None:
     with tool.Visit(chromium, site, path, scheme, width) as visit:
         if path.startswith(LOOKED_AT):
