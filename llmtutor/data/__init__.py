@@ -1,6 +1,25 @@
 """Corpus → batches: registry and download, memory-mapped tokens, batches, inspection."""
 
-from llmtutor.data.corpora import CORPORA, Corpus, CorpusInfo, fetch, load_corpus
-from llmtutor.data.places import data_dir
+from llmtutor.data.corpora import (
+    CORPORA,
+    Corpus,
+    CorpusInfo,
+    corpus_info,
+    fetch,
+    load_corpus,
+    stream_documents,
+)
+from llmtutor.data.places import ChecksumError, FetchError, data_dir
 
-__all__ = ["CORPORA", "Corpus", "CorpusInfo", "data_dir", "fetch", "load_corpus"]
+__all__ = [
+    "CORPORA",
+    "ChecksumError",
+    "Corpus",
+    "CorpusInfo",
+    "FetchError",
+    "corpus_info",
+    "data_dir",
+    "fetch",
+    "load_corpus",
+    "stream_documents",
+]

@@ -5,11 +5,14 @@ Three places are looked at, in this order: the data folder (fetched files), the 
 """
 
 import hashlib
+import logging
 import os
 import sys
 from pathlib import Path
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes read or written at a time
+
+log = logging.getLogger("llmtutor.data")
 
 
 class FetchError(OSError):

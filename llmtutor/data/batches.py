@@ -1,0 +1,115 @@
+"""Chapter 02, step 7: token ids → batches of inputs and targets, shifted by one.
+
+Training takes random windows, evaluation takes every token once and in order.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+Ids = np.ndarray | Tensor | Sequence[int]
+"""A row of token ids; a memory map is read only where a batch needs it."""
+
+
+def random_batches(
+    ids: Ids, batch_size: int, seq_len: int, *, generator: torch.Generator
+) -> Iterator[tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "batch seq"]]]:
+    """Endless batches of windows, each start drawn uniformly and independently.
+
+    A window is `seq_len + 1` ids: all but the last are inputs, all but the first are targets.
+    Two generators in the same state give the same batches.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> inputs, targets = next(random_batches(range(100, 110), 2, 3, generator=generator))
+    >>> bool((targets == inputs + 1).all())
+    True
+
+    Raises `ValueError` if there are fewer than `seq_len + 1` ids.
+    """
+    array = _row(ids, batch_size, seq_len)
+    n_starts = len(array) - seq_len
+    if n_starts < 1:
+        raise ValueError(
+            f"expected at least seq_len + 1 = {seq_len + 1} ids for one window, got {len(array)}; "
+            "take a shorter seq_len or more text"
+        )
+    return _random_batches(array, n_starts, batch_size, seq_len, generator)
+
+
+def _random_batches(
+    ids: np.ndarray, n_starts: int, batch_size: int, seq_len: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    offsets = np.arange(seq_len + 1)
+    while True:
+        starts = torch.randint(n_starts, (batch_size, 1), generator=generator).numpy()
+        windows = torch.from_numpy(ids[starts + offsets].astype(np.int64))
+        yield windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+def sequential_batches(
+    ids: Ids, batch_size: int, seq_len: int
+) -> Iterator[tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "batch seq"]]]:
+    """All ids in order: each one but the first is a target exactly once.
+
+    Windows do not overlap, so a target sees at most `seq_len` ids before it. The last batch of
+    whole windows may have fewer rows; what is left after them is one row, shorter than `seq_len`.
+
+    >>> for inputs, targets in sequential_batches([5, 6, 7, 8, 9], batch_size=1, seq_len=3):
+    ...     print(inputs.tolist(), targets.tolist())
+    [[5, 6, 7]] [[6, 7, 8]]
+    [[8]] [[9]]
+
+    Raises `ValueError` if there are fewer than two ids.
+    """
+    array = _row(ids, batch_size, seq_len)
+    if len(array) < 2:
+        raise ValueError(f"expected at least 2 ids (an input and a target), got {len(array)}")
+    return _sequential_batches(array, batch_size, seq_len)
+
+
+def _sequential_batches(
+    ids: np.ndarray, batch_size: int, seq_len: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    n_targets = len(ids) - 1
+    whole = n_targets - n_targets % seq_len
+    for start in range(0, whole, batch_size * seq_len):
+        stop = min(start + batch_size * seq_len, whole)
+        yield _pair(ids[start : stop + 1], seq_len)
+    if whole < n_targets:
+        yield _pair(ids[whole:], n_targets - whole)
+
+
+def _pair(ids: np.ndarray, seq_len: int) -> tuple[Tensor, Tensor]:
+    stretch = torch.from_numpy(ids.astype(np.int64))
+    return stretch[:-1].view(-1, seq_len), stretch[1:].clone().view(-1, seq_len)
+
+
+def shard(ids: Ids, rank: int, world_size: int) -> np.ndarray:
+    """The contiguous part of `ids` that belongs to `rank`; no copy is made.
+
+    The parts of all ranks, one after the other, are `ids`; their lengths differ by at most one.
+
+    >>> [shard(range(7), rank, 3).tolist() for rank in range(3)]
+    [[0, 1], [2, 3], [4, 5, 6]]
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
+    array = _row(ids)
+    bounds = [len(array) * r // world_size for r in (rank, rank + 1)]
+    return array[bounds[0] : bounds[1]]
+
+
+def _row(ids: Ids, batch_size: int = 1, seq_len: int = 1) -> np.ndarray:
+    if batch_size < 1 or seq_len < 1:
+        raise ValueError(
+            f"expected batch_size and seq_len of at least 1, got {batch_size} and {seq_len}"
+        )
+    array = ids.numpy(force=True) if isinstance(ids, Tensor) else np.asanyarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected one row of integer ids, got shape {array.shape} of {array.dtype}"
+        )
+    return array

@@ -1,0 +1,114 @@
+"""Chapter 02, step 3: from files to documents, a piece at a time.
+
+Every reader yields documents without holding the file in memory, and refuses what is not text:
+an empty file, zero bytes, and bytes that are not UTF-8 are errors that say where.
+"""
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import IO, cast
+
+from llmtutor.data.places import CHUNK
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file (`.gz` is unpacked on the way) in pieces of about 1 MiB.
+
+    Raises `ValueError` for an empty file and for one that is not UTF-8 text.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    open_file = gzip.open if path.suffix == ".gz" else open
+    with open_file(path, "rb") as file:
+        while chunk := _read(cast(IO[bytes], file), path):
+            done += len(chunk)
+            if (zero := chunk.find(b"\0")) >= 0:
+                raise ValueError(
+                    f"{path}: expected text, found a zero byte at {done - len(chunk) + zero:,}: "
+                    "this is a binary file"
+                )
+            yield _decode(decoder, chunk, path, done, final=False)
+        yield _decode(decoder, b"", path, done, final=True)
+    if not done:
+        raise ValueError(f"{path}: expected text, found an empty file")
+
+
+def _read(file: IO[bytes], path: Path) -> bytes:
+    try:
+        return file.read(CHUNK)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
+
+
+def _decode(
+    decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, done: int, *, final: bool
+) -> str:
+    kept = len(decoder.getstate()[0])  # the beginning of a character cut by the last chunk
+    try:
+        return decoder.decode(chunk, final)
+    except UnicodeDecodeError as error:
+        position = done - len(chunk) - kept + error.start
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found byte 0x{error.object[error.start]:02x} at "
+            f"{position:,}; convert the file to UTF-8 first"
+        ) from error
+
+
+def read_text(path: Path) -> Iterator[str]:
+    """The whole file as one document."""
+    yield "".join(read_pieces(path))
+
+
+def read_separated(path: Path, separator: str = END_OF_TEXT) -> Iterator[str]:
+    """The documents between separators, without blank lines around them; empty ones left out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "stories.txt"
+    ...     _ = path.write_text("One.<|endoftext|>Two.<|endoftext|>", encoding="utf-8")
+    ...     list(read_separated(path))
+    ['One.', 'Two.']
+    """
+    rest: list[str] = []  # pieces of the document that has not ended yet
+    tail = ""  # the last characters, where a separator may begin
+    for piece in read_pieces(path):
+        *whole, last = (tail + piece).split(separator)
+        for text in whole:
+            yield from _document([*rest, text])
+            rest = []
+        cut = max(0, len(last) - len(separator) + 1)
+        rest.append(last[:cut])
+        tail = last[cut:]
+    yield from _document([*rest, tail])
+
+
+def _document(pieces: list[str]) -> Iterator[str]:
+    if text := "".join(pieces).strip("\r\n"):
+        yield text
+
+
+def read_parquet(path: Path, column: str = "text") -> Iterator[str]:
+    """One document a row of a Parquet file, a row group at a time.
+
+    Needs the optional package `pyarrow`; without it raises `ValueError` with the way out.
+    """
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ValueError(
+            f"{path} is a Parquet file, and reading it needs pyarrow: "
+            "install it with `python -m pip install pyarrow`"
+        ) from error
+    with parquet.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            raise ValueError(
+                f"{path}: expected a column {column!r}, found {', '.join(file.schema_arrow.names)}"
+            )
+        for batch in file.iter_batches(batch_size=1024, columns=[column]):
+            yield from batch.column(0).to_pylist()

@@ -1,0 +1,126 @@
+"""Chapter 02, step 4: where documents come from. A source is one class with three methods."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from llmtutor.data.fetch import RemoteFile, fetch_file
+from llmtutor.data.places import find_local
+from llmtutor.data.readers import read_separated, read_text
+
+SPLITS = ("train", "valid")
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def fetch(self) -> list[Path]:
+        """Make the files present and verified, and name them; a second call does nothing."""
+
+    def location(self) -> str | None:
+        """Where the files are now; None if they would have to be downloaded."""
+
+    def read(self, split: str) -> Iterator[str]:
+        """The documents of `train` or `valid`, lazily; fetches what is missing."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that the publisher has parted already."""
+
+    train: tuple[RemoteFile, ...]
+    valid: tuple[RemoteFile, ...]
+    reader: Callable[[Path], Iterator[str]]
+
+    def fetch(self) -> list[Path]:
+        """Fetch both splits."""
+        return [fetch_file(file) for file in (*self.train, *self.valid)]
+
+    def location(self) -> str | None:
+        """The folder of the last file, if all are here."""
+        found = [find_local(file.name) for file in (*self.train, *self.valid)]
+        return str(found[-1].parent) if found[-1] and all(found) else None
+
+    def read(self, split: str) -> Iterator[str]:
+        """The documents of the split's files, fetched one by one."""
+        for file in self.train if split == "train" else self.valid:
+            yield from self.reader(fetch_file(file))
+
+
+@dataclass(frozen=True)
+class OneText:
+    """A single text, the first 90 % of whose characters train."""
+
+    file: RemoteFile
+
+    def fetch(self) -> list[Path]:
+        """Fetch the file."""
+        return [fetch_file(self.file)]
+
+    def location(self) -> str | None:
+        """The file, if it is here."""
+        found = find_local(self.file.name)
+        return str(found) if found else None
+
+    def read(self, split: str) -> Iterator[str]:
+        """The part of the text that belongs to the split."""
+        yield _ninety_ten(next(read_text(fetch_file(self.file))))[SPLITS.index(split)]
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """A text file of the caller's; documents end at `<|endoftext|>`, if there are any."""
+
+    path: Path
+
+    def fetch(self) -> list[Path]:
+        """Nothing to fetch."""
+        return [self.path]
+
+    def location(self) -> str | None:
+        """The file."""
+        return str(self.path)
+
+    def read(self, split: str) -> Iterator[str]:
+        """The first 90 % of the documents train; of a single document, of its characters."""
+        documents = list(read_separated(self.path))
+        if len(documents) < 2:
+            yield _ninety_ten("".join(documents))[SPLITS.index(split)]
+            return
+        cut = min(int(0.9 * len(documents)), len(documents) - 1)
+        yield from documents[:cut] if split == "train" else documents[cut:]
+
+
+def _ninety_ten(text: str) -> tuple[str, str]:
+    cut = int(0.9 * len(text))
+    return text[:cut], text[cut:]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Documents made on the spot; training and validation have seeds of their own."""
+
+    generate: Callable[[int, int], list[str]]
+    """`generate(n, seed)` gives n documents."""
+    n_train: int
+    n_valid: int
+    seeds: tuple[int, int] = (1, 2)
+
+    def fetch(self) -> list[Path]:
+        """Nothing to fetch."""
+        return []
+
+    def location(self) -> str | None:
+        """Never missing."""
+        return "(generated)"
+
+    def read(self, split: str) -> Iterator[str]:
+        """`n_train` documents, or those of `n_valid` that are not among the training documents."""
+        train = self.generate(self.n_train, self.seeds[0])
+        if split == "train":
+            yield from train
+            return
+        known = set(train)
+        valid = self.generate(self.n_valid, self.seeds[1])
+        yield from (document for document in valid if document not in known)
