@@ -80,6 +80,8 @@ def examine(exercise: Exercise, answer: Any) -> Verdict:
     if answer is None or answer is ...:
         return _not_attempted(exercise)
     cases = list(exercise.cases())
+    if not cases:
+        raise ValueError(f"{exercise.name} has no cases: nothing would be checked")
     if not callable(answer):
         if any(cases):
             return _rejected(exercise, _not_a_function(exercise, answer))
@@ -148,16 +150,21 @@ def _alike(equal: Callable[[Any, Any], bool], one: Outcome, other: Outcome) -> b
 
 def _report(exercise: Exercise, expected: Outcome, received: Outcome, fault: str) -> list[str]:
     """The failing case: input, expected, received and where they differ."""
-    rows = [("input", f"{name} = {value}") for name, value in _arguments(exercise, received)]
-    rows.append(("expected", expected.shown))
+    rows = [("", f"{name} = {value}") for name, value in _arguments(exercise, received)]
+    if rows:
+        rows[0] = ("input:", rows[0][1])
+    rows.append(("expected:", expected.shown))
     if received.error:
-        rows.append(("raised", fault))
+        rows.append(("failed:", fault))
         if line := _line_of(received):
-            rows.append(("at line", line))
+            rows.append(("in:", line))
     else:
-        rows += [("received", received.shown), ("because", fault)]
+        rows.append(("received:", received.shown))
+        plain = f"expected {expected.shown}, received {received.shown}"
+        if fault not in (plain, exercise.mutation):  # both are said elsewhere already
+            rows.append(("because:", fault))
     if received.printed:
-        rows.append(("printed", brief(received.printed, 60)))
+        rows.append(("printed:", brief(received.printed, 60)))
     return [line for label, text in rows for line in _row(label, text)]
 
 
@@ -173,9 +180,7 @@ def _line_of(outcome: Outcome) -> str:
 
 def _row(label: str, text: str) -> list[str]:
     indent = " " * 13
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {label + ':':<11}", subsequent_indent=indent
-    )
+    return textwrap.wrap(text, WIDTH, initial_indent=f"  {label:<11}", subsequent_indent=indent)
 
 
 def _not_a_function(exercise: Exercise, answer: Any) -> list[str]:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import random
+import re
 import sys
 import traceback
 import warnings
@@ -16,6 +17,8 @@ import numpy as np
 
 from llmtutor.exercises.compare import same
 from llmtutor.exercises.values import brief, settle
+
+LONGEST_ERROR = 240
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,20 @@ def run(function: Callable[..., Any], cases: Iterable[tuple]) -> list[Outcome]:
 def _call(function: Callable[..., Any], case: tuple, output: io.StringIO) -> Outcome:
     inputs, own = _copy(case), _copy(case)
     shown = [brief(value) for value in inputs]
+    if misfit := _misfit(function, own):
+        return Outcome(inputs, shown, None, error=misfit, error_type="call")
     _seed()
     output.seek(0)
     output.truncate()
-    if misfit := _misfit(function, own):
-        return Outcome(inputs, shown, None, error=misfit, error_type="TypeError")
     try:
-        value = settle(function(*own))
+        value = _copied(settle(function(*own)))  # or a later call could still change it
     except (Exception, SystemExit) as error:
-        name, text = type(error).__name__, f"{type(error).__name__}: {error}".removesuffix(": ")
-        line = _place(error)
-        return Outcome(inputs, shown, None, False, output.getvalue(), text, name, line)
-    return Outcome(inputs, shown, value, not same(inputs, own), output.getvalue())
+        name = type(error).__name__
+        text = f"{name}: {' '.join(str(error).split())}".removesuffix(": ")
+        text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", text)  # an address changes from run to run
+        text = text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+        return Outcome(inputs, shown, None, False, output.getvalue(), text, name, _place(error))
+    return Outcome(inputs, shown, value, _changed(inputs, own), output.getvalue())
 
 
 def _place(error: BaseException) -> tuple[str, int] | None:
@@ -74,15 +79,23 @@ def _place(error: BaseException) -> tuple[str, int] | None:
 
 
 def _copy(case: tuple) -> tuple:
-    """A deep copy of each argument; what cannot be copied (an iterator) is handed on as it is."""
+    """A deep copy of each argument; what cannot be copied (a generator) is handed on as it is."""
+    if not isinstance(case, tuple):
+        raise ValueError(f"expected a tuple of arguments as a case, received {brief(case, 40)}")
     return tuple(_copied(value) for value in case)
 
 
 def _copied(value: Any) -> Any:
     try:
         return copy.deepcopy(value)
-    except TypeError:
+    except Exception:  # a generator, a tensor with a history, a class with its own idea of copying
         return value
+
+
+def _changed(inputs: tuple, own: tuple) -> bool:
+    """Whether the call changed an argument; an iterator that was read does not count."""
+    pairs = zip(inputs, own, strict=True)
+    return any(not isinstance(a, Iterator) and not same(a, b) for a, b in pairs)
 
 
 def _misfit(function: Callable[..., Any], case: tuple) -> str:
@@ -95,7 +108,7 @@ def _misfit(function: Callable[..., Any], case: tuple) -> str:
         signature.bind(*case)
     except TypeError:
         count = f"{len(case)} argument{'s' if len(case) != 1 else ''}"
-        return f"TypeError: it is called with {count} and takes {signature}"
+        return f"it is called with {count} and takes ({', '.join(signature.parameters)})"
     return ""
 
 

@@ -90,7 +90,6 @@ def brief(value: Any, width: int = 66) -> str:
     >>> brief({3, 1, 2})
     '{1, 2, 3}'
     """
-    value = settle(value)
     if is_array(value):
         return _brief_array(value)
     if isinstance(value, Mapping):
@@ -107,7 +106,8 @@ def brief(value: Any, width: int = 66) -> str:
     if isinstance(value, str | bytes):
         return _brief_text(value, width)
     if isinstance(value, float | np.floating):
-        return f"{float(value):.6g}"
+        text = f"{float(value):.6g}"
+        return f"{text}.0" if text.lstrip("-").isdigit() else text
     return _cut(_plain(value.item() if isinstance(value, np.generic) else value), width)
 
 
