@@ -3,10 +3,8 @@
 import hashlib
 import json
 import operator
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,10 +23,9 @@ from llmtutor.tokenizer.files import (
     unprintable,
     write_files,
 )
+from llmtutor.tokenizer.merge import Words
 from llmtutor.tokenizer.pretokenize import GPT2_PATTERN, check_special_tokens
 from llmtutor.tokenizer.train import train_bpe
-
-NEVER = 1 << 62  # the rank of a pair that no merge joins
 
 
 class BPETokenizer:
@@ -62,7 +59,7 @@ class BPETokenizer:
         self._divider = pretokenize.special_pattern(check_special_tokens(special))
         self._bytes = {id: token for token, id in vocab.items()}
         self._bytes |= {id: token.encode("utf-8") for token, id in special.items()}
-        self._words = _Words(vocab, merges)
+        self._words = Words(vocab, merges)
 
     @classmethod
     def train(
@@ -145,8 +142,8 @@ class BPETokenizer:
         """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
 
         Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
-        a time, cut where a word is known to end. A single word of more than a million characters
-        raises `ValueError`.
+        a time, cut where a word is known to end. A single word of more than 262,144 characters
+        (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes it.
         """
         special = tuple(self.special_tokens) if allow_special else ()
         for piece in pretokenize.safe_pieces(chunks, special, self.pattern):
@@ -195,70 +192,6 @@ class BPETokenizer:
             MERGES_FILE: merges_text(self.merges),
         }
         write_files(Path(folder), contents)
-
-
-class _Words(dict[str, tuple[int, ...]]):
-    """Word → ids: looked up if seen before, else merged. Bounded: about 50 MB at most."""
-
-    MAX_WORDS = 1 << 17
-    MAX_LENGTH = 64
-
-    def __init__(self, vocab: Mapping[bytes, int], merges: Sequence[Merge]) -> None:
-        self._byte_ids = [vocab[bytes([byte])] for byte in range(256)]
-        self._ranks = {(vocab[a], vocab[b]): rank for rank, (a, b) in enumerate(merges)}
-        self._merged = [vocab[left + right] for left, right in merges]
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = [self._byte_ids[byte] for byte in word.encode("utf-8")]
-        merge = _merge_short if len(ids) <= 256 else _merge_long
-        result = tuple(merge(ids, self._ranks, self._merged))
-        if len(word) <= self.MAX_LENGTH:
-            if len(self) >= self.MAX_WORDS:
-                self.clear()  # frequent words are soon back
-            self[word] = result
-        return result
-
-
-def _merge_short(
-    ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]
-) -> list[int]:
-    """Merge the leftmost pair of lowest rank until no merge applies; n² steps, but short ones."""
-    found = [ranks.get(pair, NEVER) for pair in pairwise(ids)]
-    while found and (rank := min(found)) != NEVER:
-        i = found.index(rank)
-        ids[i : i + 2] = [merged[rank]]
-        del found[i]
-        if i:
-            found[i - 1] = ranks.get((ids[i - 1], ids[i]), NEVER)
-        if i < len(found):
-            found[i] = ranks.get((ids[i], ids[i + 1]), NEVER)
-    return ids
-
-
-def _merge_long(
-    ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]
-) -> list[int]:
-    """The same for long words, in n log n steps: a heap of (rank, place) over a linked list."""
-    n = len(ids)
-    before, after = array("q", range(-1, n)), array("q", range(1, n + 2))
-    heap = [
-        rank * n + i
-        for i, pair in enumerate(pairwise(ids))
-        if (rank := ranks.get(pair, NEVER)) != NEVER
-    ]
-    heapify(heap)
-    while heap:
-        rank, i = divmod(heappop(heap), n)
-        j = after[i]
-        if ids[i] < 0 or j >= n or ranks.get((ids[i], ids[j])) != rank:
-            continue  # one of the two is gone or another token by now
-        ids[i], ids[j] = merged[rank], -1
-        after[i] = after[j]
-        before[after[j]] = i
-        for left, right in ((before[i], i), (i, after[i])):
-            if left >= 0 and right < n and (pair := (ids[left], ids[right])) in ranks:
-                heappush(heap, ranks[pair] * n + left)
-    return [id for id in ids if id >= 0]
 
 
 def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:

@@ -44,26 +44,28 @@ def from_tokenizers(rust: tokenizers.Tokenizer) -> BPETokenizer:
     state = json.loads(rust.to_str())
     model, added = state["model"], state["added_tokens"]
     _require(model["type"] == "BPE", f"a BPE model, found {model['type']}")
-    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        _require(not model.get(option), f"a model without {option}")
-    _require(not model.get("ignore_merges"), "a model that applies its merges to every word")
-    _require(state["normalizer"] is None, "no normaliser: it would change the text")
+    for option in (
+        "dropout",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+        "ignore_merges",
+    ):
+        _require(not model.get(option), f"a BPE model without {option}")
+    _require(state["normalizer"] is None, "no normaliser, which would change the text")
     post = (state["post_processor"] or {}).get("type", "ByteLevel")
     _require(post == "ByteLevel", f"no post-processor that adds tokens, found {post}")
     for token in added:
         for option in ("single_word", "lstrip", "rstrip"):
-            _require(not token[option], f"special tokens without {option}, as {token['content']!r}")
-    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
-    pairs = [(unprintable(left), unprintable(right)) for left, right in merges]
+            _require(not token[option], f"no special token with {option}, as {token['content']!r}")
+    pairs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+    merges = [(unprintable(left), unprintable(right)) for left, right in pairs]
+    made = made_by(merges)
     special = {token["content"]: token["id"] for token in added}
-    made = made_by(pairs)
-    vocab = {}
-    for name, id in model["vocab"].items():
-        if name in made:
-            vocab[made[name]] = id
-        else:
-            special.setdefault(name, id)
-    return BPETokenizer(vocab, pairs, special, _pattern(state["pre_tokenizer"]))
+    others = [name for name in model["vocab"] if name not in made and name not in special]
+    _require(not others, f"all tokens made by merges or added as special, unlike {others[:1]}")
+    vocab = {made[name]: id for name, id in model["vocab"].items() if name in made}
+    return BPETokenizer(vocab, merges, special, _pattern(state["pre_tokenizer"]))
 
 
 def _pattern(state: dict[str, Any] | None) -> str:
@@ -88,6 +90,4 @@ def _pattern(state: dict[str, Any] | None) -> str:
 
 def _require(condition: bool, expected: str) -> None:
     if not condition:
-        raise ValueError(
-            f"no equivalent BPETokenizer for this tokenizers.Tokenizer: want {expected}"
-        )
+        raise ValueError(f"expected a tokenizer that BPETokenizer can equal: {expected}")

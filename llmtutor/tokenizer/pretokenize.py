@@ -15,8 +15,8 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 """Contractions; then letters, digits or other signs, each with at most one space before it; then
 white space, whose last space goes to the word that follows. From GPT-2's published encoder."""
 
-PIECE = 1 << 16  # characters of a stream that are encoded at a time
-LONGEST_WORD = 1 << 20  # characters a stream may hold back while it waits for a safe place to cut
+PIECE = 1 << 16  # characters of a stream encoded at a time
+LONGEST_WORD = 1 << 18  # characters of a stream held back in wait of a safe place to cut
 JOB = 1 << 19  # characters counted at a time in one process
 
 # A border between two words of GPT2_PATTERN, whatever comes before and after: the left character
@@ -127,13 +127,14 @@ def _last_safe_cut(text: str, special_tokens: tuple[str, ...], pattern: str) -> 
             for token in special_tokens
         )
 
+    if divider := special_pattern(special_tokens):
+        for cut in reversed([match.end() for match in divider.finditer(text)]):
+            if cut <= end and not crossed(cut):
+                return cut
     if pattern == GPT2_PATTERN and end > 0:
         for match in _SAFE_CUT.finditer(text, 0, end):
             if not crossed(match.start()):
                 return match.start()
-    if special := special_pattern(special_tokens):
-        ends = [match.end() for match in special.finditer(text)]
-        return next((cut for cut in reversed(ends) if cut <= end and not crossed(cut)), 0)
     return 0
 
 
