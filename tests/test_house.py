@@ -1,0 +1,262 @@
+"""The house in order: pins agree, chapters meet their modules, nothing private leaks into files."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import build
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import llmtutor
+from llmtutor import exercises
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "llmtutor"
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
+CHAPTERS = sorted((ROOT / "book" / "chapters").glob("[0-9][0-9]_*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MOST_LINES = 300
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def name_of(path: Path) -> str:
+    """`llmtutor/data/tokens.py` is `data.tokens`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def tracked() -> list[Path]:
+    """Every file under version control that is text."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone: there is no list of tracked files")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
+    )
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.exists() and b"\0" not in path.read_bytes()[:8192]]
+
+
+# Pins ------------------------------------------------------------------------------------------
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in read("constraints.txt").splitlines() if line]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    return {canonicalize_name(name): v for name, v in (line.split("==") for line in lines)}
+
+
+def requirements() -> list[Requirement]:
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return [Requirement(text) for group in groups for text in group]
+
+
+@pytest.mark.parametrize("wanted", requirements(), ids=str)
+def test_pin_lies_in_the_range_of_the_project(wanted: Requirement) -> None:
+    pinned = pins()
+    name = canonicalize_name(wanted.name)
+    assert name in pinned, f"{name} has no pin in constraints.txt"
+    assert wanted.specifier.contains(pinned[name])
+
+
+def test_conda_and_binder_take_the_same_pins() -> None:
+    *conda, pip = yaml.safe_load(read("environment.yml"))["dependencies"]
+    extras = ",".join(["book", "lab", "dev"])
+    assert set(extras.split(",")) == set(PROJECT["optional-dependencies"])
+    assert pip == {"pip": ["-c constraints.txt", f"-e .[{extras}]"]}
+    assert f'-c constraints.txt -e ".[{extras}]"' in read("Makefile")
+    assert f'-c constraints.txt -e ".[{extras}]"' in read(".github/workflows/test.yml")
+    (python,) = [entry.split("=")[1] for entry in conda if entry.startswith("python=")]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+
+
+def test_packages_of_the_pages_are_pinned_without_addresses() -> None:
+    package, lock = (json.loads(read(f"book/{name}.json")) for name in ("package", "package-lock"))
+    wanted = {**package["dependencies"], **package["devDependencies"]}
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in wanted.values())
+    for name, version in wanted.items():
+        assert lock["packages"][f"node_modules/{name}"]["version"] == version
+    assert all("resolved" not in entry for entry in lock["packages"].values())
+
+
+def test_one_version() -> None:
+    assert yaml.safe_load(read("CITATION.cff"))["version"] == llmtutor.__version__
+
+
+# Chapters, modules, exercises, tests --------------------------------------------------------------
+
+
+def first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+
+
+def chapter_of(path: Path) -> str | None:
+    """The number of the chapter that the first line of a module names, "every" or None."""
+    line = first_line(path)
+    number = re.match(r"Chapter (\d\d)[,:]", line)
+    return number[1] if number else "every" if "every chapter" in line else None
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_chapter_has_a_module_exercises_and_tests_of_its_name(path: Path) -> None:
+    number, _, name = path.stem.partition("_")
+    rooms = [p for p in PACKAGE.rglob(f"{name}.py") if p.parent.name != "exercises"]
+    rooms += [p for p in PACKAGE.iterdir() if p.is_dir() and p.name == name]
+    assert rooms, f"no module or room is called {name}"
+    assert chapter_of(PACKAGE / "exercises" / f"{name}.py") == number
+    assert [*(ROOT / "tests").rglob(f"test_{name}.py"), *(ROOT / "tests" / name).glob("test_*.py")]
+    assert number in {chapter_of(module) for module in MODULES if "exercises" not in module.parts}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name != "cli"], ids=lambda p: name_of(p)
+)
+def test_module_names_its_chapter_which_exists(path: Path) -> None:
+    chapter = chapter_of(path)
+    assert chapter, f"the first line must begin 'Chapter NN, …' or say 'every chapter': {path.name}"
+    assert chapter == "every" or chapter in {p.stem[:2] for p in CHAPTERS}
+
+
+def test_each_module_of_exercises_belongs_to_a_chapter() -> None:
+    assert exercises.chapters() == sorted(path.stem[3:] for path in CHAPTERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: name_of(p))
+def test_module_is_tested_in_the_folder_of_its_room(path: Path) -> None:
+    """By a file of its name (or of the package around it), or by one that imports it."""
+    first, *inner = path.relative_to(PACKAGE).with_suffix("").parts
+    room = ROOT / "tests" / first
+    files = list(room.glob("**/test_*.py"))
+    named = [f for f in files if f.stem.startswith(tuple(f"test_{part}" for part in inner))]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    dotted = f"llmtutor.{name_of(path)}"
+    split = rf"from {re.escape(dotted.rpartition('.')[0])} import [^\n]*\b{path.stem}\b"
+    exercise = path.parent.name == "exercises" and path.stem in exercises.chapters()
+    assert named or exercise or dotted in text or re.search(split, text), (
+        f"no test in {room.relative_to(ROOT)} is named after {dotted} or imports it"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests").rglob("*/test_*.py")), ids=lambda p: f"{p.parent.name}.{p.stem}"
+)
+def test_test_file_has_a_module(path: Path) -> None:
+    parts = path.parent.relative_to(ROOT / "tests").parts
+    room = PACKAGE.joinpath(*parts)
+    assert room.is_dir(), f"there is no room {'/'.join(parts)}"
+    names = [p.stem for p in room.iterdir() if p.suffix == ".py" or p.is_dir()]
+    names += [parts[-1], "main"]
+    subject = path.stem.removeprefix("test_")
+    assert any(subject == name or subject.startswith(f"{name}_") for name in names)
+
+
+def test_each_module_has_its_place_in_the_reference() -> None:
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "book/api").glob("*.md"))
+    shown = re.findall(r"^\.\. automodule:: llmtutor\.(\w+\.\w+)$", pages, re.M)
+    rooms = [p for p in PACKAGE.iterdir() if p.is_dir() and p.name not in ("cli", "__pycache__")]
+    modules = [
+        f"{room.name}.{child.stem}"
+        for room in rooms
+        for child in room.iterdir()
+        if (child.suffix == ".py" and not child.name.startswith("_"))
+        or (child / "__init__.py").exists()
+    ]
+    solutions = {f"exercises.{name}" for name in exercises.chapters()}
+    assert sorted(shown) == sorted(set(modules) - solutions)
+
+
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "book").glob("*/*.py")], ids=lambda p: p.stem)
+def test_module_fits_in_one_reading(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{lines} lines; cut it where the subject changes"
+
+
+# What no file says -------------------------------------------------------------------------------
+
+# Written with a ~ inside, so that this file does not hold what it forbids.
+PRIVATE = {
+    "a folder of one machine": r"(?<![\w.])/(?:wo~rk|ro~ot)/",
+    "a host of a package registry": r"py~pi\.org|pythonho~sted|npm~js\.(?:org|com)",
+    "talk about how the work was done": r"\biss~ue #\d|\bth~is session\b|\bsub~agent",
+    "the shared folder of one machine": r"\.\./sha~red",
+}
+ALLOWED = {
+    (".ci/run", "the shared folder of one machine"),
+    ("book/tools/contract.py", "a folder of one machine"),  # it looks for them too
+}
+
+
+def leaks(name: str, text: str) -> list[str]:
+    return [
+        f"{name} holds {what}: {found[0]}"
+        for what, pattern in PRIVATE.items()
+        if (name, what) not in ALLOWED
+        and (found := re.search(pattern.replace("~", ""), text, re.I))
+    ]
+
+
+def test_files_speak_of_the_project_alone() -> None:
+    found = []
+    for path in tracked():
+        name = path.relative_to(ROOT).as_posix()
+        found += leaks(name, path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see /wo~rk/main/x.py",
+        "/ro~ot/x",
+        "https://py~pi.org/x",
+        "as iss~ue #12 asks",
+        "../sha~red/x",
+    ],
+)
+def test_each_leak_is_noticed(text: str) -> None:
+    assert len(leaks("README.md", text.replace("~", ""))) == 1
+
+
+def test_no_button_leads_nowhere() -> None:
+    """Buttons are on only where an address is given, and the address is given in one place."""
+    book = yaml.safe_load(read("_config.yml"))
+    buttons = [value for key, value in book["html"].items() if key.endswith("_button")]
+    hubs = [value for key, value in book["launch_buttons"].items() if key.endswith("_url")]
+    if not book["repository"]["url"]:
+        assert not any(buttons) and not any(hubs)
+
+
+# The commands ------------------------------------------------------------------------------------
+
+
+def test_make_offers_each_check_by_name() -> None:
+    targets = set(re.findall(r"^([a-z ]+):", read("Makefile"), re.M))
+    offered = {name for line in targets for name in line.split()}
+    assert set(build.CHECKS) <= offered
+    assert "make test" in read(".ci/run")
+
+
+def test_unknown_check_is_an_error_that_names_the_known() -> None:
+    with pytest.raises(SystemExit, match="no check 'speling'; there are lint, types"):
+        build.test(["speling"])
+
+
+def test_a_failing_check_fails_the_whole_and_the_rest_still_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = {"lint": [["false"]], "types": [["true"]]}
+    monkeypatch.setattr(build, "CHECKS", checks)
+    monkeypatch.setattr(build, "run", lambda command: int(command == ["false"]))
+    with pytest.raises(SystemExit) as stop:
+        build.test([])
+    assert stop.value.code == 1
+    said = capsys.readouterr().out
+    assert re.search(r"lint +0 s +FAILED\ntypes +0 s +passed\ntotal", said)
