@@ -2,11 +2,14 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryLocator
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import StepPatch
+from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.ticker import FixedLocator
 
 from llmtutor.viz.style import number
 
@@ -89,19 +92,37 @@ def _steps_text(patch: StepPatch) -> str:
 
 
 def _bars_text(ax: Axes, bars: BarContainer) -> str:
-    boxes = [patch.get_bbox() for patch in bars.patches]
+    level = bars.orientation == "horizontal"
     label = str(bars.get_label())
-    if label and not label.startswith("_"):
-        pieces = [f"{number(b.x0)} to {number(b.x1)}" for b in boxes]
-        return f"Row “{label}”: {_some(pieces)}."
-    names = [tick.get_text() for tick in ax.get_yticklabels()]
-    values = [b.width if b.x0 >= 0 else -b.width for b in boxes]
-    pieces = [f"{name} {number(v)}" for name, v in zip(names, values, strict=False)]
+    spans = [_span(patch, level) for patch in bars.patches]
+    if level and label and not label.startswith("_"):  # stretches of one labelled row
+        return f"Row “{label}”: {_some([f'{number(a)} to {number(b)}' for a, b in spans])}."
+    names = _names(ax.yaxis if level else ax.xaxis)
+    centres = [np.mean(_span(patch, not level)) for patch in bars.patches]
+    values = [end - start for start, end in spans]
+    pieces = [
+        f"{names.get(float(centre), number(float(centre)))} {number(value)}"
+        for centre, value in zip(centres, values, strict=True)
+    ]
     largest, smallest = int(np.argmax(values)), int(np.argmin(values))
     return (
         f"{len(values)} bars: {_some(pieces)}. Largest: {pieces[largest]}; "
         f"smallest: {pieces[smallest]}."
     )
+
+
+def _span(bar: Rectangle, level: bool) -> tuple[float, float]:
+    """Where a bar begins and ends, along the x axis if ``level``, else along the y axis."""
+    start, length = (bar.get_x(), bar.get_width()) if level else (bar.get_y(), bar.get_height())
+    return float(start), float(start + length)
+
+
+def _names(axis: Axis) -> dict[float, str]:
+    """The places on an axis that have a name instead of a number."""
+    if not isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator):
+        return {}
+    places = [float(place) for place in axis.get_ticklocs()]
+    return dict(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
 
 
 def _some(pieces: list[str]) -> str:
@@ -125,9 +146,6 @@ def _image_text(ax: Axes, image: AxesImage) -> str:
 
 def _cell(ax: Axes, index: tuple) -> str:
     """A cell named by its tick labels, where it has them, else by its place."""
-    names = []
-    for word, axis, place in (("row", ax.yaxis, index[0]), ("column", ax.xaxis, index[1])):
-        labels = axis.get_major_formatter()
-        fixed = getattr(labels, "seq", ())
-        names.append(f"{word} {fixed[place] if place < len(fixed) else place}")
-    return ", ".join(names)
+    row, column = (float(i) for i in index[:2])
+    rows, columns = _names(ax.yaxis), _names(ax.xaxis)
+    return f"row {rows.get(row, number(row))}, column {columns.get(column, number(column))}"

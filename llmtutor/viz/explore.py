@@ -191,7 +191,7 @@ def _widgets(controls: list[Control], states: list[str]) -> Any:
         make = ipywidgets.SelectionSlider if control.is_slider else ipywidgets.Dropdown
         options = [(text, step) for step, text in enumerate(control.texts)]
         style = {"description_width": "initial"}
-        fields.append(make(options=options, value=0, description=control.label, style=style))
+        fields.append(make(options=options, index=0, description=control.label, style=style))
 
     def move(_change: object) -> None:
         state = 0
