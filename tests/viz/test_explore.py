@@ -176,14 +176,15 @@ def test_wrong_results_of_render_are_refused() -> None:
 KERNEL = [
     """
 from llmtutor.viz import explore
-explore(lambda size, corpus: f"<b>{size} {corpus}</b>", name="box", size=[1, 2, 5], corpus=["a", "b"])
+def render(size, corpus):
+    return f"<b>{size} {corpus}</b>"
+explore(render, name="box", size=[1, 2, 5], corpus=["a", "b"])
 """,
     """
 from ipywidgets import HTML, Dropdown, SelectionSlider
 from ipywidgets.widgets.widget import _instances
-view, slider, choice = (
-    next(w for w in _instances.values() if type(w) is kind) for kind in (HTML, SelectionSlider, Dropdown)
-)
+made = {type(widget): widget for widget in _instances.values()}
+view, slider, choice = made[HTML], made[SelectionSlider], made[Dropdown]
 for slider.index in range(3):
     for choice.index in range(2):
         print(slider.label, choice.label, view.value)

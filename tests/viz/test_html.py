@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_neighbouring_tokens_differ_in_colour() -> None:
     styles = [s for s in Reader(token_spans([("a", None)] * 12)).styles if "background" in s]
     colors = [re.search(r"background:(#\w+)", s)[1] for s in styles]
     assert len(colors) == 12
-    assert all(a != b for a, b in zip(colors, colors[1:], strict=False))
+    assert all(a != b for a, b in pairwise(colors))
 
 
 def test_token_text_can_be_read_on_every_background() -> None:
