@@ -132,7 +132,6 @@ def _divides_twice(batch_means: Sequence[float], batch_tokens: Sequence[int]) ->
 def _leak_cases() -> Iterator[tuple[list[str], list[str], int]]:
     yield ["the cat sat on the mat"], ["a cat sat on a mat"], 2
     yield ["to be or not to be"], ["to be and to be and to be"], 2
-    yield ["a b"], ["a b c", "a b d"], 2
     yield ["see the sun", "set in the sea"], ["the sun set in the sea"], 2
     yield ["one two three four"], ["one two", "three four", "nine ten eleven"], 2
     yield ["hear the smart fellow"], ["ear the art", "the smart"], 2
@@ -140,34 +139,28 @@ def _leak_cases() -> Iterator[tuple[list[str], list[str], int]]:
     yield ["a b c"], ["x y z"], 3
 
 
-def _row(document: str, n: int) -> list[tuple[str, ...]]:
+def _runs(document: str, n: int) -> list[tuple[str, ...]]:
     words = document.split()
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
-def _runs(documents: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [run for document in documents for run in sorted(set(_row(document, n)))]
+def _all_runs(documents: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [run for document in documents for run in _runs(document, n)]
 
 
 def leaked_share(train_documents: Sequence[str], valid_documents: Sequence[str], n: int) -> float:
-    """Share of the validation documents' runs of n words that a training document holds too.
+    """Share of the runs of n words in the validation documents that training documents hold too.
 
     >>> leaked_share(["the cat sat on the mat"], ["a cat sat on a mat"], 2)  # cat sat, sat on
     0.4
     """
-    known, asked = set(_runs(train_documents, n)), _runs(valid_documents, n)
-    return sum(run in known for run in asked) / len(asked)
+    seen, valid = set(_all_runs(train_documents, n)), _all_runs(valid_documents, n)
+    return sum(run in seen for run in valid) / len(valid)
 
 
-def _counts_repeats(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    known = set(_runs(train, n))
-    asked = [run for document in valid for run in _row(document, n)]
-    return sum(run in known for run in asked) / len(asked)
-
-
-def _one_pot(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    asked = set(_runs(valid, n))
-    return len(asked & set(_runs(train, n))) / len(asked)
+def _distinct_only(train: Sequence[str], valid: Sequence[str], n: int) -> float:
+    runs = set(_all_runs(valid, n))
+    return len(runs & set(_all_runs(train, n))) / len(runs)
 
 
 def _other_direction(train: Sequence[str], valid: Sequence[str], n: int) -> float:
@@ -175,7 +168,7 @@ def _other_direction(train: Sequence[str], valid: Sequence[str], n: int) -> floa
 
 
 def _jaccard(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    a, b = set(_runs(train, n)), set(_runs(valid, n))
+    a, b = set(_all_runs(train, n)), set(_all_runs(valid, n))
     return len(a & b) / len(a | b)
 
 
@@ -184,8 +177,8 @@ def _joined(train: Sequence[str], valid: Sequence[str], n: int) -> float:
 
 
 def _substring(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    asked = _runs(valid, n)
-    return sum(any(" ".join(run) in text for text in train) for run in asked) / len(asked)
+    runs = _all_runs(valid, n)
+    return sum(any(" ".join(run) in text for text in train) for run in runs) / len(runs)
 
 
 EXERCISES = [
@@ -279,14 +272,9 @@ EXERCISES = [
         reference=leaked_share,
         wrong=[
             Wrong(
-                _counts_repeats,
-                "A run is counted as often as its document repeats it, so a refrain weighs more "
-                "than the verses. Make the runs of each document a set.",
-            ),
-            Wrong(
-                _one_pot,
-                "The runs of all validation documents are in one set, so a passage that is in two "
-                "of them counts once. It has leaked into both: make one set a document.",
+                _distinct_only,
+                "Each distinct run is counted once. The question is how much of the validation "
+                "text is known, so a run that occurs three times counts three times.",
             ),
             Wrong(
                 _other_direction,
