@@ -5,7 +5,6 @@ from llmtutor.data.corpora import (
     Corpus,
     CorpusInfo,
     corpus_info,
-    fetch,
     load_corpus,
     stream_documents,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "FetchError",
     "corpus_info",
     "data_dir",
-    "fetch",
     "load_corpus",
     "stream_documents",
 ]

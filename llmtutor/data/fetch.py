@@ -204,7 +204,8 @@ def _open(url: str, start: int, validator: str | None) -> http.client.HTTPRespon
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException) as error:
-        raise _DroppedError(str(error) or type(error).__name__) from error
+        reason = getattr(error, "reason", error)
+        raise _DroppedError(str(reason) or type(reason).__name__) from error
 
 
 def _resume_point(url: str, part: Path) -> tuple[int, str | None]:

@@ -129,7 +129,7 @@ def _problem_lines(report: Report) -> list[str]:
     lines = [
         "validation text found in the training text",
         f"{len(leak.exact) / n_valid:>8.2%}  documents, exactly",
-        f"{len(leak.near) / n_valid:>8.2%}  documents, nearly (similarity {report.near_threshold} or more)",
+        f"{len(leak.near) / n_valid:>8.2%}  documents, nearly (Jaccard ≥ {report.near_threshold})",
         f"{leak.ngram_share:>8.2%}  stretches of {leak.n_words} words",
         f"{leak.unseen_share:>8.2%}  tokens that training never shows",
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -84,12 +85,13 @@ class OwnFile:
 
     def read(self, split: str) -> Iterator[str]:
         """The first 90 % of the documents train; of a single document, of its characters."""
-        documents = list(read_separated(self.path))
-        if len(documents) < 2:
-            yield _ninety_ten("".join(documents))[SPLITS.index(split)]
+        n_documents = sum(1 for _ in read_separated(self.path))
+        if n_documents < 2:
+            yield _ninety_ten("".join(read_separated(self.path)))[SPLITS.index(split)]
             return
-        cut = min(int(0.9 * len(documents)), len(documents) - 1)
-        yield from documents[:cut] if split == "train" else documents[cut:]
+        cut = min(int(0.9 * n_documents), n_documents - 1)
+        start, stop = (0, cut) if split == "train" else (cut, n_documents)
+        yield from islice(read_separated(self.path), start, stop)
 
 
 def _ninety_ten(text: str) -> tuple[str, str]:

@@ -1,0 +1,163 @@
+"""`llmtutor data`: list, fetch, tokenise and inspect the corpora."""
+
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+
+from llmtutor.data import CORPORA, corpus_info, stream_documents
+from llmtutor.data.corpora import fetch as fetch_corpus
+from llmtutor.data.readers import END_OF_TEXT
+from llmtutor.data.sources import SPLITS
+
+app = cyclopts.App(
+    name="data",
+    help="List, fetch, tokenise and inspect the corpora of the book.",
+    help_epilogue=(
+        "NAME is a name from `llmtutor data list`, or the path of a UTF-8 text file of your own "
+        f"(its documents end at {END_OF_TEXT}, if it has several).\n\n"
+        "Corpora are kept in the folder LLMTUTOR_DATA, else in data/ of the checkout. A folder "
+        "named in LLMTUTOR_MIRROR is searched by file name before anything is downloaded."
+    ),
+)
+
+STREAMED_DOCUMENTS = 10_000
+
+
+@app.command(name="list")
+def list_corpora() -> None:
+    """Show the corpora: what they are, how large, under which licence, and where they are now."""
+    rows = [("NAME", "SIZE", "LICENCE", "WHERE IT IS NOW")]
+    rows += [
+        (info.name, _size(info.size), info.licence, info.source.location() or "not fetched")
+        for info in CORPORA.values()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row, info in zip(rows, [None, *CORPORA.values()], strict=True):
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[3]]))
+        if info is not None:
+            print(f"    {info.what}")
+
+
+@app.command
+def fetch(name: str, /) -> None:
+    """Bring a corpus here and verify it; a second call does nothing.
+
+    An interrupted download goes on where it stopped. Every file is checked against a sha256; where
+    none is published, the first fetch is trusted, recorded beside the file, and held to that.
+
+    Parameters
+    ----------
+    name
+        The corpus, such as `shakespeare`.
+    """
+    logging.basicConfig(format="llmtutor: %(message)s")
+    info = corpus_info(name)
+    was_here = info.source.location()
+    paths = fetch_corpus(name)
+    size = sum(path.stat().st_size for path in paths)
+    state = "was already here" if was_here else "is here"
+    files = f"{len(paths):,} file{'s' * (len(paths) != 1)}, {size:,} bytes, verified"
+    print(f"{name} {state}: {info.source.location()} ({files if paths else 'nothing to fetch'})")
+
+
+@app.command
+def prepare(
+    name: str,
+    /,
+    *,
+    tokenizer: Path,
+    out: Path,
+    separator: str | None = None,
+) -> None:
+    """Tokenise a corpus into OUT/train.tokens and OUT/valid.tokens, to be memory-mapped.
+
+    Memory stays bounded however large the corpus is, and a file appears whole or not at all. The
+    header names the tokenizer, so that opening the file with another one is an error.
+
+    Example: llmtutor data prepare shakespeare --tokenizer bpe-4096 --out data/tokens
+
+    Parameters
+    ----------
+    name
+        The corpus, such as `shakespeare`.
+    tokenizer
+        Folder of a saved tokenizer (see `llmtutor tokenizer train`).
+    out
+        Folder for the two files; made if it is not there.
+    separator
+        Special token to put after each document. Without this option it is <|endoftext|> if the
+        tokenizer has that, and else nothing.
+    """
+    from llmtutor.data.tokens import prepare as prepare_tokens  # noqa: PLC0415
+    from llmtutor.tokenizer import load_tokenizer  # noqa: PLC0415
+
+    loaded = load_tokenizer(tokenizer)
+    if separator is None and END_OF_TEXT in loaded.special_tokens:
+        separator = END_OF_TEXT
+    for split in SPLITS:
+        documents = stream_documents(name, split)
+        file = prepare_tokens(documents, loaded, out / f"{split}.tokens", separator=separator)
+        header = file.header
+        width = f"{file.ids.dtype.itemsize} bytes each"
+        print(f"{file.path}: {len(file):,} tokens, {header.n_documents:,} documents, {width}")
+
+
+@app.command
+def inspect(
+    name: str,
+    /,
+    *,
+    tokenizer: Path | None = None,
+    plot: Path | None = None,
+    documents: Annotated[int | None, cyclopts.Parameter(name="--documents")] = None,
+) -> None:
+    """Show what is in a corpus and what is wrong with it.
+
+    Token frequencies, special tokens, document lengths, exact and near repeats, validation text
+    that is also in the training text, and how much of a random batch is new.
+
+    Parameters
+    ----------
+    name
+        The corpus, such as `shakespeare`.
+    tokenizer
+        Folder of a saved tokenizer; without it a token is a character.
+    plot
+        Also draw rank against frequency into this file (.png, .svg or .pdf).
+    documents
+        Look only at the first so many documents of each split. Without this option all are read,
+        but of a corpus too large for memory only the first 10,000.
+    """
+    from llmtutor.data.inspect import inspect_corpus  # noqa: PLC0415
+    from llmtutor.tokenizer import CharTokenizer, load_tokenizer  # noqa: PLC0415
+
+    if documents is None and not corpus_info(name).in_memory:
+        documents = STREAMED_DOCUMENTS
+    train, valid = (list(islice(stream_documents(name, split), documents)) for split in SPLITS)
+    if tokenizer is not None:
+        loaded = load_tokenizer(tokenizer)
+    else:
+        loaded = CharTokenizer("".join(sorted(set().union(*train, *valid))))
+    report = inspect_corpus(train, valid, loaded)
+    print(report.table())
+    if plot is not None:
+        from llmtutor.viz.plots import rank_frequency  # noqa: PLC0415
+
+        counts = {"train": report.train.frequencies, "valid": report.valid.frequencies}
+        figure = rank_frequency(counts, title=f"Tokens of {name}")
+        figure.savefig(plot)
+        print(f"\nwrote {plot}")
+
+
+def _size(size: int | None) -> str:
+    """A number of bytes for people, in powers of ten: `_size(5_416_192)` is `5.4 MB`."""
+    if size is None:
+        return "-"
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
