@@ -33,10 +33,10 @@ class Tokenizer(Protocol):
         """The UTF-8 bytes that one id stands for."""
 
     def fingerprint(self) -> str:
-        """64 hex digits that are the same for two tokenizers exactly when they encode alike."""
+        """64 hex digits, other ones for any other vocabulary, merges or special tokens."""
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files; all of them or none."""
+        """Write the tokenizer's files for `load_tokenizer`."""
 
 
 def require_encodable(text: str) -> None:

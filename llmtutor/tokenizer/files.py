@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 Merge = tuple[bytes, bytes]
 
@@ -66,20 +66,19 @@ def made_by(merges: Iterable[Merge]) -> dict[str, bytes]:
     return {printable(token): token for token in tokens}
 
 
-def write_files(folder: Path, contents: Mapping[str, str]) -> None:
-    """Write text files into a folder, made if need be: all of them, or none and no remains."""
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write files into a folder, made if need be; no file is touched before all are written."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary: list[tuple[str, Path]] = []
+    temporary = {name: folder / f".{name}.{uuid4().hex}" for name in contents}
     try:
-        for name, text in contents.items():
-            with NamedTemporaryFile("wb", dir=folder, prefix=f".{name}.", delete=False) as file:
-                temporary.append((file.name, folder / name))
-                file.write(text.encode("utf-8"))
-        for source, target in temporary:
-            os.replace(source, target)
+        for name, content in contents.items():
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            temporary[name].write_bytes(data)
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
     finally:
-        for source, _ in temporary:
-            Path(source).unlink(missing_ok=True)
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def read_text(path: Path) -> str:
@@ -89,8 +88,8 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at offset "
-            f"{error.start}: is it a text file, and in this encoding?"
+            f"{path}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at "
+            f"{error.start:,}: is this the right file?"
         ) from None
 
 

@@ -1,0 +1,204 @@
+"""``llmtutor tokenizer``: train a tokenizer, turn text into ids and ids into text."""
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+import numpy as np
+from cyclopts import Parameter
+
+from llmtutor.data import stream_documents
+from llmtutor.data.readers import read_pieces
+from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from llmtutor.tokenizer.files import read_text, write_files
+from llmtutor.tokenizer.pretokenize import check_special_tokens, safe_pieces
+
+app = cyclopts.App(
+    name="tokenizer",
+    help="Train a tokenizer, turn text into token ids and back.",
+    help_epilogue=(
+        "Example: llmtutor tokenizer train shakespeare --out my-bpe\n\n"
+        'then: llmtutor tokenizer encode my-bpe --text "To be, or not to be"'
+    ),
+)
+
+
+@app.command
+def train(
+    *sources: str,
+    out: Path,
+    vocab_size: int = 4096,
+    special_token: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    kind: Literal["bpe", "char"] = "bpe",
+    processes: int = 1,
+) -> None:
+    """Learn a tokenizer from a corpus or from text files and write it to a folder.
+
+    A byte-pair tokenizer is written as GPT-2's vocab.json and merges.txt, a character tokenizer as
+    chars.json. Of a corpus only the training documents are read, so that the validation text stays
+    unseen.
+
+    Parameters
+    ----------
+    sources
+        Names of corpora (see `llmtutor data list`), or paths of UTF-8 text files, read whole.
+    out
+        Folder for the tokenizer's files; made if need be.
+    vocab_size
+        Number of ids: 256 bytes, the merged tokens and the special tokens. A small text may give
+        fewer. Not used by --kind char, which takes every character of the text.
+    special_token
+        A token such as "<|endoftext|>" that is never split and never merged; repeat the option
+        for several.
+    kind
+        Byte pairs (bpe) or one id a character (char).
+    processes
+        Processes that count words at the same time; the tokenizer is the same for any number.
+    """
+    if not sources:
+        raise ValueError("expected a corpus or a text file to learn from, found neither")
+    special = check_special_tokens(special_token)
+    documents = _documents(sources, special)
+    tokenizer: Tokenizer
+    if kind == "char":
+        if special:
+            raise ValueError("a character tokenizer has no special tokens: use --kind bpe")
+        tokenizer = CharTokenizer("".join(sorted(set().union(*documents))))
+    else:
+        progress = sys.stderr.isatty()
+        tokenizer = BPETokenizer.train(
+            documents, vocab_size, special, num_processes=processes, progress=progress
+        )
+    tokenizer.save(out)
+    print(
+        f"{out}: {tokenizer.vocab_size:,} tokens, {len(tokenizer.special_tokens)} of them special"
+    )
+
+
+@app.command
+def encode(
+    tokenizer: Path,
+    file: Path | None = None,
+    /,
+    *,
+    text: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Turn text into token ids.
+
+    Parameters
+    ----------
+    tokenizer
+        Folder of a tokenizer.
+    file
+        UTF-8 text file; standard input without one, or with "-".
+    text
+        The text itself, in place of a file.
+    out
+        File for the ids: .npy (NumPy), .bin (little-endian, 2 bytes an id, or 4 if the vocabulary
+        has more than 65,536 ids) or .txt. Without it they are printed.
+    """
+    if text is not None and file is not None:
+        raise ValueError(f"expected either a file or --text, found both ({file})")
+    if out is not None and out.suffix not in (".npy", ".bin", ".txt"):
+        raise ValueError(f"expected --out to end in .npy, .bin or .txt, found {out}")
+    loaded = load_tokenizer(tokenizer)
+    ids = loaded.encode_iterable([text] if text is not None else _chunks(file))
+    if out is None:
+        gap = ""
+        for id in ids:
+            sys.stdout.write(f"{gap}{id}")
+            gap = " "
+        sys.stdout.write("\n")
+        return
+    packed = np.fromiter(ids, dtype=_dtype(loaded))
+    if out.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, packed)
+        content = buffer.getvalue()
+    elif out.suffix == ".bin":
+        content = packed.tobytes()
+    else:
+        content = (" ".join(map(str, packed.tolist())) + "\n").encode("ascii")
+    write_files(out.parent, {out.name: content})
+    print(f"{out}: {len(packed):,} ids")
+
+
+@app.command
+def decode(tokenizer: Path, file: Path | None = None, /, *, ids: str | None = None) -> None:
+    """Turn token ids into text on standard output.
+
+    Parameters
+    ----------
+    tokenizer
+        Folder of a tokenizer.
+    file
+        File of ids as `encode` writes them (.npy, .bin, or numbers as text); numbers on standard
+        input without one, or with "-".
+    ids
+        The ids themselves, in place of a file, such as "15 2 7".
+    """
+    if ids is not None and file is not None:
+        raise ValueError(f"expected either a file or --ids, found both ({file})")
+    loaded = load_tokenizer(tokenizer)
+    numbers = _numbers(ids) if ids is not None else _read_ids(file, _dtype(loaded))
+    sys.stdout.buffer.write(loaded.decode(numbers).encode("utf-8"))
+    sys.stdout.buffer.flush()
+
+
+def _documents(sources: Sequence[str], special: tuple[str, ...]) -> Iterator[str]:
+    """The texts to learn from; files are read in pieces that end where words end."""
+    for source in sources:
+        if Path(source).is_file():
+            yield from safe_pieces(read_pieces(Path(source)), special)
+        else:
+            yield from stream_documents(source, "train")
+
+
+def _chunks(file: Path | None) -> Iterator[str]:
+    """The text of a file, or of standard input, a piece at a time."""
+    if file is not None and str(file) != "-":
+        yield from read_pieces(file)
+        return
+    try:
+        with io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="") as text:
+            while chunk := text.read(1 << 16):
+                yield chunk
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input: expected UTF-8 text, but {error}") from None
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+
+
+def _read_ids(file: Path | None, dtype: np.dtype) -> list[int]:
+    if file is None or str(file) == "-":
+        return _numbers("".join(_chunks(None)))
+    if file.suffix == ".bin":
+        if file.stat().st_size % dtype.itemsize:
+            raise ValueError(
+                f"{file}: expected {dtype.itemsize} bytes an id, found {file.stat().st_size} bytes"
+            )
+        return np.fromfile(file, dtype=dtype).tolist()
+    if file.suffix != ".npy":
+        return _numbers(read_text(file))
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file}: expected a NumPy array of ids, but {error}") from None
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{file}: expected whole numbers in one row, found {array.dtype} of shape {array.shape}"
+        )
+    return array.tolist()
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError as error:
+        raise ValueError(f"expected ids separated by white space, but {error}") from None
