@@ -5,19 +5,24 @@ alternative text. Values are plain numbers, sequences or arrays.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
+from llmtutor.viz.axes import (
+    PLAIN,
+    STEPS,
+    Values,
+    draw,
+    pairs,
+    perplexity_axis,
+    plain_numbers,
+    refuse_empty,
+)
 from llmtutor.viz.labels import label_at_right
-from llmtutor.viz.style import GREY, INK, LINE_STYLES, MARKERS, PALETTE, new_figure, number, style
-
-Values = Any  # a sequence or an array of numbers
-STEPS = (1, 2, 2.5, 5, 10)
-NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+from llmtutor.viz.style import LINE_STYLES, PALETTE, new_figure, number, style
 
 
 def lines(
@@ -36,7 +41,7 @@ def lines(
     """
     with style():
         fig, ax = new_figure(x_label, y_label, title)
-        _draw(ax, _pairs(x, series), baselines or {}, log)
+        draw(ax, pairs(x, series), baselines or {}, log)
         label_at_right(fig, ax)
         return fig
 
@@ -66,8 +71,8 @@ def loss_curve(
     levels = dict(baselines or {}) | ({} if floor is None else {"floor": floor})
     with style():
         fig, ax = new_figure(x_label, f"loss ({unit})", title)
-        _draw(ax, _pairs(steps, losses), levels, "")
-        _perplexity_axis(ax, base, item)
+        draw(ax, pairs(steps, losses), levels, "")
+        perplexity_axis(ax, base, item)
         label_at_right(fig, ax)
         return fig
 
@@ -76,7 +81,7 @@ def bars(
     values: Mapping[str, float], *, value_label: str, category_label: str, title: str = ""
 ) -> Figure:
     """A horizontal bar for each label, from top to bottom in the order given, with its value."""
-    _refuse_empty(values)
+    refuse_empty(values)
     with style():
         height = 1.5 + 0.42 * len(values)
         fig, ax = new_figure(value_label, category_label, title, height)
@@ -87,7 +92,7 @@ def bars(
         ax.invert_yaxis()
         ax.margins(x=0.15)
         ax.grid(visible=False, axis="y")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
+        ax.xaxis.set_major_formatter(PLAIN)
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         return fig
 
@@ -102,7 +107,7 @@ def histogram(
 ) -> Figure:
     """How often values fall into equal bins; several labelled groups share their bins."""
     groups = values if isinstance(values, Mapping) else {"": values}
-    _refuse_empty(groups)
+    refuse_empty(groups)
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in groups.values()]), bins)
     with style():
         fig, ax = new_figure(x_label, y_label, title)
@@ -118,7 +123,7 @@ def histogram(
             )
         if len(groups) > 1:
             ax.legend(frameon=False)
-        _plain_numbers(ax, "")
+        plain_numbers(ax)
         return fig
 
 
@@ -131,7 +136,7 @@ def rank_frequency(
 ) -> Figure:
     """Counts from the most to the least frequent on two logarithmic axes; zeros are left out."""
     groups = counts if isinstance(counts, Mapping) else {"counts": counts}
-    _refuse_empty(groups)
+    refuse_empty(groups)
     ranked = {k: np.sort(np.asarray(list(v)))[::-1] for k, v in groups.items()}
     ranked = {k: v[v > 0] for k, v in ranked.items()}
     ranks = {k: np.arange(1, len(v) + 1) for k, v in ranked.items()}
@@ -179,7 +184,7 @@ def spans(
     title: str = "",
 ) -> Figure:
     """For each row, the stretches ``(start, length)`` it covers: windows, batches, documents."""
-    _refuse_empty(rows)
+    refuse_empty(rows)
     with style():
         fig, ax = new_figure(x_label, y_label, title, 1.5 + 0.42 * len(rows))
         for place, (label, pieces) in enumerate(rows.items()):
@@ -196,81 +201,5 @@ def spans(
         ax.set_yticks(range(len(rows)), list(rows))
         ax.invert_yaxis()
         ax.grid(visible=False, axis="y")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
+        ax.xaxis.set_major_formatter(PLAIN)
         return fig
-
-
-def _refuse_empty(values: Mapping[str, Any]) -> None:
-    if not values:
-        raise ValueError("there is nothing to plot: expected at least one labelled value")
-
-
-def _pairs(
-    x: Values | Mapping[str, Values], series: Mapping[str, Values]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The points of each line, checked."""
-    _refuse_empty(series)
-    pairs = {}
-    for label, values in series.items():
-        across = np.asarray(x[label] if isinstance(x, Mapping) else x, dtype=float)
-        up = np.asarray(values, dtype=float)
-        if across.shape != up.shape or up.ndim != 1 or not up.size:
-            raise ValueError(
-                f"line {label!r}: expected as many x values as y values and at least one, "
-                f"received shapes {across.shape} and {up.shape}"
-            )
-        pairs[label] = across, up
-    return pairs
-
-
-def _draw(
-    ax: Axes,
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    levels: Mapping[str, float],
-    log: str,
-) -> None:
-    if "x" in log:
-        ax.set_xscale("log")
-    if "y" in log:
-        ax.set_yscale("log")
-    for i, (label, (x, y)) in enumerate(pairs.items()):
-        marker = MARKERS[i % len(MARKERS)] if len(x) <= 20 else ""
-        ax.plot(x, y, marker=marker, label=label)
-    left = min(x.min() for x, _ in pairs.values())
-    right = max(x.max() for x, _ in pairs.values())
-    for i, (label, level) in enumerate(levels.items()):
-        color = INK if label == "floor" else GREY
-        dashes = "-" if label == "floor" else LINE_STYLES[1 + i % 3]
-        ax.plot([left, right], [level, level], color=color, ls=dashes, lw=1.5, label=label)
-    _plain_numbers(ax, log)
-    places = sorted({float(v) for x, _ in pairs.values() for v in x})
-    if "x" in log and len(places) <= 8:
-        ax.set_xticks(places)
-
-
-def _plain_numbers(ax: Axes, log: str) -> None:
-    for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
-        if name not in log:
-            axis.set_major_locator(MaxNLocator(6, steps=STEPS))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
-        axis.set_minor_locator(NullLocator())
-
-
-def _perplexity_axis(ax: Axes, base: str, item: str) -> None:
-    """The same heights read as perplexity: exp(nats) or 2**bits."""
-    forward, log = (np.exp, np.log) if base == "nats" else (np.exp2, np.log2)
-
-    def back(perplexity: Any) -> Any:
-        return log(np.maximum(perplexity, 1e-9))  # matplotlib also asks for the height of 0
-
-    low, high = ax.get_ylim()
-    second = ax.secondary_yaxis("right", functions=(forward, back))
-    second.set_ylabel(f"perplexity per {item}")
-    candidates = [m * 10.0**e for e in range(7) for m in NICE if low <= back(m * 10.0**e) <= high]
-    chosen: list[float] = []
-    for value in candidates:
-        if not chosen or back(value) - back(chosen[-1]) > 0.09 * (high - low):
-            chosen.append(value)
-    second.yaxis.set_major_locator(FixedLocator(chosen))
-    second.yaxis.set_minor_locator(NullLocator())
-    second.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))

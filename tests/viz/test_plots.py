@@ -96,6 +96,16 @@ def test_lines_hold_the_data() -> None:
     assert FIGURES["lines"].axes[0].get_xscale() == "log"
 
 
+def test_ticks_tell_close_values_apart_and_are_written_out() -> None:
+    fig = lines([0, 250_000], {"a": [3.211, 3.214]}, x_label="x (tokens)", y_label="y (m)")
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    assert "3.212" in [t.get_text() for t in ax.get_yticklabels()]
+    assert "200,000" in [t.get_text() for t in ax.get_xticklabels()]
+    texts = [t.get_text() for t in ax.get_yticklabels()]
+    assert len(set(texts)) == len(texts)
+
+
 def test_each_line_may_have_its_own_x() -> None:
     fig = lines({"a": [1, 2], "b": [5]}, {"a": [0, 1], "b": [3]}, x_label="x (m)", y_label="y (m)")
     assert [list(line.get_xdata()) for line in fig.axes[0].get_lines()] == [[1, 2], [5]]

@@ -1,0 +1,94 @@
+"""Plots, every chapter: what the kinds of figure share: checked data, lines, ticks, second axis."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from llmtutor.viz.style import GREY, INK, LINE_STYLES, MARKERS
+
+Values = Any  # a sequence or an array of numbers
+STEPS = (1, 2, 2.5, 5, 10)
+PLAIN = FuncFormatter(lambda value, _: f"{value + 0.0:,.10g}")  # 20,000 and 0.3, never 2e4
+NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+
+
+def refuse_empty(values: Mapping[str, Any]) -> None:
+    """``ValueError`` where nothing is to be plotted."""
+    if not values:
+        raise ValueError("there is nothing to plot: expected at least one labelled value")
+
+
+def pairs(
+    x: Values | Mapping[str, Values], series: Mapping[str, Values]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The points of each line, checked."""
+    refuse_empty(series)
+    pairs = {}
+    for label, values in series.items():
+        across = np.asarray(x[label] if isinstance(x, Mapping) else x, dtype=float)
+        up = np.asarray(values, dtype=float)
+        if across.shape != up.shape or up.ndim != 1 or not up.size:
+            raise ValueError(
+                f"line {label!r}: expected as many x values as y values and at least one, "
+                f"received shapes {across.shape} and {up.shape}"
+            )
+        pairs[label] = across, up
+    return pairs
+
+
+def draw(
+    ax: Axes,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    levels: Mapping[str, float],
+    log: str,
+) -> None:
+    """Lines with a style of their own each, and grey level lines, the floor in black."""
+    if "x" in log:
+        ax.set_xscale("log")
+    if "y" in log:
+        ax.set_yscale("log")
+    for i, (label, (x, y)) in enumerate(pairs.items()):
+        marker = MARKERS[i % len(MARKERS)] if len(x) <= 20 else ""
+        ax.plot(x, y, marker=marker, label=label)
+    left = min(x.min() for x, _ in pairs.values())
+    right = max(x.max() for x, _ in pairs.values())
+    for i, (label, level) in enumerate(levels.items()):
+        color = INK if label == "floor" else GREY
+        dashes = "-" if label == "floor" else LINE_STYLES[1 + i % 3]
+        ax.plot([left, right], [level, level], color=color, ls=dashes, lw=1.5, label=label)
+    plain_numbers(ax, log)
+    places = sorted({float(v) for x, _ in pairs.values() for v in x})
+    if "x" in log and len(places) <= 8:
+        ax.set_xticks(places)
+
+
+def plain_numbers(ax: Axes, log: str = "") -> None:
+    """Few ticks on both axes, written out; ``log`` names the logarithmic ones."""
+    for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
+        if name not in log:
+            axis.set_major_locator(MaxNLocator(6, steps=STEPS))
+        axis.set_major_formatter(PLAIN)
+        axis.set_minor_locator(NullLocator())
+
+
+def perplexity_axis(ax: Axes, base: str, item: str) -> None:
+    """The same heights read as perplexity: exp(nats) or 2**bits."""
+    forward, log = (np.exp, np.log) if base == "nats" else (np.exp2, np.log2)
+
+    def back(perplexity: Any) -> Any:
+        return log(np.maximum(perplexity, 1e-9))  # matplotlib also asks for the height of 0
+
+    low, high = ax.get_ylim()
+    second = ax.secondary_yaxis("right", functions=(forward, back))
+    second.set_ylabel(f"perplexity per {item}")
+    candidates = [m * 10.0**e for e in range(7) for m in NICE if low <= back(m * 10.0**e) <= high]
+    chosen: list[float] = []
+    for value in candidates:
+        if not chosen or back(value) - back(chosen[-1]) > 0.09 * (high - low):
+            chosen.append(value)
+    second.yaxis.set_major_locator(FixedLocator(chosen))
+    second.yaxis.set_minor_locator(NullLocator())
+    second.yaxis.set_major_formatter(PLAIN)
