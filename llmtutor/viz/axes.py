@@ -61,7 +61,8 @@ def draw(
         ax.plot([left, right], [level, level], color=color, ls=dashes, lw=1.5, label=label)
     plain_numbers(ax, log)
     places = sorted({float(v) for x, _ in pairs.values() for v in x})
-    if "x" in log and len(places) <= 8:
+    even = len(places) > 2 and np.ptp(np.diff(places)) < 1e-9 * np.ptp(places)
+    if len(places) <= 8 and ("x" in log or even):
         ax.set_xticks(places)
 
 
@@ -84,7 +85,10 @@ def perplexity_axis(ax: Axes, base: str, item: str) -> None:
     low, high = ax.get_ylim()
     second = ax.secondary_yaxis("right", functions=(forward, back))
     second.set_ylabel(f"perplexity per {item}")
-    candidates = [m * 10.0**e for e in range(7) for m in NICE if low <= back(m * 10.0**e) <= high]
+    candidates = [m * 10.0**e for e in range(7) for m in NICE]
+    if forward(high) < 3 * forward(low):  # so narrow that even steps fit better
+        candidates = list(MaxNLocator(6, steps=STEPS).tick_values(forward(low), forward(high)))
+    candidates = [c for c in candidates if low <= back(c) <= high]
     chosen: list[float] = []
     for value in candidates:
         if not chosen or back(value) - back(chosen[-1]) > 0.09 * (high - low):

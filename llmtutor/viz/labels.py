@@ -24,7 +24,7 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
     width, height = _text_room(fig, ax, texts)
     _widen(ax, last, GAP + width + GAP / 2)
     wanted = [ax.transAxes.inverted().transform(ax.transData.transform((x, y))) for x, y in ends]
-    heights = spread([float(y) for _, y in wanted], height)
+    heights = spread([float(y) for _, y in wanted], height, height / 2, 1 - height / 2)
     for line, (x, y), text, place in zip(lines, wanted, texts, heights, strict=True):
         ax.annotate(
             text,

@@ -106,6 +106,11 @@ def test_ticks_tell_close_values_apart_and_are_written_out() -> None:
     assert len(set(texts)) == len(texts)
 
 
+def test_few_even_places_are_the_ticks() -> None:
+    fig = lines(range(1, 8), {"a": range(7)}, x_label="order n", y_label="y (m)")
+    assert list(fig.axes[0].get_xticks()) == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_each_line_may_have_its_own_x() -> None:
     fig = lines({"a": [1, 2], "b": [5]}, {"a": [0, 1], "b": [3]}, x_label="x (m)", y_label="y (m)")
     assert [list(line.get_xdata()) for line in fig.axes[0].get_lines()] == [[1, 2], [5]]
@@ -125,6 +130,7 @@ def test_names_of_lines_do_not_overlap_and_stand_level_with_their_ends(name: str
         box = boxes[line.get_label()]
         assert box.x0 > x
         assert box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 and box.y1 <= inside.y1
         assert abs((box.y0 + box.y1) / 2 - y) < 0.15 * inside.height
 
 
@@ -145,16 +151,17 @@ def contrast(color: str) -> float:
     )
 
 
+@pytest.mark.parametrize("span", [2.5, 0.3, 0.01])
 @pytest.mark.parametrize(("unit", "base"), [("nats per token", np.e), ("bits per byte", 2)])
-def test_perplexity_stands_at_the_height_of_its_loss(unit: str, base: float) -> None:
-    fig = loss_curve(STEPS, LOSS, unit=unit)
+def test_perplexity_stands_at_the_height_of_its_loss(unit: str, base: float, span: float) -> None:
+    fig = loss_curve(STEPS, 1.5 + span * np.exp(-STEPS / 200), unit=unit)
     fig.draw_without_rendering()
     ax = fig.axes[0]
     (second,) = ax.child_axes
     assert ax.get_ylabel() == f"loss ({unit})"
     assert second.get_ylabel() == f"perplexity per {unit.split()[-1]}"
     ticks = [t for t in second.get_yticks() if second.get_ylim()[0] <= t <= second.get_ylim()[1]]
-    assert len(ticks) >= 3
+    assert 3 <= len(ticks) <= 12
     for tick in ticks:
         _, height = second.transData.transform((0, tick))
         _, level = ax.transData.transform((0, np.log(tick) / np.log(base)))
