@@ -17,7 +17,8 @@ FRONT = "index.html"  # leads to the landing page
 BUILT = [path.relative_to(pages.HTML).as_posix() for path in pages.built()]
 SHOTS = pages.ROOT / "_build" / "screenshots"
 LOOKED_AT = ("book/intro.html", "book/chapters/")
-CHECKS = ["math", "explore", "axe", "overflow"]  # axe opens every fold: overflow after it
+# Axe opens every fold, so what follows it sees what folds hold.
+CHECKS = ["math", "explore", "axe", "pictures", "overflow"]
 LOOKS = [("light", tool.WIDE), ("dark", tool.WIDE), ("light", tool.NARROW), ("dark", tool.NARROW)]
 
 
@@ -95,15 +96,25 @@ PAGE = """<!doctype html><html lang="en"><head><title>Page</title>
 <div class="lt-explore" id="fine"><label for="n">n</label>
 <input id="n" type="range" min="0" max="2" value="0" oninput="p.textContent = this.value">
 <div class="lt-view" id="p">0</div></div>
+<article><img alt="square" style="width: 40px; padding: 8px" src="{SQUARE}"></article>
 {fault}</main></body></html>"""
 ASLEEP = """<div class="lt-explore" id="asleep"><label for="m">m</label>
 <input id="m" type="range" min="0" max="2" value="0"><div class="lt-view">0</div></div>"""
+SQUARE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/%3E"
 FAULTS = {
     "external image": ('<img alt="x" src="http://192.0.2.1/x.png">', "request leaves the site"),
     "external script": ('<script src="http://192.0.2.1/x.js"></script>', "request leaves the site"),
     "missing file": ('<img alt="x" src="gone.png">', "answer 404"),
     "script error": ("<script>throw new Error('broken')</script>", "script error: broken"),
     "console error": ("<script>console.error('broken')</script>", "console error: broken"),
+    "bent picture": (
+        f'<article><img alt="bent" style="width: 90px; height: 40px" src="{SQUARE}"></article>',
+        "picture out of proportion: bent",
+    ),
+    "empty picture": (
+        '<article><img alt="x" src="data:image/png;base64,AA"></article>',
+        "picture not drawn",
+    ),
     "formula in error": ("<mjx-merror>\\frac</mjx-merror>", "formula in error"),
     "formula not drawn": ('<span class="math">\\(x^2\\)</span>', "formula not drawn"),
     "control asleep": (ASLEEP, "explore asleep: m changes nothing"),
@@ -122,7 +133,8 @@ FAULTS = {
 
 
 def problems_of(chromium: Browser, folder: Path, fault: str) -> list[str]:
-    (folder / "page.html").write_text(PAGE.replace("{fault}", fault), encoding="utf-8")
+    page = PAGE.replace("{SQUARE}", SQUARE).replace("{fault}", fault)
+    (folder / "page.html").write_text(page, encoding="utf-8")
     with (
         tool.serve(folder) as address,
         tool.Visit(chromium, address, "page.html", "light", tool.NARROW) as visit,

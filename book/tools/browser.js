@@ -12,6 +12,18 @@
     ];
   },
 
+  // Pictures that are not there, or pressed out of their proportions.
+  pictures() {
+    return [...document.querySelectorAll("article img")].flatMap((image) => {
+      const style = getComputedStyle(image);
+      const width = image.clientWidth - parseFloat(style.paddingLeft) * 2;
+      const height = image.clientHeight - parseFloat(style.paddingTop) * 2;
+      if (!image.naturalWidth || !width) return [`picture not drawn: ${image.src.slice(-60)}`];
+      const bent = (width / height) * (image.naturalHeight / image.naturalWidth);
+      return Math.abs(bent - 1) < 0.03 ? [] : [`picture out of proportion: ${image.alt}`];
+    });
+  },
+
   // A page that scrolls sideways, with the first element that sticks out of it.
   overflow() {
     const root = document.documentElement;
@@ -31,34 +43,46 @@
     return [`page scrolls sideways at ${root.clientWidth} px: ${name}`];
   },
 
-  // Controls of viz.explore that change nothing: each is moved away and back again.
+  // Controls of viz.explore that change nothing, whatever the other controls of the box say, and
+  // boxes that do not come back to where they started.
   explore() {
+    const steps = (control) =>
+      control.options
+        ? [...control.options].map((option) => option.value)
+        : [control.min || "0", control.max || "100"];
+    const set = (control, value) => {
+      control.value = value;
+      for (const kind of ["input", "change"])
+        control.dispatchEvent(new Event(kind, { bubbles: true }));
+    };
     const found = [];
     for (const box of document.querySelectorAll(".lt-explore")) {
-      const name = box.id;
       const picture = box.querySelector(".lt-view");
       const controls = picture ? [...box.querySelectorAll("input, select")] : [];
-      if (!controls.length) found.push(`explore ${name}: no picture or no control`);
-      for (const control of controls) {
-        const start = control.value;
-        const before = picture.innerHTML;
-        const set = (value) => {
-          control.value = value;
-          for (const kind of ["input", "change"])
-            control.dispatchEvent(new Event(kind, { bubbles: true }));
-        };
-        const values = control.options
-          ? [...control.options].map((option) => option.value)
-          : [control.min || "0", control.max || "100"];
-        const moves = values.some((value) => {
-          set(value);
-          return picture.innerHTML !== before;
+      if (!controls.length) found.push(`explore ${box.id}: no picture or no control`);
+      const start = controls.map((control) => control.value);
+      const before = picture?.innerHTML;
+      const back = () => controls.forEach((control, place) => set(control, start[place]));
+      const moves = (control) => {
+        const seen = steps(control).map((value) => {
+          set(control, value);
+          return picture.innerHTML;
         });
-        if (!moves) found.push(`explore ${name}: ${control.id} changes nothing`);
-        set(start);
-        if (picture.innerHTML !== before)
-          found.push(`explore ${name}: ${control.id} does not come back`);
+        return new Set(seen).size > 1;
+      };
+      for (const control of controls) {
+        const others = controls.filter((other) => other !== control);
+        const settings = others.flatMap((other) => steps(other).map((value) => [other, value]));
+        const moved =
+          moves(control) ||
+          settings.some(([other, value]) => {
+            set(other, value);
+            return moves(control);
+          });
+        if (!moved) found.push(`explore ${box.id}: ${control.id} changes nothing`);
+        back();
       }
+      if (picture?.innerHTML !== before) found.push(`explore ${box.id}: does not come back`);
     }
     return found;
   },

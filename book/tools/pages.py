@@ -1,6 +1,8 @@
 """What a built page must hold, read from its HTML alone. `problems` says all that is wrong."""
 
+import re
 from functools import cache
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -22,9 +24,8 @@ def built(html: Path = HTML) -> list[Path]:
     )
 
 
-@cache
 def parse(path: Path) -> BeautifulSoup:
-    """The parsed page; kept, because every link to it looks into it."""
+    """The parsed page."""
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
@@ -33,10 +34,10 @@ def article(page: BeautifulSoup) -> Tag | None:
     return page.select_one("article.bd-article")
 
 
-def broken_links(path: Path) -> list[str]:
+def broken_links(path: Path, page: BeautifulSoup) -> list[str]:
     """References to files or anchors that are not there."""
     found = []
-    for tag in parse(path).find_all(list(REFERS)):
+    for tag in page.find_all(list(REFERS)):
         address = str(tag.get(REFERS[tag.name]) or "")
         parts = urlsplit(address)
         if parts.scheme or parts.netloc or not address or address == "#":
@@ -45,21 +46,22 @@ def broken_links(path: Path) -> list[str]:
         anchor = unquote(urldefrag(address).fragment)
         if not target.is_file():
             found.append(f"link to a missing file: {address}")
-        elif anchor and target.suffix == ".html" and not has_anchor(target, anchor):
+        elif anchor and target.suffix == ".html" and anchor not in anchors(target):
             found.append(f"link to a missing anchor: {address}")
     return found
 
 
-def has_anchor(path: Path, anchor: str) -> bool:
-    """Whether the page has an element of this id (or an old-fashioned name)."""
-    page = parse(path)
-    return bool(page.find(id=anchor) or page.find(attrs={"name": anchor}))
+@cache
+def anchors(path: Path) -> set[str]:
+    """The ids (and old-fashioned names) in a page, without the cost of parsing it."""
+    text = path.read_text(encoding="utf-8")
+    return {unescape(name) for name in re.findall(r"""\s(?:id|name)=["']([^"']+)""", text)}
 
 
 def problems(path: Path) -> list[str]:
     """All that is wrong with one page, in words; an empty list when it is fine."""
     page = parse(path)
-    found = broken_links(path)
+    found = broken_links(path, page)
     if str(ROOT) in path.read_text(encoding="utf-8"):
         found.append(f"names a folder of the machine that built it: {ROOT}")
     body = article(page)
