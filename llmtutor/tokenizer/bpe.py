@@ -29,7 +29,7 @@ from llmtutor.tokenizer.train import train_bpe
 
 
 class BPETokenizer:
-    """Byte-pair encoding over the bytes of words, as in GPT-2 :cite:`radford2019language`.
+    """Byte-pair encoding over the bytes of words, as in GPT-2 :cite:`radford2019`.
 
     `vocab` holds the ordinary tokens: all 256 bytes and what the merges make of them, with ids.
     `special_tokens` have ids of their own; they are found in the text before anything else, the
