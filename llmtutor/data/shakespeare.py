@@ -101,7 +101,7 @@ def _reason(stderr: str) -> str:
     if "Retrying" in stderr:
         return "the package index cannot be reached"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "ERROR" in line or "No module" in line]
+    telling = [line for line in lines if "error" in line.lower() or "No module" in line]
     return (telling or lines or ["no reason given"])[-1]
 
 
