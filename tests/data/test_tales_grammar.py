@@ -69,6 +69,20 @@ def test_by_hand():
     assert entropy(grammar) == pytest.approx(h[0] + (h[1] + h[2]) / 2 + h[3], abs=1e-14)
 
 
+def test_a_settled_symbol_hands_on_what_decided_it():
+    # s depends on q only by way of p, which is not yet written when the coin is thrown.
+    rules = {
+        "q": one_of("1", "2"),
+        "coin": one_of("u", "v"),
+        "p": settled("q", {"1": "a", "2": "b"}),
+        "s": given_rule("p", {"a": {"x": 1, "y": 1}, "b": {"x": 1}}),
+        "text": one_of("{q}{coin}{p}{s}"),
+    }
+    grammar = Grammar(rules, "text")
+    assert n_derivations(grammar) == 6
+    assert entropy(grammar) == pytest.approx(2.5 * math.log(2), abs=1e-14)
+
+
 def test_memory_makes_the_second_mention_certain():
     grammar = Grammar(DRINKS, "text")
     assert grammar.parses("Bob drinks milk. Lovely tea.") == []

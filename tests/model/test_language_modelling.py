@@ -203,6 +203,14 @@ def test_never_samples_the_impossible():
     assert model.sample(0, np.random.default_rng(0)) == []
 
 
+def test_a_draw_of_zero_does_not_pick_what_has_no_probability():
+    class Zero:
+        def random(self) -> float:
+            return 0.0
+
+    assert NGram(1, 3, 0).fit([1, 2]).sample(2, Zero()) == [1, 1]
+
+
 # --- refusals ------------------------------------------------------------------------------
 
 
