@@ -24,8 +24,9 @@
     });
   },
 
-  // A page that scrolls sideways, with the first element that sticks out of it.
+  // A page that scrolls sideways with all folds open, and the first element that sticks out of it.
   overflow() {
+    for (const fold of document.querySelectorAll("details")) fold.open = true;
     const root = document.documentElement;
     if (root.scrollWidth <= root.clientWidth) return [];
     const clipped = (element) => {
