@@ -64,17 +64,22 @@ def _call(function: Callable[..., Any], case: tuple, output: io.StringIO) -> Out
     try:
         value = _copied(settle(function(*own)))  # or a later call could still change it
     except (Exception, SystemExit) as error:
-        name = type(error).__name__
-        text = f"{name}: {' '.join(str(error).split())}".removesuffix(": ")
-        text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", text)  # an address changes from run to run
-        text = text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
-        return Outcome(inputs, shown, None, False, output.getvalue(), text, name, _place(error))
+        name, place = type(error).__name__, _place(error, function)
+        return Outcome(inputs, shown, None, False, output.getvalue(), _said(error), name, place)
     return Outcome(inputs, shown, value, _changed(inputs, own), output.getvalue())
 
 
-def _place(error: BaseException) -> tuple[str, int] | None:
-    """File and line where the error was raised, unless that is in this module."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]
+def _said(error: BaseException) -> str:
+    """Kind and message of an error on one line, the same in every run."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", text)
+    return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+
+
+def _place(error: BaseException, function: Callable[..., Any]) -> tuple[str, int] | None:
+    """File and line of the learner's own code where the error came up, not those of a library."""
+    own = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if f.filename == own]
     return (frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 

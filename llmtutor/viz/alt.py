@@ -21,6 +21,10 @@ def alt_text(fig: Figure) -> str:
 
     Numbers have three significant digits. Nothing but the drawn data is read, so the text cannot
     drift from the picture.
+
+    >>> from llmtutor.viz.plots import bars
+    >>> alt_text(bars({"the": 20, "and": 5}, value_label="share (%)", category_label="word"))
+    'x axis: share (%). y axis: word. 2 bars: the 20, and 5. Largest: the 20; smallest: and 5.'
     """
     parts = [text for ax in fig.axes if not _is_colorbar(ax) for text in _axes_text(ax)]
     if not parts:

@@ -117,6 +117,14 @@ def test_an_exception_shows_input_kind_and_line_and_no_traceback() -> None:
     assert "Traceback" not in message
 
 
+def test_an_exception_in_a_library_shows_the_line_that_called_it() -> None:
+    def asks_too_much(ids):
+        total = 1
+        return np.reshape(np.asarray(ids), (7, total))
+
+    assert "in:        return np.reshape(np.asarray(ids), (7, total))" in said(asks_too_much)
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), RecursionError("deep"), AssertionError()])
 def test_any_exception_is_caught(error: BaseException) -> None:
     def raises(ids):
@@ -269,10 +277,16 @@ def test_random_numbers_are_the_same_in_every_run_and_states_are_left_alone() ->
     def draws(ids):
         return random.random(), float(np.random.rand()), float(torch.rand(1)), len(ids)
 
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    assert said(draws) == said(draws)
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    assert before == after
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    messages = set()
+    for seed in (1, 2):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        before = states()
+        messages.add(said(draws))
+        assert states() == before
+    assert len(messages) == 1
 
 
 def test_generators_go_in_and_come_out() -> None:

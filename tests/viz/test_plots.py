@@ -17,28 +17,27 @@ STEPS = np.arange(0, 1000, 10)
 LOSS = 1.5 + 2.5 * np.exp(-STEPS / 200)
 
 
-def make() -> dict:
-    axes = {"x_label": "time (s)", "y_label": "way (m)"}
-    return {
-        "lines": lines([1, 2, 4], {"a": [1, 2, 3], "b": [1, 2, 2.9]}, **axes, log="x"),
-        "loss": loss_curve(
-            STEPS,
-            {"train": LOSS, "validation": LOSS + 0.02},
-            floor=1.4,
-            baselines={"unigram": 3.2, "bigram": 2.51, "trigram": 2.5},
-        ),
-        "bars": bars({"the": 20, "and": 5}, value_label="share (%)", category_label="word"),
-        "histogram": histogram([1, 1, 2], bins=2, x_label="length (characters)"),
-        "groups": histogram({"a": [1, 1, 2], "b": [3]}, bins=2, x_label="length (characters)"),
-        "ranks": rank_frequency({"train": [5, 3, 0, 9], "valid": [1, 2, 2]}),
-        "heatmap": heatmap(
-            [[1, 2], [3, 4]], **axes, value_label="count", x_ticks=["p", "q"], title="T"
-        ),
-        "spans": spans({"first": [(0, 4), (4, 2)], "second": []}, x_label="place", y_label="row"),
-    }
-
-
-FIGURES = make()
+AXES = {"x_label": "time (s)", "y_label": "way (m)"}
+MAKE = {
+    "lines": lambda: lines([1, 2, 4], {"a": [1, 2, 3], "b": [1, 2, 2.9]}, **AXES, log="x"),
+    "loss": lambda: loss_curve(
+        STEPS,
+        {"train": LOSS, "validation": LOSS + 0.02},
+        floor=1.4,
+        baselines={"unigram": 3.2, "bigram": 2.51, "trigram": 2.5},
+    ),
+    "bars": lambda: bars({"the": 20, "and": 5}, value_label="share (%)", category_label="word"),
+    "histogram": lambda: histogram([1, 1, 2], bins=2, x_label="length (characters)"),
+    "groups": lambda: histogram({"a": [1, 1, 2], "b": [3]}, bins=2, x_label="length (characters)"),
+    "ranks": lambda: rank_frequency({"train": [5, 3, 0, 9], "valid": [1, 2, 2]}),
+    "heatmap": lambda: heatmap(
+        [[1, 2], [3, 4]], **AXES, value_label="count", x_ticks=["p", "q"], title="T"
+    ),
+    "spans": lambda: spans(
+        {"first": [(0, 4), (4, 2)], "second": []}, x_label="place", y_label="row"
+    ),
+}
+FIGURES = {name: make() for name, make in MAKE.items()}
 each = pytest.mark.parametrize("name", FIGURES)
 
 
@@ -50,7 +49,7 @@ def test_both_axes_have_labels(name: str) -> None:
 
 @each
 def test_two_calls_give_the_same_bytes_without_date_or_program(name: str) -> None:
-    again = make()[name]
+    again = MAKE[name]()
     picture, drawing = png(FIGURES[name]), svg(FIGURES[name], "salt")
     assert picture == png(again)
     assert drawing == svg(again, "salt") != svg(again, "pepper")
@@ -79,14 +78,15 @@ def test_everything_drawn_stays_inside_the_picture(name: str) -> None:
 
 def test_importing_and_drawing_change_no_setting() -> None:
     before = dict(matplotlib.rcParams)
-    make()
+    for make in MAKE.values():
+        make()
     assert dict(matplotlib.rcParams) == before
 
 
 def test_the_figure_does_not_depend_on_settings_of_the_reader() -> None:
-    plain = png(make()["loss"])
+    plain = png(MAKE["loss"]())
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
-        assert png(make()["loss"]) == plain
+        assert png(MAKE["loss"]()) == plain
 
 
 def test_lines_hold_the_data() -> None:
