@@ -137,15 +137,20 @@ def _known_mistake(exercise: Exercise, received: list[Outcome]) -> str:
     candidates = [(w, run(w.solution, exercise.cases())) for w in exercise.wrong]
     for equal in (same, exercise.same):  # an exact match first: an own `same` may be lenient
         for wrong, outcomes in candidates:
-            if all(_alike(equal, *pair) for pair in zip(outcomes, received, strict=True)):
+            pairs = zip(outcomes, received, strict=True)
+            if all(_alike(exercise, equal, *pair) for pair in pairs):
                 return wrong.misconception
     return ""
 
 
-def _alike(equal: Callable[[Any, Any], bool], one: Outcome, other: Outcome) -> bool:
+def _alike(
+    exercise: Exercise, equal: Callable[[Any, Any], bool], one: Outcome, other: Outcome
+) -> bool:
     if one.error_type or other.error_type:
         return one.error_type == other.error_type
-    return one.changed == other.changed and _equal(equal, one.value, other.value)
+    if exercise.mutation and one.changed != other.changed:
+        return False
+    return _equal(equal, one.value, other.value)
 
 
 def _report(exercise: Exercise, expected: Outcome, received: Outcome, fault: str) -> list[str]:

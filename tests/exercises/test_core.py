@@ -83,11 +83,11 @@ def test_a_mistake_is_recognised_by_what_it_does_not_by_its_text() -> None:
     def also_every_second(ids):
         counts = Counter()
         while len(ids) > 1:
-            counts[ids[0], ids[1]] += 1
-            ids = ids[2:]
+            counts[ids.pop(0), ids.pop(0)] += 1
         return dict(counts)
 
     assert examine(exercise(), also_every_second).misconception == OVERLAP
+    assert examine(exercise(mutation=CHANGED), also_every_second).misconception == ""
 
 
 def test_an_unknown_mistake_gets_no_misconception() -> None:
