@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmtutor.data.tales.analysis import conflicts, entropy, n_derivations, total_prob
-from llmtutor.data.tales.grammar import Grammar, log_prob
+from llmtutor.data.tales.grammar import Grammar, total_log_prob
 from llmtutor.data.tales.rules import (
     Rule,
     definite,
@@ -63,7 +63,7 @@ def test_by_hand():
         ("like", "milk", 4 / 5),
         ("mood", " Lovely {like}.", 1 / 3),
     ]
-    assert log_prob(choices) == pytest.approx(math.log(2 / 15), abs=1e-15)
+    assert total_log_prob(choices) == pytest.approx(math.log(2 / 15), abs=1e-15)
     assert n_derivations(grammar) == 8
     h = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (1 / 2, 3 / 4, 4 / 5, 2 / 3)]
     assert entropy(grammar) == pytest.approx(h[0] + (h[1] + h[2]) / 2 + h[3], abs=1e-14)
@@ -144,7 +144,7 @@ def check_random_grammar(rules: dict[str, Rule]) -> str:
     # The parser finds as many readings of a text as the enumeration, with the same probabilities.
     for text in sorted({text for text, _ in texts})[:10]:
         want = sorted(float(p) for other, p in texts if other == text)
-        got = sorted(math.exp(log_prob(choices)) for choices in grammar.parses(text))
+        got = sorted(math.exp(total_log_prob(choices)) for choices in grammar.parses(text))
         assert got == pytest.approx(want, abs=1e-12)
 
     if conflicts(grammar):

@@ -14,8 +14,7 @@ from functools import cache
 from itertools import islice
 
 from llmtutor.data.tales import analysis
-from llmtutor.data.tales.grammar import Choice, Tale
-from llmtutor.data.tales.grammar import log_prob as _sum
+from llmtutor.data.tales.grammar import Choice, Tale, total_log_prob
 from llmtutor.data.tales.stories import GRAMMAR
 from llmtutor.tokenizer import Tokenizer
 
@@ -98,7 +97,7 @@ def log_prob(story: str) -> float:
     Raises:
         ValueError: the grammar cannot write this text; says how far it could follow.
     """
-    return _sum(parse(story))
+    return total_log_prob(parse(story))
 
 
 @cache

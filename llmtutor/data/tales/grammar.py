@@ -45,10 +45,10 @@ class Tale(NamedTuple):
     @property
     def log_prob(self) -> float:
         """log p of the text in nats: the sum over its choices."""
-        return log_prob(self.choices)
+        return total_log_prob(self.choices)
 
 
-def log_prob(choices: Iterable[Choice]) -> float:
+def total_log_prob(choices: Iterable[Choice]) -> float:
     """Sum of log p over choices, in nats, rounded once."""
     return math.fsum(math.log(choice.prob) for choice in choices)
 
