@@ -94,7 +94,7 @@ def encode(
     tokenizer
         Folder of a tokenizer.
     file
-        UTF-8 text file; standard input without one, or with "-".
+        UTF-8 text file; standard input without one.
     text
         The text itself, in place of a file.
     out
@@ -137,7 +137,7 @@ def decode(tokenizer: Path, file: Path | None = None, /, *, ids: str | None = No
         Folder of a tokenizer.
     file
         File of ids as `encode` writes them (.npy, .bin, or numbers as text); numbers on standard
-        input without one, or with "-".
+        input without one.
     ids
         The ids themselves, in place of a file, such as "15 2 7".
     """
@@ -160,7 +160,7 @@ def _documents(sources: Sequence[str], special: tuple[str, ...]) -> Iterator[str
 
 def _chunks(file: Path | None) -> Iterator[str]:
     """The text of a file, or of standard input, a piece at a time."""
-    if file is not None and str(file) != "-":
+    if file is not None:
         yield from read_pieces(file)
         return
     try:
@@ -176,7 +176,7 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
 
 
 def _read_ids(file: Path | None, dtype: np.dtype) -> list[int]:
-    if file is None or str(file) == "-":
+    if file is None:
         return _numbers("".join(_chunks(None)))
     if file.suffix == ".bin":
         if file.stat().st_size % dtype.itemsize:

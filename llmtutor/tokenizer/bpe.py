@@ -87,8 +87,7 @@ class BPETokenizer:
         counts = pretokenize.count_words(text, special, num_processes)
         merges = train_bpe(counts, ordinary, progress=progress)
         vocab = {bytes([byte]): byte for byte in range(256)}
-        for left, right in merges:
-            vocab.setdefault(left + right, len(vocab))
+        vocab |= {left + right: 256 + i for i, (left, right) in enumerate(merges)}
         return cls(vocab, merges, {token: len(vocab) + i for i, token in enumerate(special)})
 
     @classmethod

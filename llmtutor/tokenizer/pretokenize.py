@@ -5,11 +5,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+from itertools import chain, islice
 
 import regex
 
 from llmtutor.tokenizer.base import require_encodable
+
+Job = tuple[list[str], tuple[str, ...], str]  # texts, special tokens, pattern
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Contractions; then letters, digits or other signs, each with at most one space before it; then
@@ -71,8 +75,8 @@ def check_special_tokens(special_tokens: Iterable[str]) -> tuple[str, ...]:
         if not token:
             raise ValueError("expected special tokens of at least one character, found ''")
         require_encodable(token)
-        if tokens.count(token) > 1:
-            raise ValueError(f"expected each special token once, found {token!r} twice")
+    if twice := [token for token, count in Counter(tokens).items() if count > 1]:
+        raise ValueError(f"expected each special token once, found {twice[0]!r} twice")
     return tokens
 
 
@@ -160,32 +164,37 @@ def count_words(
     special = check_special_tokens(special_tokens)
     texts = [text] if isinstance(text, str) else text
     jobs = ((job, special, pattern) for job in _jobs(texts, special, pattern))
+    first = list(islice(jobs, num_processes))
+    if num_processes > 1 and len(first) > 1:
+        return _count_in_parallel(chain(first, jobs), num_processes - 1)
     counts: Counter[str] = Counter()
-    first = next(jobs, None)
-    second = next(jobs, None) if num_processes > 1 else None
-    if first is None:
-        return counts
-    if second is None:
-        counts.update(_count(*first))
-        for job in jobs:
-            counts.update(_count(*job))
-        return counts
+    for job in chain(first, jobs):
+        counts.update(_count(*job))
+    return counts
 
-    helpers = num_processes - 1
+
+def _count_in_parallel(jobs: Iterator[Job], helpers: int) -> Counter[str]:
+    """Count jobs in helper processes and, while they are busy, in this one."""
+    counts: Counter[str] = Counter()
     pending: list[Future[Counter[str]]] = []
     # spawn: the same on every system, and safe when this process has threads.
     with ProcessPoolExecutor(helpers, multiprocessing.get_context("spawn")) as pool:
-        pending += [pool.submit(_count, *first), pool.submit(_count, *second)]
-        for job in jobs:
-            if len(pending) <= helpers:
-                pending.append(pool.submit(_count, *job))
-                continue
-            counts.update(_count(*job))
-            for future in [future for future in pending if future.done()]:
-                pending.remove(future)
+        try:
+            for job in jobs:
+                if len(pending) <= helpers:
+                    pending.append(pool.submit(_count, *job))
+                    continue
+                counts.update(_count(*job))
+                for future in [future for future in pending if future.done()]:
+                    pending.remove(future)
+                    counts.update(future.result())
+            for future in pending:
                 counts.update(future.result())
-        for future in pending:
-            counts.update(future.result())
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a helper process ended early. A script that asks for processes must do so under "
+                "`if __name__ == '__main__':`, and be a file; or ask for num_processes=1"
+            ) from None
     return counts
 
 

@@ -47,7 +47,6 @@ def train_bpe(
 
     tokens = [bytes([byte]) for byte in range(256)]
     order = [_descending(token) for token in tokens]
-    ids = {token: id for id, token in enumerate(tokens)}
     heap = [(-n, order[ord(p[0])] + order[ord(p[1])], p) for p, n in counts.items()]
     heapify(heap)
     merges: list[Merge] = []
@@ -61,13 +60,11 @@ def train_bpe(
                 continue
             left, right = (tokens[ord(symbol)] for symbol in pair)
             merges.append((left, right))
-            token = left + right
-            if token not in ids:  # else: the same bytes, merged from other parts before
-                ids[token] = len(tokens)
-                tokens.append(token)
-                order.append(_descending(token))
-                bar.update()
-            changes = _merge(pair, chr(ids[token]), words, freqs, places)
+            changes = _merge(pair, chr(len(tokens)), words, freqs, places)
+            # The same bytes are no token yet: no two words merge the same bytes in two ways.
+            tokens.append(left + right)
+            order.append(_descending(left + right))
+            bar.update()
             for changed, change in changes.items():
                 counts[changed] += change
                 if change > 0:
