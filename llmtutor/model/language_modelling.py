@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ class NGram:
         self.order, self.vocab_size, self.smoothing = order, vocab_size, smoothing
         self._counts: list[_Counts] = []
 
-    def fit(self, ids: Ids) -> Self:
+    def fit(self, ids: Ids) -> "NGram":
         """Count the n-grams of every length up to ``order`` in ``ids`` (seq,); returns the model.
 
         Raises:

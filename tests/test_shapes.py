@@ -1,0 +1,61 @@
+"""The shapes written in the signatures are true: a fresh process checks them as the code runs."""
+
+import subprocess
+import sys
+import textwrap
+
+CHECKED = "llmtutor.layers.basic", "llmtutor.data.batches", "llmtutor.evaluate.perplexity"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    hook = f"""
+        from beartype import BeartypeConf, beartype
+        from jaxtyping import TypeCheckError, install_import_hook
+        import jaxtyping, sys, types
+
+        strict = types.ModuleType("strict")
+        strict.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+        sys.modules["strict"] = strict
+        install_import_hook({CHECKED!r}, "strict.check")
+
+        import torch
+        from llmtutor.data import batches
+        from llmtutor.evaluate.perplexity import evaluate_loss
+        from llmtutor.layers import basic
+
+        ids = torch.arange(23) % 7
+        model = torch.nn.Sequential(basic.Embedding(7, 4), basic.Linear(4, 7, bias=True))
+    """
+    program = textwrap.dedent(hook) + textwrap.dedent(code)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+
+def test_what_the_functions_take_and_give_has_the_shapes_they_say() -> None:
+    done = run(
+        """
+        generator = torch.Generator().manual_seed(0)
+        inputs, targets = next(batches.random_batches(ids, 3, 5, generator=generator))
+        logits = model(inputs)
+        basic.cross_entropy(logits, targets)
+        basic.cross_entropy(logits, targets, reduction="none")
+        basic.softmax(logits), basic.log_softmax(logits, dim=0)
+        print(evaluate_loss(model, batches.sequential_batches(ids, 2, 5)).n_tokens)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "22\n"
+
+
+def test_another_shape_is_noticed() -> None:
+    done = run(
+        """
+        try:
+            basic.cross_entropy(torch.zeros(3, 5, 7), torch.zeros(3, 4).long())
+        except TypeCheckError as error:
+            print("noticed")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "noticed\n"
