@@ -1,0 +1,72 @@
+"""Chapter 05, positions: a straight line for each head, subtracted from the scores."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.layers.positions.base import (
+    Position,
+    check_at_least,
+    check_heads,
+    check_positions,
+    relative_positions,
+)
+
+
+class Alibi(Position):
+    """Add ``−m_h · |i − j|`` to the score of query i and key j in head h.
+
+    Press et al. (2022). Nothing is learned: the slopes ``m_h`` are fixed, steep heads read near
+    and flat heads far. The paper is causal and has only j ≤ i; for keys that come later (without
+    a mask) we take the distance too. The products are made in float32 at least, then rounded to
+    the dtype of ``q``.
+
+    Raises:
+        ValueError: ``n_heads`` below 1; ``q`` with another number of heads; wrong positions.
+    """
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        self.slopes = alibi_slopes(n_heads)
+
+    def score_bias(
+        self,
+        q: Float[Tensor, "*batch heads q head_dim"],
+        q_positions: Int[Tensor, " q"],
+        k_positions: Int[Tensor, " k"],
+    ) -> Float[Tensor, "heads q k"]:
+        """Minus slope times distance, (heads, q, k), the same for every query vector."""
+        check_heads(q, len(self.slopes))
+        check_positions(q_positions, q.shape[-2])
+        check_positions(k_positions, len(k_positions))
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        slopes = torch.tensor(self.slopes, dtype=dtype, device=q.device)
+        distances = relative_positions(q_positions, k_positions).abs().to(dtype)
+        return (-slopes[:, None, None] * distances).to(q.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"n_heads={len(self.slopes)}"
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """Slopes of the heads: for n a power of two the geometric sequence from ``2^(−8/n)`` to 2⁻⁸.
+
+    For another number, the slopes of the next lower power of two, then every other one of the
+    sequence for twice that power (the authors' published code; the paper says it in a footnote).
+
+    >>> alibi_slopes(4)
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    >>> alibi_slopes(3)
+    [0.0625, 0.00390625, 0.25]
+
+    Raises:
+        ValueError: ``n_heads`` below 1.
+    """
+    check_at_least(1, n_heads=n_heads)
+    power = 2 ** math.floor(math.log2(n_heads))
+    slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+    between = [2 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
+    return slopes + between[: n_heads - power]

@@ -1,0 +1,78 @@
+"""Chapter 05, positions: cosines and sines of position × frequency, computed once and kept.
+
+Sinusoidal positions and RoPE share the same clock hands: hand ``i`` turns by ``ω_i`` radians per
+token, fast for small ``i`` and slow for large.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.layers.positions.base import check_positions
+
+SHORTEST_TABLE = 128
+
+
+def geometric_frequencies(dim: int, base: float) -> Float[Tensor, " pairs"]:
+    """Radians per token of each of the dim / 2 hands, ``ω_i = base^(−2i / dim)``, in float64.
+
+    >>> geometric_frequencies(4, 10_000)
+    tensor([1.0000, 0.0100], dtype=torch.float64)
+
+    Raises:
+        ValueError: ``dim`` below 2 or odd; ``base`` not finite or not above 1.
+    """
+    if dim < 2 or dim % 2:
+        raise ValueError(f"components turn in pairs: expected an even number of them, got {dim}")
+    if not (math.isfinite(base) and base > 1):
+        raise ValueError(f"base must be a finite number above 1, got {base}")
+    return base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+
+
+class AngleTable:
+    """``cos`` and ``sin`` of every position up to the longest one seen, times ``scale``.
+
+    The table is no buffer of a module on purpose. ``model.to(torch.bfloat16)`` rounds every
+    floating-point buffer and ``.double()`` only pads the digits it finds: a buffer would come out
+    of either with wrong angles, and one made on the meta device with none. This table stays
+    out of state dicts, is computed in float64, kept in the dtype and on the device last asked
+    for, and made again only when those change or a longer sequence arrives.
+    """
+
+    def __init__(self, frequencies: Float[Tensor, " pairs"], scale: float = 1.0) -> None:
+        self.frequencies = frequencies
+        self.scale = scale
+        self._tables: tuple[Tensor, Tensor] | None = None
+
+    def __call__(
+        self, positions: Int[Tensor, " seq"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "seq pairs"], Float[Tensor, "seq pairs"]]:
+        """``(cos, sin)`` at these positions, in ``dtype``, on the device of ``positions``.
+
+        Raises:
+            ValueError: positions that are negative or not integers.
+        """
+        length = check_positions(positions, len(positions)) + 1
+        tables = self._tables
+        if (
+            tables is None
+            or len(tables[0]) < length
+            or tables[0].dtype != dtype
+            or tables[0].device != positions.device
+        ):
+            tables = self._tables = self._build(length, dtype, positions.device)
+        cos, sin = tables
+        return cos[positions], sin[positions]
+
+    def _build(
+        self, length: int, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Rows for the next power of two, so that a text growing by one token is served too."""
+        rows = max(SHORTEST_TABLE, 1 << (length - 1).bit_length())
+        # A tensor born in inference mode could not be used in a training step later.
+        with torch.inference_mode(False), torch.device("cpu"):
+            angles = torch.arange(rows, dtype=torch.float64)[:, None] * self.frequencies
+            cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
+            return cos.to(device, dtype), sin.to(device, dtype)

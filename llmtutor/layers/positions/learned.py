@@ -1,0 +1,43 @@
+"""Chapter 05, positions: one learned vector for each position, added to the token's embedding."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from llmtutor.layers.positions.base import Position, check_at_least, check_last, check_positions
+
+
+class LearnedPosition(Position):
+    """``x_p + P[p]`` with a table ``weight`` of shape (max_seq_len, d_model), as in GPT-2.
+
+    Proposed for convolutions by Gehring et al. (2017), used by Radford et al. (2019). The table
+    starts as a normal of deviation 0.02, as in GPT-2's published code. A position beyond the table
+    does not exist, and one rarely met in training is hardly trained.
+
+    Raises:
+        ValueError: sizes below 1; positions beyond ``max_seq_len``; ``x`` of another width.
+    """
+
+    def __init__(self, max_seq_len: int, d_model: int) -> None:
+        super().__init__()
+        check_at_least(1, max_seq_len=max_seq_len, d_model=d_model)
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(max_seq_len, d_model), std=0.02))
+
+    def embed(
+        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
+    ) -> Float[Tensor, "*batch seq d_model"]:
+        """Add the row of each position: (…, seq, d_model) → the same shape."""
+        max_seq_len, d_model = self.weight.shape
+        check_last(x, "d_model", d_model)
+        top = check_positions(positions, x.shape[-2])
+        if top >= max_seq_len:
+            raise ValueError(
+                f"position {top} is beyond the table: max_seq_len = {max_seq_len} holds positions "
+                f"0 … {max_seq_len - 1}; shorten the sequence or build the model with a longer one"
+            )
+        return x + self.weight[positions.long()]
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        max_seq_len, d_model = self.weight.shape
+        return f"max_seq_len={max_seq_len}, d_model={d_model}"

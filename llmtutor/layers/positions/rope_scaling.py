@@ -1,0 +1,170 @@
+"""Chapter 06, rope: slower hands, so that a model reads further than it was trained to.
+
+Beyond the trained length the slow hands reach angles that were never seen. Each scaling here maps
+the frequencies ``ω_i`` of ``d = 2 · pairs`` rotated components to slower ones, for a text
+``factor`` times as long. They are plain values, used by ``Rope(…, scaling=…)``.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class RopeScaling(Protocol):
+    """A map of frequencies, and a factor on the rotated vectors (1 for most)."""
+
+    @property
+    def attention_factor(self) -> float:
+        """Factor on the rotated queries and keys; the scores grow by its square."""
+
+    def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
+        """The frequencies to use in place of ``frequencies = base^(−2i/d)`` (radians per token)."""
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Position interpolation, Chen et al. (2023): ``ω_i / factor``, every hand slower alike.
+
+    Positions are squeezed into the trained range, at the price of the fast hands, which tell
+    neighbours apart.
+
+    >>> LinearScaling(4).scale(torch.tensor([1.0, 0.01]), 10_000)
+    tensor([0.2500, 0.0025])
+
+    Raises:
+        ValueError: ``factor`` below 1.
+    """
+
+    factor: float
+    """new length / trained length"""
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+
+    @property
+    def attention_factor(self) -> float:
+        """1: lengths stay as they are."""
+        return 1.0
+
+    def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
+        """All divided by the factor."""
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
+class NtkScaling:
+    """NTK-aware scaling (bloc97, 2023; Peng et al. 2024, definition 1): a larger base.
+
+    ``base' = base · factor^(d/(d−2))``, which is the same as ``ω_i · factor^(−2i/(d−2))``: the
+    fastest hand keeps its speed, the slowest is divided by ``factor``, those between lie between.
+    The factor is fixed when the model is built. "Dynamic NTK" grows it with the text, which makes
+    keys cached earlier disagree with new queries; ``for_length`` gives its value at one length.
+
+    Raises:
+        ValueError: ``factor`` below 1, ``original_max_seq_len`` below 1, fewer than two pairs.
+    """
+
+    factor: float
+    """new length / trained length"""
+    original_max_seq_len: int
+    """trained length, in tokens"""
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        _check_length(self.original_max_seq_len)
+
+    @classmethod
+    def for_length(cls, seq_len: int, factor: float, original_max_seq_len: int) -> "NtkScaling":
+        """What the dynamic formula gives at ``seq_len`` tokens, kept fixed from there on.
+
+        The factor is ``factor · seq_len / original_max_seq_len − (factor − 1)``, and 1 up to the
+        trained length (``rope_type="dynamic"`` of the ``transformers`` library).
+
+        >>> NtkScaling.for_length(4096, factor=1, original_max_seq_len=1024).factor
+        4.0
+        """
+        _check_factor(factor)
+        _check_length(original_max_seq_len)
+        stretch = max(seq_len / original_max_seq_len, 1.0)
+        return cls(factor * stretch - (factor - 1), original_max_seq_len)
+
+    @property
+    def attention_factor(self) -> float:
+        """1: lengths stay as they are."""
+        return 1.0
+
+    def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
+        """Each divided by a power of the factor that goes from 0 (first) to 1 (last)."""
+        pairs = len(frequencies)
+        if pairs < 2:
+            raise ValueError(f"NTK scaling spreads over at least 4 components, got {2 * pairs}")
+        return frequencies * self.factor ** -(torch.arange(pairs).to(frequencies) / (pairs - 1))
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """YaRN, Peng et al. (2024): each hand by how often it goes round in the trained length.
+
+    A hand with more than ``beta_fast`` rounds is kept, one with fewer than ``beta_slow`` is divided
+    by ``factor``, those between are mixed. Queries and keys are also multiplied by
+    ``0.1 · ln(factor) + 1``, which sharpens the softmax that a longer text flattens.
+
+    The paper mixes linearly in the number of rounds (eq. 18); we mix linearly in the index ``i``
+    between whole indices, as the authors' code and the checkpoints made with it do.
+
+    Raises:
+        ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``.
+    """
+
+    factor: float
+    """new length / trained length"""
+    original_max_seq_len: int
+    """trained length, in tokens"""
+    beta_fast: float = 32
+    """rounds in the trained length from which a hand is kept"""
+    beta_slow: float = 1
+    """rounds in the trained length below which a hand is divided by the factor"""
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        _check_length(self.original_max_seq_len)
+        if not self.beta_fast > self.beta_slow > 0:
+            raise ValueError(
+                "expected beta_fast > beta_slow > 0 (rounds in the trained length), "
+                f"got beta_fast = {self.beta_fast}, beta_slow = {self.beta_slow}"
+            )
+
+    @property
+    def attention_factor(self) -> float:
+        """``0.1 · ln(factor) + 1``, the paper's √(1/t) of eq. 22."""
+        return 0.1 * math.log(self.factor) + 1
+
+    def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
+        """Kept, mixed or divided, by rounds in the trained length."""
+        dim = 2 * len(frequencies)
+        first = max(math.floor(self._index_of(self.beta_fast, dim, base)), 0)
+        last = min(math.ceil(self._index_of(self.beta_slow, dim, base)), dim - 1)
+        width = last - first or 1e-3  # a ramp of no width becomes a step
+        ramp = (torch.arange(dim // 2).to(frequencies) - first) / width
+        slowed = ramp.clamp(0, 1)
+        return frequencies * (1 - slowed) + frequencies / self.factor * slowed
+
+    def _index_of(self, rounds: float, dim: int, base: float) -> float:
+        """The index ``i`` whose hand goes round so often: ``ω_i · L = 2π · rounds``, solved."""
+        return (
+            dim * math.log(self.original_max_seq_len / (math.tau * rounds)) / (2 * math.log(base))
+        )
+
+
+def _check_factor(factor: float) -> None:
+    if not (math.isfinite(factor) and factor >= 1):
+        raise ValueError(f"factor is new length / trained length: expected 1 or more, got {factor}")
+
+
+def _check_length(original_max_seq_len: int) -> None:
+    if original_max_seq_len < 1:
+        raise ValueError(f"original_max_seq_len must be at least 1, got {original_max_seq_len}")

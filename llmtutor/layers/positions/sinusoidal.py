@@ -1,0 +1,55 @@
+"""Chapter 05, positions: clock hands of many speeds, fixed instead of learned."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.layers.positions.angles import AngleTable, geometric_frequencies
+from llmtutor.layers.positions.base import Position, check_last, check_positions
+
+
+class SinusoidalPosition(Position):
+    """Add ``sin(p ω_i)`` to component 2i and ``cos(p ω_i)`` to 2i + 1, ``ω_i = base^(−2i/d)``.
+
+    Vaswani et al. (2017), section 3.5. Each pair is a point on a circle, so the vector of p + k is
+    that of p times a rotation which depends on k alone: an offset is a linear map. No parameter,
+    no longest sequence. The paper multiplies the token embeddings by √d_model before it adds these
+    vectors; that belongs to the embedding and is not done here. Sums are made in the dtype of
+    ``x``; the angles always come from float64.
+
+    Raises:
+        ValueError: odd ``d_model``, ``base`` not above 1, ``x`` of another width.
+    """
+
+    def __init__(self, d_model: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        if d_model < 2 or d_model % 2:
+            raise ValueError(
+                f"d_model must be even (one sine and one cosine a pair), got {d_model}"
+            )
+        self.d_model, self.base = d_model, base
+        self.angles = AngleTable(geometric_frequencies(d_model, base))
+
+    def vectors(
+        self, positions: Int[Tensor, " seq"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "seq d_model"]:
+        """The vectors themselves.
+
+        >>> SinusoidalPosition(2).vectors(torch.tensor([0, 1]))
+        tensor([[0.0000, 1.0000],
+                [0.8415, 0.5403]])
+        """
+        cos, sin = self.angles(positions, dtype)
+        return torch.stack((sin, cos), dim=-1).flatten(-2)
+
+    def embed(
+        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
+    ) -> Float[Tensor, "*batch seq d_model"]:
+        """Add the vector of each position: (…, seq, d_model) → the same shape."""
+        check_last(x, "d_model", self.d_model)
+        check_positions(positions, x.shape[-2])
+        return x + self.vectors(positions, x.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"d_model={self.d_model}, base={self.base:g}"
