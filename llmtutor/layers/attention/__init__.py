@@ -1,0 +1,15 @@
+"""Attention: ``attention`` and its masks, and the layers built on them."""
+
+from llmtutor.layers.attention.core import attention, attention_weights, fused_attention
+from llmtutor.layers.attention.masks import causal_mask, padding_mask, sliding_window_mask
+from llmtutor.layers.attention.mha import MultiHeadAttention
+
+__all__ = [
+    "MultiHeadAttention",
+    "attention",
+    "attention_weights",
+    "causal_mask",
+    "fused_attention",
+    "padding_mask",
+    "sliding_window_mask",
+]

@@ -1,0 +1,153 @@
+"""Chapter 04, attention: each query takes a mean of the values, weighted by how its key fits.
+
+``attention`` is the formula, line by line. ``fused_attention`` is the same function through
+``torch.nn.functional.scaled_dot_product_attention``, which never stores the weights of all
+queries and keys at once. The tests hold one against the other, values and gradients.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from llmtutor.layers.attention.masks import causal_mask
+from llmtutor.layers.basic import softmax
+
+
+def attention(
+    q: Float[Tensor, "*batch q head_dim"],
+    k: Float[Tensor, "*batch k head_dim"],
+    v: Float[Tensor, "*batch k v_dim"],
+    *,
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch q v_dim"]:
+    """Scaled dot-product attention: ``softmax(q kᵀ · scale + bias) v``.
+
+    Vaswani et al. 2017, eq. 1. The leading axes are (batch, heads) in a model; any number of
+    them will do.
+
+    - ``mask``: boolean, True = may attend, broadcast to (*batch, q, k). A query that may attend
+      to nothing gives zeros with zero gradient; the paper's formula gives nan there.
+    - ``causal``: the plain causal mask as well (``causal_mask``: the queries are the last ones).
+    - ``bias``: added to the scaled scores, broadcast to (*batch, q, k).
+    - ``scale``: 1/√head_dim by default. Components of variance 1 give scores of variance
+      head_dim; the scale brings it back to 1, so that the softmax does not start saturated.
+
+    >>> k = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+    >>> attention(k[:1], k, torch.tensor([[10.0], [20.0]]), scale=0.0)  # no preference: the mean
+    tensor([[15.]])
+
+    Raises:
+        ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point.
+    """
+    _check_values(k, v)
+    return attention_weights(q, k, mask=mask, causal=causal, bias=bias, scale=scale) @ v
+
+
+def attention_weights(
+    q: Float[Tensor, "*batch q head_dim"],
+    k: Float[Tensor, "*batch k head_dim"],
+    *,
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch q k"]:
+    """The weights of ``attention`` (same arguments): rows sum to 1, or to 0 where all is masked."""
+    _check(q, k, mask, bias)
+    scores = q @ k.transpose(-2, -1) * _scale(q, scale)
+    if bias is not None:
+        scores = scores + bias
+    if causal:
+        plain = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
+        mask = plain if mask is None else mask & plain
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return softmax(scores)
+
+
+def fused_attention(
+    q: Float[Tensor, "*batch q head_dim"],
+    k: Float[Tensor, "*batch k head_dim"],
+    v: Float[Tensor, "*batch k v_dim"],
+    *,
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch q v_dim"]:
+    """``attention`` (same arguments, same results) in one fused kernel of torch.
+
+    ``causal=True`` alone builds no mask at all: the kernel skips the future.
+
+    Raises:
+        ValueError: as ``attention``.
+    """
+    _check_values(k, v)
+    _check(q, k, mask, bias)
+    seq_q, seq_k = q.shape[-2], k.shape[-2]
+    # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
+    is_causal = causal and mask is None and bias is None and seq_q == seq_k
+    if causal and not is_causal:
+        plain = causal_mask(seq_q, seq_k, device=q.device)
+        mask = plain if mask is None else mask & plain
+    if bias is not None:
+        added = bias.to(q.dtype)
+        mask = added if mask is None else torch.where(mask, added, -math.inf)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=is_causal, scale=_scale(q, scale)
+    )
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+
+
+def _check(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
+    """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
+    for name, x in (("q", q), ("k", k)):
+        if x.ndim < 2 or not x.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating point of shape (..., seq, head_dim), "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+    if q.shape[:-2] != k.shape[:-2] or q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            "q and k must agree in all but their second to last axis (seq): "
+            f"got q {tuple(q.shape)}, k {tuple(k.shape)}"
+        )
+    shape = (*q.shape[:-1], k.shape[-2])
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be boolean (True = may attend), got {mask.dtype}; "
+                "numbers to add to the scores go into bias"
+            )
+        _check_broadcast("mask", mask, shape)
+    if bias is not None:
+        if not bias.is_floating_point():
+            raise ValueError(f"bias must be floating point, got {bias.dtype}")
+        _check_broadcast("bias", bias, shape)
+
+
+def _check_values(k: Tensor, v: Tensor) -> None:
+    if v.ndim < 2 or not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+        raise ValueError(
+            "v must be floating point with one row for each key: "
+            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
+        )
+
+
+def _check_broadcast(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    padded = (1,) * (len(shape) - x.ndim) + tuple(x.shape)
+    if len(padded) != len(shape) or any(
+        have not in (1, want) for have, want in zip(padded, shape, strict=True)
+    ):
+        raise ValueError(
+            f"{name} must broadcast to the scores (..., q, k) = {shape}, got {tuple(x.shape)}"
+        )

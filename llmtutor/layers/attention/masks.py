@@ -1,0 +1,91 @@
+"""Chapter 04, attention: who may look at whom, as boolean tensors.
+
+A mask has one row for each query and one column for each key; True means *may attend*. Masks are
+data, so the rules combine with ``&``: ``causal_mask(8) & padding_mask(lengths, 8)``.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from llmtutor.layers.basic import INT_DTYPES
+
+
+def causal_mask(
+    seq_q: int, seq_k: int | None = None, *, device: torch.device | str | None = None
+) -> Bool[Tensor, "q k"]:
+    """Each position sees itself and what came before.
+
+    The queries are the *last* ``seq_q`` of ``seq_k`` positions (all of them by default), so that
+    a new token that arrives after a stored past sees that past: query i is position
+    i + seq_k − seq_q, and sees key j where j ≤ i + seq_k − seq_q.
+
+    >>> causal_mask(2, 3).int()
+    tensor([[1, 1, 0],
+            [1, 1, 1]], dtype=torch.int32)
+
+    Raises:
+        ValueError: sizes below 1, or more queries than keys.
+    """
+    return _distance(seq_q, seq_k, device) >= 0
+
+
+def sliding_window_mask(
+    seq_q: int,
+    window: int,
+    seq_k: int | None = None,
+    *,
+    device: torch.device | str | None = None,
+) -> Bool[Tensor, "q k"]:
+    """Causal, and no further back than ``window`` positions *including the current token*.
+
+    Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself, a window of
+    at least ``seq_k`` is the causal mask (Beltagy et al. 2020 and Mistral count the same way).
+
+    >>> sliding_window_mask(3, window=2).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0],
+            [0, 1, 1]], dtype=torch.int32)
+
+    Raises:
+        ValueError: sizes or window below 1, or more queries than keys.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (it includes the current token), got {window}")
+    distance = _distance(seq_q, seq_k, device)
+    return (distance >= 0) & (distance < window)
+
+
+def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batch 1 1 k"]:
+    """The first ``lengths[b]`` keys of sequence b are real; nobody looks at the padding after them.
+
+    The two axes of length 1 stand for heads and queries.
+
+    >>> padding_mask(torch.tensor([2, 3]), 3)[:, 0, 0].int()
+    tensor([[1, 1, 0],
+            [1, 1, 1]], dtype=torch.int32)
+
+    Raises:
+        ValueError: lengths that are not integers in 0 … seq, or not one for each sequence.
+    """
+    if lengths.ndim != 1 or lengths.dtype not in INT_DTYPES:
+        raise ValueError(
+            "lengths must be one integer for each sequence, "
+            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
+        )
+    if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq:
+        raise ValueError(f"lengths must lie in 0 … seq = {seq}, got {lengths.tolist()}")
+    real = torch.arange(seq, device=lengths.device) < lengths[:, None]
+    return real[:, None, None, :]
+
+
+def _distance(seq_q: int, seq_k: int | None, device: torch.device | str | None) -> Tensor:
+    """How far key j lies behind query i, (q, k); negative for a key in the future."""
+    seq_k = seq_q if seq_k is None else seq_k
+    if not 1 <= seq_q <= seq_k:
+        raise ValueError(
+            "need 1 <= seq_q <= seq_k (the queries are the last seq_q of seq_k positions), "
+            f"got seq_q = {seq_q}, seq_k = {seq_k}"
+        )
+    keys = torch.arange(seq_k, device=device)
+    return keys[seq_k - seq_q :, None] - keys

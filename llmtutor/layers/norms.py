@@ -1,0 +1,111 @@
+"""Chapter 07, norms: keep the size of each vector in check, one position at a time.
+
+Both norms look at the *last* dimension only, the d_model numbers of one position. A statistic
+taken over the sequence as well would carry the future into the past: each position would be
+divided by a number that depends on tokens it must not see. A test changes the future and
+watches the past stay exactly the same.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def layer_norm(
+    x: Float[Tensor, "*batch d_model"],
+    weight: Float[Tensor, " d_model"],
+    bias: Float[Tensor, " d_model"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Tensor, "*batch d_model"]:
+    """``(x − mean) / √(var + eps) · weight + bias``, mean and variance of each vector by itself.
+
+    The variance divides by d_model, not by d_model − 1 (Ba et al. 2016).
+
+    >>> layer_norm(torch.tensor([1.0, 3.0]), torch.ones(2), eps=0.0)  # mean 2, deviation 1
+    tensor([-1.,  1.])
+    """
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().mean(-1, keepdim=True)
+    y = centred * torch.rsqrt(variance + eps) * weight
+    return y if bias is None else y + bias
+
+
+def rms_norm(
+    x: Float[Tensor, "*batch d_model"], weight: Float[Tensor, " d_model"], eps: float = 1e-5
+) -> Float[Tensor, "*batch d_model"]:
+    """``x / √(mean(x²) + eps) · weight``: the length is normalised, the mean stays.
+
+    Zhang and Sennrich 2019: re-centring is not what makes LayerNorm work. Half-precision input
+    is squared in float32, where large activations do not overflow; the result has x's dtype.
+
+    >>> rms_norm(torch.tensor([3.0, 3.0, 3.0, -3.0]), torch.ones(4), eps=0.0)
+    tensor([ 1.,  1.,  1., -1.])
+    """
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    mean_square = wide.square().mean(-1, keepdim=True)
+    return (wide * torch.rsqrt(mean_square + eps) * weight).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """``layer_norm`` with a learned gain (starts at 1) and, if asked, bias (starts at 0).
+
+    (..., d_model) → (..., d_model). Runs torch's fused kernel, which the tests hold equal to
+    ``layer_norm`` above.
+
+    Raises:
+        ValueError: d_model below 1, eps not above 0, an input whose last dimension is another.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__()
+        _check_settings(d_model, eps)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Normalise each vector of the last dimension."""
+        _check_input(x, self.weight)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(model)``."""
+        return f"d_model={len(self.weight)}, eps={self.eps:g}, bias={self.bias is not None}"
+
+
+class RMSNorm(nn.Module):
+    """``rms_norm`` with a learned gain (starts at 1): (..., d_model) → (..., d_model).
+
+    Raises:
+        ValueError: d_model below 1, eps not above 0, an input whose last dimension is another.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        _check_settings(d_model, eps)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Normalise each vector of the last dimension."""
+        _check_input(x, self.weight)
+        return rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(model)``."""
+        return f"d_model={len(self.weight)}, eps={self.eps:g}"
+
+
+def _check_settings(d_model: int, eps: float) -> None:
+    if d_model < 1:
+        raise ValueError(f"d_model must be at least 1, got {d_model}")
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0 (it keeps the zero vector finite), got {eps}")
+
+
+def _check_input(x: Tensor, weight: Tensor) -> None:
+    if x.ndim == 0 or x.shape[-1] != len(weight):
+        raise ValueError(
+            f"last dimension must be d_model = {len(weight)}, got shape {tuple(x.shape)}"
+        )
