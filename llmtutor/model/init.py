@@ -1,0 +1,84 @@
+"""Chapter 09, the transformer: what the weights are before the first step.
+
+Each function draws the matrices of linear layers and the embedding anew, from torch's global
+generator; biases, gains and the tables of position schemes keep what their layers gave them.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from llmtutor.layers.basic import Embedding, Linear
+
+GPT2_STD = 0.02
+WRITERS = ("mixer.output", "ffn.down")
+"""The layers of a block whose result is added to the residual stream."""
+
+
+@torch.no_grad()
+def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
+    """Every matrix normal with deviation 0.02, as Radford et al. (2019) for GPT-2.
+
+    The two matrices of a block that write into the residual stream are divided by √(2 · n_layers),
+    the root of the number of writes, so that the variance of the stream does not grow with depth
+    (section 2.3). The deviation is the same at every width; at GPT-2's 768 it is about half of
+    1/√d_model, at d_model = 128 less than a quarter.
+    """
+    for name, layer in _linears(blocks):
+        std = GPT2_STD / math.sqrt(2 * len(blocks)) if name in WRITERS else GPT2_STD
+        nn.init.normal_(layer.weight, std=std)
+    nn.init.normal_(embedding.weight, std=GPT2_STD)
+    if head.weight is not embedding.weight:
+        nn.init.normal_(head.weight, std=GPT2_STD)
+
+
+@torch.no_grad()
+def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
+    """Linear layers with variance 2 / (d_in + d_out), the embedding with deviation 1.
+
+    Normals, cut at three deviations. A tied matrix starts as the output layer it also is, with
+    variance 2 / (d_model + vocab_size).
+    """
+    for _, layer in _linears(blocks):
+        _cut_normal(layer.weight, _glorot_std(layer))
+    if head.weight is not embedding.weight:
+        _cut_normal(embedding.weight, 1.0)
+    _cut_normal(head.weight, _glorot_std(head))
+
+
+@torch.no_grad()
+def init_glorot_embedding(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
+    """As ``init_glorot``, but a tied matrix starts as the embedding it also is, with deviation 1.
+
+    The first logits then have a deviation near √d_model and the first loss is far above
+    log(vocab_size): what tying costs when nobody thinks of the output side.
+    """
+    init_glorot(embedding, blocks, head)
+    _cut_normal(embedding.weight, 1.0)
+
+
+INITS: dict[str, Callable[[Embedding, nn.ModuleList, Linear], None]] = {
+    "gpt2": init_gpt2,
+    "glorot": init_glorot,
+    "glorot-embedding": init_glorot_embedding,
+}
+
+
+def _linears(blocks: nn.ModuleList) -> Iterator[tuple[str, Linear]]:
+    """Linear layers with their names inside their block."""
+    for block in blocks:
+        for name, layer in block.named_modules():
+            if isinstance(layer, Linear):
+                yield name, layer
+
+
+def _glorot_std(layer: Linear) -> float:
+    d_out, d_in = layer.weight.shape
+    return math.sqrt(2 / (d_in + d_out))
+
+
+def _cut_normal(weight: torch.Tensor, std: float) -> None:
+    """Normal of mean 0 and deviation ``std``, redrawn beyond ±3 ``std``."""
+    nn.init.trunc_normal_(weight, 0.0, std, -3 * std, 3 * std)

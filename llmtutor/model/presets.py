@@ -1,0 +1,88 @@
+"""Chapter 09, the transformer: configurations with a name.
+
+``preset("gpt2-nano", vocab_size=65)`` is a configuration, ``build`` makes the model. The nano
+sizes train in minutes on two cores; their vocabulary is the 4,096 tokens that a BPE tokenizer of
+this book learns, and is meant to be overridden together with the tokenizer.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from llmtutor.layers.ffn import swiglu_width
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.parts import check_name
+from llmtutor.model.transformer import Transformer
+
+_GPT2 = ModelConfig(
+    vocab_size=50257,
+    max_seq_len=1024,
+    n_layers=12,
+    d_model=768,
+    n_heads=12,
+    d_ff=3072,
+    ffn="gelu_tanh",
+    norm="layernorm",
+    position="learned",
+    bias=True,
+    init="gpt2",
+)
+_LLAMA = ModelConfig(
+    vocab_size=32000,
+    max_seq_len=2048,
+    n_layers=12,
+    d_model=768,
+    n_heads=12,
+    d_ff=swiglu_width(768),
+    ffn="swiglu",
+    norm="rmsnorm",
+    position="rope",
+    rope_pairing="half",
+    tie_weights=False,
+    init="gpt2",
+)
+_BASELINE = ModelConfig(
+    vocab_size=16000,
+    max_seq_len=512,
+    n_layers=8,
+    d_model=512,
+    n_heads=16,
+    d_ff=2048,
+    ffn="gelu",
+    norm="rmsnorm",
+    position="sinusoidal",
+    tie_weights=False,
+    init="glorot",  # an embedding of deviation 0.02 would drown in sinusoids of amplitude 1
+)
+_NANO = {"vocab_size": 4096, "max_seq_len": 256, "n_layers": 4, "d_model": 128, "n_heads": 4}
+
+PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
+    {
+        "gpt2": _GPT2,
+        "gpt2-nano": _GPT2.replace(**_NANO, d_ff=512),
+        "llama": _LLAMA,
+        "llama-nano": _LLAMA.replace(**_NANO, d_ff=swiglu_width(128, multiple_of=8)),
+        "baseline": _BASELINE,
+        "baseline-nano": _BASELINE.replace(**_NANO, d_ff=512),
+    }
+)
+"""``gpt2`` is the smallest model of Radford et al. (2019); ``llama`` has the parts of Touvron et
+al. (2023) at the same depth and width, with Llama's vocabulary size; ``baseline`` has sinusoidal
+positions, pre-RMSNorm, plain attention and a two-matrix feed-forward part."""
+
+
+def preset(name: str, **overrides: Any) -> ModelConfig:
+    """The configuration called ``name``, with some fields changed.
+
+    >>> preset("gpt2").n_layers, preset("gpt2", n_layers=2).n_layers
+    (12, 2)
+
+    Raises:
+        ValueError: an unknown name or field (with the nearest one), or a bad value.
+    """
+    return PRESETS[check_name("preset", name, PRESETS)].replace(**overrides)
+
+
+def build(config: ModelConfig) -> Transformer:
+    """The model of a configuration, weights drawn from torch's global generator."""
+    return Transformer(config)
