@@ -40,7 +40,7 @@ class Alibi(Position):
         """Minus slope times distance, (heads, q, k), the same for every query vector."""
         check_heads(q, len(self.slopes))
         check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, len(k_positions))
+        check_positions(k_positions, k_positions.numel())
         dtype = torch.promote_types(q.dtype, torch.float32)
         slopes = torch.tensor(self.slopes, dtype=dtype, device=q.device)
         distances = relative_positions(q_positions, k_positions).abs().to(dtype)

@@ -47,14 +47,14 @@ class AngleTable:
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def __call__(
-        self, positions: Int[Tensor, " seq"], dtype: torch.dtype
+        self, positions: Int[Tensor, " seq"], seq: int, dtype: torch.dtype
     ) -> tuple[Float[Tensor, "seq pairs"], Float[Tensor, "seq pairs"]]:
-        """``(cos, sin)`` at these positions, in ``dtype``, on the device of ``positions``.
+        """``(cos, sin)`` at these ``seq`` positions, in ``dtype``, on the device of ``positions``.
 
         Raises:
-            ValueError: positions that are negative or not integers.
+            ValueError: positions of another shape, negative or not integers.
         """
-        length = check_positions(positions, len(positions)) + 1
+        length = check_positions(positions, seq) + 1
         tables = self._tables
         if (
             tables is None
@@ -75,4 +75,7 @@ class AngleTable:
         with torch.inference_mode(False), torch.device("cpu"):
             angles = torch.arange(rows, dtype=torch.float64)[:, None] * self.frequencies
             cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
-            return cos.to(device, dtype), sin.to(device, dtype)
+            # Inside a transform such as jacrev new tensors come wrapped; a wrapper kept would be
+            # met again after the transform is over.
+            cos, sin = (torch.func.debug_unwrap(table.to(device, dtype)) for table in (cos, sin))
+            return cos, sin

@@ -49,7 +49,7 @@ class ShawPosition(Position):
         rows, head_dim = self.weight.shape
         check_last(q, "head_dim", head_dim)
         check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, len(k_positions))
+        check_positions(k_positions, k_positions.numel())
         reach = rows // 2
         index = relative_positions(q_positions, k_positions).clamp(-reach, reach) + reach
         products = q @ self.weight.T / math.sqrt(head_dim)
@@ -97,7 +97,7 @@ class T5Bias(Position):
         n_buckets, n_heads = self.weight.shape
         check_heads(q, n_heads)
         check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, len(k_positions))
+        check_positions(k_positions, k_positions.numel())
         relative = relative_positions(q_positions, k_positions)
         buckets = t5_buckets(relative, n_buckets, self.max_distance, self.bidirectional)
         return self.weight[buckets].movedim(-1, 0)

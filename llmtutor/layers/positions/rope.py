@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.layers.positions.angles import AngleTable, geometric_frequencies
-from llmtutor.layers.positions.base import Position, check_at_least, check_last, check_positions
+from llmtutor.layers.positions.base import Position, check_at_least, check_last
 from llmtutor.layers.positions.rope_scaling import RopeScaling
 
 Pairing = Literal["interleaved", "half"]
@@ -70,8 +70,8 @@ class Rope(Position):
                 [0.5403, 0.8415]])
         """
         check_last(x, "head_dim", self.head_dim)
-        check_positions(positions, x.shape[-2])
-        cos, sin = self.angles(positions, torch.promote_types(x.dtype, torch.float32))
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        cos, sin = self.angles(positions, x.shape[-2], dtype)
         turned = rotate_pairs(x[..., : self.rotary_dim], cos, sin, self.pairing).to(x.dtype)
         if self.rotary_dim == self.head_dim:
             return turned
@@ -91,11 +91,22 @@ def rotate_pairs(
     sin: Float[Tensor, "seq pairs"],
     pairing: Pairing,
 ) -> Float[Tensor, "*batch seq dim"]:
-    """Each pair ``(a, b)`` of ``x`` turned: ``(a cos − b sin, a sin + b cos)``."""
-    # As (pairs, 2) a pair lies along the last dimension, as (2, pairs) along the one before.
-    shape, pair = ((-1, 2), -1) if pairing == "interleaved" else ((2, -1), -2)
-    a, b = x.unflatten(-1, shape).unbind(pair)
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=pair).flatten(-2)
+    """Each pair ``(a, b)`` of ``x`` turned: ``(a cos − b sin, a sin + b cos)``.
+
+    >>> cos, sin = torch.zeros(1, 2), torch.ones(1, 2)  # a quarter turn
+    >>> rotate_pairs(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), cos, sin, "interleaved")
+    tensor([[-2.,  1., -4.,  3.]])
+    >>> rotate_pairs(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), cos, sin, "half")
+    tensor([[-3., -4.,  1.,  2.]])
+    """
+    x = x.to(cos.dtype)
+    if pairing == "interleaved":
+        # Neighbours are what torch takes for the complex number a + ib, and turning it is one
+        # product with cos + i sin, several times faster than four products of every other entry.
+        numbers = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(numbers * torch.complex(cos, sin)).flatten(-2)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 
 def convert_pairing(

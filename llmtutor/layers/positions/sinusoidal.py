@@ -39,7 +39,7 @@ class SinusoidalPosition(Position):
         tensor([[0.0000, 1.0000],
                 [0.8415, 0.5403]])
         """
-        cos, sin = self.angles(positions, dtype)
+        cos, sin = self.angles(positions, positions.numel(), dtype)
         return torch.stack((sin, cos), dim=-1).flatten(-2)
 
     def embed(
