@@ -5,7 +5,7 @@ name of the field at fault. It goes to JSON and back without loss.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
@@ -176,7 +176,7 @@ class ModelConfig:
         return cls.from_dict(values)
 
 
-_NAMES = {
+_NAMES: dict[str, Iterable[str]] = {
     "mixer": MIXERS,
     "ffn": FFNS,
     "norm": NORMS,
