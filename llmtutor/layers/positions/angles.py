@@ -28,7 +28,8 @@ def geometric_frequencies(dim: int, base: float) -> Float[Tensor, " pairs"]:
         raise ValueError(f"components turn in pairs: expected an even number of them, got {dim}")
     if not (math.isfinite(base) and base > 1):
         raise ValueError(f"base must be a finite number above 1, got {base}")
-    return base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")  # also in a meta context
+    return base ** (-steps / dim)
 
 
 class AngleTable:
@@ -64,7 +65,8 @@ class AngleTable:
         ):
             tables = self._tables = self._build(length, dtype, positions.device)
         cos, sin = tables
-        return cos[positions], sin[positions]
+        index = positions.long()
+        return cos[index], sin[index]
 
     def _build(
         self, length: int, dtype: torch.dtype, device: torch.device

@@ -120,7 +120,7 @@ def t5_buckets(
     Half of the buckets hold one distance each: 0, 1, 2, …; the other half grow with the logarithm
     of the distance, and the last takes ``max_distance`` and beyond. One-directional, keys to come
     share bucket 0 with the token itself (a mask hides them); bidirectional, they have the upper
-    half of the buckets to themselves.
+    half of the buckets to themselves (its first, for distance 0, stays empty, as in T5).
 
     >>> t5_buckets(torch.tensor([3, 0, -1, -15, -16, -20, -500]))
     tensor([ 0,  0,  1, 15, 16, 17, 31])

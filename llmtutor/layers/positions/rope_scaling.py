@@ -102,7 +102,7 @@ class NtkScaling:
         pairs = len(frequencies)
         if pairs < 2:
             raise ValueError(f"NTK scaling spreads over at least 4 components, got {2 * pairs}")
-        return frequencies * self.factor ** -(torch.arange(pairs).to(frequencies) / (pairs - 1))
+        return frequencies * self.factor ** -(_indices(frequencies) / (pairs - 1))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class YarnScaling:
     ``0.1 · ln(factor) + 1``, which sharpens the softmax that a longer text flattens.
 
     The paper mixes linearly in the number of rounds (eq. 18); we mix linearly in the index ``i``
-    between whole indices, as the authors' code and the checkpoints made with it do.
+    between whole indices, as the authors' code and the checkpoints made with it do. That code turns
+    the ramp round when every hand is fast enough to be kept; here all are kept.
 
     Raises:
         ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``.
@@ -146,10 +147,11 @@ class YarnScaling:
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Kept, mixed or divided, by rounds in the trained length."""
         dim = 2 * len(frequencies)
-        first = max(math.floor(self._index_of(self.beta_fast, dim, base)), 0)
-        last = min(math.ceil(self._index_of(self.beta_slow, dim, base)), dim - 1)
+        first = math.floor(self._index_of(self.beta_fast, dim, base))
+        last = math.ceil(self._index_of(self.beta_slow, dim, base))
+        first, last = (min(max(index, 0), dim - 1) for index in (first, last))
         width = last - first or 1e-3  # a ramp of no width becomes a step
-        ramp = (torch.arange(dim // 2).to(frequencies) - first) / width
+        ramp = (_indices(frequencies) - first) / width
         slowed = ramp.clamp(0, 1)
         return frequencies * (1 - slowed) + frequencies / self.factor * slowed
 
@@ -158,6 +160,11 @@ class YarnScaling:
         return (
             dim * math.log(self.original_max_seq_len / (math.tau * rounds)) / (2 * math.log(base))
         )
+
+
+def _indices(frequencies: Tensor) -> Tensor:
+    """0, 1, …, one for each frequency, on its device and in its dtype."""
+    return torch.arange(len(frequencies), dtype=frequencies.dtype, device=frequencies.device)
 
 
 def _check_factor(factor: float) -> None:
