@@ -93,14 +93,14 @@ class T5Bias(Position):
         q_positions: Int[Tensor, " q"],
         k_positions: Int[Tensor, " k"],
     ) -> Float[Tensor, "heads q k"]:
-        """The number of each bucket, (heads, q, k), the same for every query vector."""
+        """The number of each bucket, (heads, q, k) in the dtype of ``q``, for every query alike."""
         n_buckets, n_heads = self.weight.shape
         check_heads(q, n_heads)
         check_positions(q_positions, q.shape[-2])
         check_positions(k_positions, k_positions.numel())
         relative = relative_positions(q_positions, k_positions)
         buckets = t5_buckets(relative, n_buckets, self.max_distance, self.bidirectional)
-        return self.weight[buckets].movedim(-1, 0)
+        return self.weight[buckets].movedim(-1, 0).to(q.dtype)
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""

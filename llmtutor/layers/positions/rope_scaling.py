@@ -6,27 +6,29 @@ the frequencies ``ω_i`` of ``d = 2 · pairs`` rotated components to slower ones
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-class RopeScaling(Protocol):
-    """A map of frequencies, and a factor on the rotated vectors (1 for most)."""
+class RopeScaling(ABC):
+    """A map of frequencies, and a factor on the rotated vectors (1 unless a scaling says more)."""
 
     @property
     def attention_factor(self) -> float:
         """Factor on the rotated queries and keys; the scores grow by its square."""
+        return 1.0
 
+    @abstractmethod
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """The frequencies to use in place of ``frequencies = base^(−2i/d)`` (radians per token)."""
 
 
 @dataclass(frozen=True)
-class LinearScaling:
+class LinearScaling(RopeScaling):
     """Position interpolation, Chen et al. (2023): ``ω_i / factor``, every hand slower alike.
 
     Positions are squeezed into the trained range, at the price of the fast hands, which tell
@@ -45,18 +47,13 @@ class LinearScaling:
     def __post_init__(self) -> None:
         _check_factor(self.factor)
 
-    @property
-    def attention_factor(self) -> float:
-        """1: lengths stay as they are."""
-        return 1.0
-
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """All divided by the factor."""
         return frequencies / self.factor
 
 
 @dataclass(frozen=True)
-class NtkScaling:
+class NtkScaling(RopeScaling):
     """NTK-aware scaling (bloc97, 2023; Peng et al. 2024, definition 1): a larger base.
 
     ``base' = base · factor^(d/(d−2))``, which is the same as ``ω_i · factor^(−2i/(d−2))``: the
@@ -92,11 +89,6 @@ class NtkScaling:
         stretch = max(seq_len / original_max_seq_len, 1.0)
         return cls(factor * stretch - (factor - 1), original_max_seq_len)
 
-    @property
-    def attention_factor(self) -> float:
-        """1: lengths stay as they are."""
-        return 1.0
-
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Each divided by a power of the factor that goes from 0 (first) to 1 (last)."""
         pairs = len(frequencies)
@@ -106,7 +98,7 @@ class NtkScaling:
 
 
 @dataclass(frozen=True)
-class YarnScaling:
+class YarnScaling(RopeScaling):
     """YaRN, Peng et al. (2024): each hand by how often it goes round in the trained length.
 
     A hand with more than ``beta_fast`` rounds is kept, one with fewer than ``beta_slow`` is divided

@@ -183,7 +183,7 @@ def test_wrong_number_of_heads(name):
 @pytest.mark.parametrize("name", ["learned", "sinusoidal", "rope"])
 def test_integers_are_refused(name):
     x, positions = inputs()
-    with pytest.raises(ValueError, match="floating point, got torch.int64"):
+    with pytest.raises(ValueError, match=r"floating point, got torch\.int64"):
         call(make(name), SCHEMES[name][1], x.long(), positions)
 
 

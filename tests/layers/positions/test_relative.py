@@ -169,6 +169,13 @@ def test_bias_by_hand():
     assert bias.tolist() == [[[30, 30, 20, 20, 10, 0, 0]], [[31, 31, 21, 21, 11, 1, 1]]]
 
 
+def test_bias_has_the_dtype_of_the_queries():
+    """Under autocast queries are bfloat16 and parameters float32; fused attention wants one."""
+    positions = torch.arange(3)
+    bias = T5Bias(2).score_bias(torch.zeros(2, 3, 4, dtype=torch.bfloat16), positions, positions)
+    assert bias.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_t5_gradient(bidirectional):
     position = T5Bias(2, n_buckets=8, max_distance=16, bidirectional=bidirectional).double()

@@ -309,7 +309,7 @@ def test_conversion_by_hand():
 
 
 def test_conversion_is_the_one_of_the_llama_checkpoints():
-    """Reshape to (heads, pairs, 2, d_model), swap the middle: what turns Meta's weights into HF's."""
+    """As (heads, pairs, 2, d_model) with the middle swapped: from Meta's weights to the Hub's."""
     weight = draw(3 * 8, 5)
     want = weight.view(3, 4, 2, 5).transpose(1, 2).reshape(24, 5)
     assert torch.equal(convert_pairing(weight, 3, "interleaved", "half"), want)
