@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llmtutor.model.config import ModelConfig
 
 SHAW_DISTANCE = 16  # Shaw et al. (2018), section 4.1
+T5_BUCKETS = 32  # Raffel et al. (2020), section 2.1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ POSITIONS: dict[str, PositionPart] = {
     "learned": PositionPart(lambda c: LearnedPosition(c.max_seq_len, c.d_model), "embeddings"),
     "sinusoidal": PositionPart(lambda c: SinusoidalPosition(c.d_model), "embeddings"),
     "shaw": PositionPart(lambda c: ShawPosition(c.head_dim, SHAW_DISTANCE), "each attention"),
-    "t5": PositionPart(lambda c: T5Bias(c.n_heads), "attention"),
+    "t5": PositionPart(lambda c: T5Bias(c.n_heads, n_buckets=T5_BUCKETS), "attention"),
     "alibi": PositionPart(lambda c: Alibi(c.n_heads), "attention"),
     "rope": PositionPart(
         lambda c: Rope(

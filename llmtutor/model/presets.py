@@ -1,7 +1,7 @@
 """Chapter 09, the transformer: configurations with a name.
 
 ``preset("gpt2-nano", vocab_size=65)`` is a configuration, ``build`` makes the model. The nano
-sizes train in minutes on two cores; their vocabulary is the 4,096 tokens that a BPE tokenizer of
+sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE tokenizer of
 this book learns, and is meant to be overridden together with the tokenizer.
 """
 
@@ -54,7 +54,7 @@ _BASELINE = ModelConfig(
     tie_weights=False,
     init="glorot",  # an embedding of deviation 0.02 would drown in sinusoids of amplitude 1
 )
-_NANO = {"vocab_size": 4096, "max_seq_len": 256, "n_layers": 4, "d_model": 128, "n_heads": 4}
+_NANO = {"vocab_size": 1024, "max_seq_len": 256, "n_layers": 4, "d_model": 128, "n_heads": 4}
 
 PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
     {
