@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -122,8 +121,7 @@ def swiglu_width(d_model: int, multiple_of: int = 64, ratio: float = 8 / 3) -> i
             "need d_model >= 1, multiple_of >= 1 and ratio > 0, "
             f"got {d_model}, {multiple_of} and {ratio}"
         )
-    # 8/3 is not a float; as a fraction again, 3 · 8/3 is 8 and not 7.999…
-    width = int(Fraction(ratio).limit_denominator(1000) * d_model)
+    width = int(ratio * d_model)
     return max(-(-width // multiple_of), 1) * multiple_of
 
 

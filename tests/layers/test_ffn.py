@@ -184,7 +184,7 @@ def test_width_is_the_next_multiple_of_two_thirds(d_model: int, multiple_of: int
     exact = 8 * d_model // 3
     assert width % multiple_of == 0
     assert exact <= width < exact + multiple_of
-    assert swiglu_width(3 * d_model, 1) == 8 * d_model  # 8/3 as a float would miss some
+    assert swiglu_width(3 * d_model, 1) == 8 * d_model  # rounding of 8/3 never shows
 
 
 def test_width_by_another_ratio() -> None:
