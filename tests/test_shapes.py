@@ -4,7 +4,15 @@ import subprocess
 import sys
 import textwrap
 
-CHECKED = "llmtutor.layers.basic", "llmtutor.data.batches", "llmtutor.evaluate.perplexity"
+CHECKED = (
+    "llmtutor.layers.basic",
+    "llmtutor.layers.attention",
+    "llmtutor.layers.norms",
+    "llmtutor.layers.ffn",
+    "llmtutor.data.batches",
+    "llmtutor.evaluate.perplexity",
+    "llmtutor.evaluate.causality",
+)
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +61,33 @@ def test_another_shape_is_noticed() -> None:
         """
         try:
             basic.cross_entropy(torch.zeros(3, 5, 7), torch.zeros(3, 4).long())
+        except TypeCheckError as error:
+            print("noticed")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "noticed\n"
+
+
+def test_the_parts_of_a_block_keep_their_shapes() -> None:
+    done = run(
+        """
+        from torch import nn
+        from llmtutor.evaluate.causality import assert_causal
+        from llmtutor.layers.attention import *
+        from llmtutor.layers.ffn import MLP, GatedMLP
+        from llmtutor.layers.norms import LayerNorm, RMSNorm
+
+        q, k, v = torch.zeros(2, 3, 5, 4), torch.zeros(2, 3, 6, 4), torch.zeros(2, 3, 6, 7)
+        mask = causal_mask(5, 6) & padding_mask(torch.tensor([2, 6]), 6)
+        for path in (attention, fused_attention):
+            path(q, k, v, mask=mask, bias=torch.zeros(3, 5, 6), scale=0.5)
+        heads = MultiHeadAttention(4, 2, window=2, qk_norm=True)
+        heads.weights(torch.zeros(2, 5, 4))
+        parts = nn.Sequential(RMSNorm(4), heads, MLP(4, 6), LayerNorm(4), GatedMLP(4, 6))
+        assert_causal(nn.Sequential(model[0], parts, model[1]), 7, seq_len=5)
+        try:
+            heads(torch.zeros(5, 4))
         except TypeCheckError as error:
             print("noticed")
         """
