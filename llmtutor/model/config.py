@@ -6,7 +6,7 @@ name of the field at fault. It goes to JSON and back without loss.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 from llmtutor.layers.positions import LinearScaling, NtkScaling, YarnScaling
@@ -98,7 +98,7 @@ class ModelConfig:
             if not self.rope_base > 1:
                 raise ValueError(f"rope_base must be above 1, got {self.rope_base}")
         if self.position == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model must be even with sinusoidal, got {self.d_model}")
+            raise ValueError(f"d_model must be even with sinusoidal positions, got {self.d_model}")
 
     def _check_types(self) -> None:
         for field in fields(self):
@@ -156,6 +156,9 @@ class ModelConfig:
             kind = SCALINGS[check_name("rope_scaling type", scaling["type"], SCALINGS)]
             for name in options:
                 check_name("rope_scaling option", name, [f.name for f in fields(kind)])
+            needed = [f.name for f in fields(kind) if f.default is MISSING]
+            if lacking := [name for name in needed if name not in options]:
+                raise ValueError(f"rope_scaling {scaling['type']} lacks {', '.join(lacking)}")
             values["rope_scaling"] = kind(**options)
         return cls(**values)
 

@@ -1,0 +1,223 @@
+"""Costs by arithmetic against costs measured: built models, torch's counter, live memory."""
+
+import weakref
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from llmtutor.model.accounting import (
+    activation_bytes,
+    backward_flops,
+    forward_flops,
+    kv_cache_bytes,
+    parameters,
+)
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.parts import FFNS, NORMS, POSITIONS
+from llmtutor.model.presets import PRESETS, build, preset
+
+SMALL = preset("llama-nano", n_layers=2, d_model=32, n_heads=4, d_ff=88, vocab_size=200)
+VARIANTS = [
+    *({"position": p} for p in POSITIONS),
+    *({"ffn": f, "bias": b} for f, b in product(FFNS, (False, True))),
+    *(
+        {"norm": n, "norm_placement": p, "bias": b, "tie_weights": b}
+        for n, p, b in product(NORMS, ("pre", "post"), (False, True))
+    ),
+    {"qk_norm": True},
+]
+
+
+def name_of(case: ModelConfig | dict | int) -> str:
+    """What sets a case apart."""
+    if isinstance(case, ModelConfig):
+        presets = [name for name, config in PRESETS.items() if config == case]
+        return presets[0] if presets else name_of(different(case))
+    return "-".join(map(str, case.values())) if isinstance(case, dict) else str(case)
+
+
+def different(config: ModelConfig) -> dict:
+    values = config.to_dict()
+    return {
+        field: values[field] for field, base in SMALL.to_dict().items() if values[field] != base
+    }
+
+
+def variant(changes: dict) -> ModelConfig:
+    return SMALL.replace(**changes)
+
+
+# Parameters ---------------------------------------------------------------------------------------
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), *map(variant, VARIANTS)], ids=name_of)
+def test_parameters_are_exact(config) -> None:
+    with torch.device("meta"):
+        model = build(config)
+    counted = parameters(config)
+    assert counted.total == count(model)
+    assert counted.embedding == count(model.embedding)
+    assert counted.head == (0 if config.tie_weights else count(model.head))
+    assert counted.ffns == sum(count(block.ffn) for block in model.blocks)
+    norms = [model.norm, *(n for block in model.blocks for n in (block.norm_1, block.norm_2))]
+    assert counted.norms == sum(map(count, norms))
+
+
+def test_parameters_that_others_published() -> None:
+    assert parameters(PRESETS["gpt2"]).total == 124_439_808
+    # GPT-2 XL has 1,557,611,200; Llama 7B 6,738,415,616 (their checkpoints).
+    xl = preset("gpt2", n_layers=48, d_model=1600, n_heads=25, d_ff=6400)
+    assert parameters(xl).total == 1_557_611_200
+    llama = preset("llama", n_layers=32, d_model=4096, n_heads=32, d_ff=11008)
+    assert parameters(llama).total == 6_738_415_616
+
+
+# FLOPs --------------------------------------------------------------------------------------------
+
+
+def counted_flops(config: ModelConfig, batch: int, seq: int, backward: bool) -> int:
+    """By torch's counter, which knows the products of the unfused path."""
+    model, ids = build(config), torch.zeros(batch, seq, dtype=torch.int64)
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        logits = model(ids)
+        if backward:
+            logits.sum().backward()
+    return counter.get_total_flops()
+
+
+NANO = [preset(name) for name in PRESETS if "nano" in name]
+
+
+@pytest.mark.parametrize("config", [*NANO, *map(variant, VARIANTS)], ids=name_of)
+@pytest.mark.parametrize(("batch", "seq"), [(1, 64), (3, 17)])
+def test_flops_are_those_of_the_counter(config, batch, seq) -> None:
+    forward = forward_flops(config, batch, seq)
+    assert forward == pytest.approx(counted_flops(config, batch, seq, False), rel=0.01)
+    both = forward + backward_flops(config, batch, seq)
+    assert both == pytest.approx(counted_flops(config, batch, seq, True), rel=0.01)
+
+
+def test_flops_by_hand() -> None:
+    """One layer, d = 2, d_ff = 3 (two matrices), V = 5, 4 tokens."""
+    config = ModelConfig(
+        vocab_size=5, max_seq_len=4, n_layers=1, d_model=2, n_heads=1, d_ff=3, ffn="relu"
+    )
+    matrices = 4 * (2 * 2) + 2 * (2 * 3) + 5 * 2  # 38 entries, 4 tokens, 2 operations
+    scores = 2 * (4 * 4 * 2)  # q kᵀ and weights · v: 16 pairs of 2 channels
+    assert forward_flops(config, 1, 4) == 2 * 4 * matrices + 2 * scores == 432
+    assert forward_flops(config, 2, 4) == 2 * 432
+    assert backward_flops(config, 1, 4) == 864
+
+
+# Bytes --------------------------------------------------------------------------------------------
+
+
+class Live(TorchDispatchMode):
+    """Bytes of all tensors made inside the block: alive ``now``, and at most (``peak``)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        known = {
+            t.untyped_storage().data_ptr()
+            for t in tree_leaves((args, kwargs))
+            if torch.is_tensor(t)
+        }
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            storage = tensor.untyped_storage() if torch.is_tensor(tensor) else None
+            key = storage.data_ptr() if storage is not None else 0
+            if key and key not in known and key not in self.sizes:
+                self.sizes[key] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.freed, key)
+        return out
+
+    def freed(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+def measured(config: ModelConfig, batch: int, seq: int, dtype: torch.dtype) -> dict[str, int]:
+    """Peak of a forward pass, of forward and backward, and what autograd says that it saved."""
+    model, ids = build(config).to(dtype), torch.zeros(batch, seq, dtype=torch.int64)
+    upstream = torch.ones(batch, seq, config.vocab_size, dtype=dtype)
+    model(ids)  # tables of angles are made once
+    with Live() as live:
+        logits = model(ids)
+        forward = live.peak
+        logits.backward(upstream)
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in known:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(ids)
+    kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    return {
+        "forward": forward,
+        "both": live.peak,
+        "saved": kept + logits.untyped_storage().nbytes(),
+    }
+
+
+SIZES = {
+    "small": ({"n_layers": 2, "d_model": 64, "d_ff": 176, "vocab_size": 300}, 2, 64),
+    "nano": ({}, 4, 128),
+    "wide": ({"n_layers": 3, "d_model": 256, "n_heads": 8, "d_ff": 768}, 2, 256),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["gpt2-nano", "llama-nano", "baseline-nano"])
+def test_activations_are_within_a_fifth_of_the_measured_peak(kind, size) -> None:
+    changes, batch, seq = SIZES[size]
+    config = preset(kind, **changes)
+    predicted = activation_bytes(config, batch, seq)
+    for what, bytes_ in measured(config, batch, seq, torch.float32).items():
+        assert predicted == pytest.approx(bytes_, rel=0.2), what
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+def test_activations_of_each_part(changes) -> None:
+    config = variant(changes)
+    for dtype in (torch.float32, torch.float64):
+        predicted = activation_bytes(config, 3, 96, dtype)
+        assert predicted == pytest.approx(measured(config, 3, 96, dtype)["saved"], rel=0.1)
+
+
+def test_cache_by_hand() -> None:
+    config = preset("gpt2-nano")  # 4 layers, d = 128
+    assert kv_cache_bytes(config, 2, 10, torch.float64) == 2 * 4 * (2 * 10) * 128 * 8
+    assert kv_cache_bytes(config, 1, 256, torch.bfloat16) == 2 * 4 * 256 * 128 * 2
+
+
+@pytest.mark.parametrize("function", [forward_flops, activation_bytes, kv_cache_bytes])
+def test_what_does_not_fit_is_refused(function) -> None:
+    with pytest.raises(ValueError, match="seq <= max_seq_len = 256, got batch = 1, seq = 257"):
+        function(SMALL, 1, 257)
+    with pytest.raises(ValueError, match="batch >= 1"):
+        function(SMALL, 0, 5)
+
+
+def test_half_precision_activations_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"float32 or torch.float64, got torch.bfloat16"):
+        activation_bytes(SMALL, 1, 5, torch.bfloat16)
