@@ -73,11 +73,10 @@ class AngleTable:
     ) -> tuple[Tensor, Tensor]:
         """Rows for the next power of two, so that a text growing by one token is served too."""
         rows = max(SHORTEST_TABLE, 1 << (length - 1).bit_length())
-        # A tensor born in inference mode could not be used in a training step later.
-        with torch.inference_mode(False), torch.device("cpu"):
-            angles = torch.arange(rows, dtype=torch.float64)[:, None] * self.frequencies
-            cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
-            # Inside a transform such as jacrev new tensors come wrapped; a wrapper kept would be
-            # met again after the transform is over.
-            cos, sin = (torch.func.debug_unwrap(table.to(device, dtype)) for table in (cos, sin))
-            return cos, sin
+        steps = torch.arange(rows, dtype=torch.float64, device=self.frequencies.device)
+        angles = steps[:, None] * self.frequencies
+        cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
+        # Inside a transform such as jacrev new tensors come wrapped; a wrapper kept would be met
+        # again after the transform is over.
+        cos, sin = (torch.func.debug_unwrap(table.to(device, dtype)) for table in (cos, sin))
+        return cos, sin
