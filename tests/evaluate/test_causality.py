@@ -284,6 +284,15 @@ def test_same_seed_same_answer() -> None:
     assert other is not None and other.size != first.size
 
 
+def test_dropout_follows_the_seed_and_not_the_random_numbers_outside() -> None:
+    model = Mixed(layers(nn.Dropout(0.5), BatchNorm(D_MODEL)))
+    found = []
+    for outside in (1, 2):
+        torch.manual_seed(outside)
+        found.append(find_leak(model, VOCAB, seed=3))
+    assert found[0] is not None and found[0].training and found[0] == found[1]
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 
