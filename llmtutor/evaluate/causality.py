@@ -35,7 +35,7 @@ class Leak:
     """Largest change of a logit, or largest derivative, relative to the largest there is."""
     method: Literal["perturbation", "jacobian"]
     training: bool
-    """Seen in training mode (batch statistics, dropout); False: in evaluation mode."""
+    """True if seen in training mode (batch statistics, dropout), False in evaluation mode."""
 
     def __str__(self) -> str:
         """One line for people."""

@@ -31,10 +31,10 @@ def attention(
     Vaswani et al. 2017, eq. 1. The leading axes are (batch, heads) in a model; any number of
     them will do.
 
-    - ``mask``: boolean, True = may attend, broadcast to (*batch, q, k). A query that may attend
+    - ``mask``: boolean, True = may attend, broadcast to (..., q, k). A query that may attend
       to nothing gives zeros with zero gradient; the paper's formula gives nan there.
     - ``causal``: the plain causal mask as well (``causal_mask``: the queries are the last ones).
-    - ``bias``: added to the scaled scores, broadcast to (*batch, q, k).
+    - ``bias``: added to the scaled scores, broadcast to (..., q, k).
     - ``scale``: 1/√head_dim by default. Components of variance 1 give scores of variance
       head_dim; the scale brings it back to 1, so that the softmax does not start saturated.
 
