@@ -160,6 +160,13 @@ def test_buckets_by_hand():
     assert t5_buckets(-relative, 8, 32).tolist() == [0] * 14
 
 
+def test_edges_of_buckets_by_hand():
+    """10 buckets up to 160: edges at 5 · 2^m, where log(2) / log(32) · 5 rounds to less than 1."""
+    edges = torch.tensor([5, 10, 20, 40, 80])
+    assert t5_buckets(-edges, 10, 160).tolist() == [5, 6, 7, 8, 9]
+    assert t5_buckets(1 - edges, 10, 160).tolist() == [4, 5, 6, 7, 8]
+
+
 def test_bias_by_hand():
     position = T5Bias(2, n_buckets=4, max_distance=8)
     with torch.no_grad():
