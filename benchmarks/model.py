@@ -26,14 +26,14 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel, LlamaForCausalLM
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.accounting import backward_flops, forward_flops
 from llmtutor.model.presets import build, preset
 
-MODELS = {"gpt2-nano": GPT2LMHeadModel, "llama-nano": LlamaForCausalLM}
+MODELS: dict[str, type[PreTrainedModel]] = {"gpt2-nano": GPT2LMHeadModel, "llama-nano": LlamaForCausalLM}
 BATCH = 8
 SQUARE = 1024  # side of the matrices whose product sets the peak
 AIM = 1.2
