@@ -117,7 +117,10 @@ def test_no_process_is_started_for_a_small_text(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(pretokenize, "ProcessPoolExecutor", refuse)
-    assert count_words("to be or not to be", num_processes=8) == count_words("to be or not to be")
+    monkeypatch.setattr(pretokenize, "JOB", 100)
+    assert count_words("to be " * 50, num_processes=8) == {"to": 1, " be": 50, " to": 49, " ": 1}
+    with pytest.raises(AssertionError, match="a process was started"):
+        count_words("to be " * 500, num_processes=2)
 
 
 def test_no_process_at_all() -> None:
