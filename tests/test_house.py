@@ -140,7 +140,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def tested_modules(room: str) -> set[str]:
+def modules_tested(room: str) -> set[str]:
     """Modules of a room that its tests are named after or import, by themselves or by a name."""
     files = list((ROOT / "tests" / room).rglob("test_*.py"))
     imported = {name for file in files for name in imports(file)}
@@ -160,7 +160,7 @@ def tested_modules(room: str) -> set[str]:
 def test_module_is_tested_in_the_folder_of_its_room(path: Path) -> None:
     """By a test that names it, or through a module of its room that uses it and is tested."""
     module = f"llmtutor.{name_of(path)}"
-    tested = tested_modules(path.relative_to(PACKAGE).parts[0])
+    tested = modules_tested(path.relative_to(PACKAGE).parts[0])
     users = {f"llmtutor.{name_of(m)}" for m in MODULES if module in imports(m)}
     exercise = path.parent.name == "exercises" and path.stem in exercises.chapters()
     assert exercise or module in tested or users & tested, f"nothing tests {module}"
