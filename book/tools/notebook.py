@@ -106,11 +106,23 @@ def tidy(notebook: NotebookNode) -> None:
             continue
         if "solution" in tags:  # collapsed in JupyterLab too; on the page `hide-cell` does it
             cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             data = output.get("data", {})
             data.pop(WIDGET_VIEW, None)
             if "image/png" in data:
                 cell.metadata["mystnb"] = {"image": {"alt": data.get("text/plain", "")}}
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with neighbouring prints as one; a kernel parts them where it happens to flush."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        if whole and output.output_type == "stream" and output.name == whole[-1].get("name"):
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def cost_line(cost: dict[str, float | int | str]) -> str:
