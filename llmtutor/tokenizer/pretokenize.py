@@ -121,25 +121,20 @@ def safe_pieces(
 def _last_safe_cut(text: str, special_tokens: tuple[str, ...], pattern: str) -> int:
     """The last place where `text`, however it goes on, can be cut; 0 if there is none.
 
-    A special token that starts before the cut and ends after it would be split, so the cut stays
-    so far from the end that each such token is seen whole.
+    So far from the end of the text that every special token found before it is the longest there,
+    and that every special token across it is seen.
     """
     end = len(text) - max((len(token) - 1 for token in special_tokens), default=0)
-
-    def crossed(cut: int) -> bool:
-        return any(
-            text.find(token, max(0, cut - len(token) + 1), cut + len(token) - 1) >= 0
-            for token in special_tokens
-        )
-
     if divider := special_pattern(special_tokens):
-        for cut in reversed([match.end() for match in divider.finditer(text)]):
-            if cut <= end and not crossed(cut):
-                return cut
+        ends = [match.end() for match in divider.finditer(text)]
+        if safe := [cut for cut in ends if cut <= end]:
+            return safe[-1]
     if pattern == GPT2_PATTERN and end > 0:
         for match in _SAFE_CUT.finditer(text, 0, end):
-            if not crossed(match.start()):
-                return match.start()
+            cut = match.start()
+            around = ((token, max(0, cut - len(token) + 1)) for token in special_tokens)
+            if all(text.find(token, at, cut + len(token) - 1) < 0 for token, at in around):
+                return cut
     return 0
 
 

@@ -158,8 +158,8 @@ def test_text_has_many_safe_cuts(code: str) -> None:
     assert all(len(piece) <= 1100 for piece in safe_pieces([code], size=1000))
 
 
-PARTS = ["<a>", "<a> b", "> <", " ", "\n", "a", "b<", "'", "'s", "1", "!", "é", "word ", "<"]
-SPECIAL = ["<a>", "<a> b", "> <", " b", "ab"]
+PARTS = ["aaa", "<a>", "<a> b", "> <", " ", "\n", "a", "b<", "'", "'s", "1", "!", "é", "word ", "<"]
+SPECIAL = ["<a>", "<a> b", "> <", " b", "aa", "<"]
 
 
 def words_and_specials(text: str, special: tuple[str, ...]) -> list[str]:
