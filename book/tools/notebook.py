@@ -58,11 +58,16 @@ class PeakMemory(threading.Thread):
     def run(self) -> None:
         """Sample until ``done`` is set."""
         while not self.done.wait(0.02):
-            try:
-                total = sum(p.memory_info().rss for p in psutil.Process().children(recursive=True))
-            except psutil.NoSuchProcess:  # a child ended between the listing and the look
-                continue
+            total = sum(resident_bytes(child) for child in psutil.Process().children(True))
             self.peak_mb = max(self.peak_mb, total / 1e6)
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Resident memory; 0 for a process that ended between the listing and the look."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def execute(notebook: NotebookNode) -> tuple[float, float]:
