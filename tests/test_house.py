@@ -192,7 +192,9 @@ def test_each_module_has_its_place_in_the_reference() -> None:
 @pytest.mark.parametrize("path", [*MODULES, *(ROOT / "book").glob("*/*.py")], ids=lambda p: p.stem)
 def test_module_fits_in_one_reading(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MOST_LINES, f"{lines} lines; cut it where the subject changes"
+    # A chapter's exercises are entries side by side, not one line of thought.
+    most = MOST_LINES + 50 * (path.parent.name == "exercises")
+    assert lines <= most, f"{lines} lines; cut it where the subject changes"
 
 
 # What no file says -------------------------------------------------------------------------------
