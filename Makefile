@@ -22,7 +22,7 @@ test: $(STAMP)  ## run every check; the parts: make lint types imports unit chap
 lab: $(STAMP) data  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab book/chapters
 
-serve: $(STAMP)  ## read the built pages at http://127.0.0.1:8000
+serve: book  ## build the pages and show them at http://127.0.0.1:8000
 	@$(BUILD) serve
 
 lint types imports unit chapters pages: $(STAMP)

@@ -129,33 +129,49 @@ def test_each_module_of_exercises_belongs_to_a_chapter() -> None:
     assert exercises.chapters() == sorted(path.stem[3:] for path in CHAPTERS)
 
 
+def imports(path: Path) -> set[str]:
+    """Every module, or name in a module, that a file imports, dotted."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules_tested(room: str) -> set[str]:
+    """Modules of a room that its tests are named after or import, by themselves or by a name."""
+    files = list((ROOT / "tests" / room).rglob("test_*.py"))
+    imported = {name for file in files for name in imports(file)}
+    found = set()
+    for module in (m for m in MODULES if m.relative_to(PACKAGE).parts[0] == room):
+        parts = module.relative_to(PACKAGE).with_suffix("").parts
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        defines = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        shown = {f"llmtutor.{room}.{name}" for name in defines} | {f"llmtutor.{name_of(module)}"}
+        named = any(f.stem.startswith(f"test_{part}") for f in files for part in parts[1:])
+        if named or shown & imported:
+            found.add(f"llmtutor.{name_of(module)}")
+    return found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: name_of(p))
 def test_module_is_tested_in_the_folder_of_its_room(path: Path) -> None:
-    """By a file of its name (or of the package around it), or by one that imports it."""
-    first, *inner = path.relative_to(PACKAGE).with_suffix("").parts
-    room = ROOT / "tests" / first
-    files = list(room.glob("**/test_*.py"))
-    named = [f for f in files if f.stem.startswith(tuple(f"test_{part}" for part in inner))]
-    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    dotted = f"llmtutor.{name_of(path)}"
-    split = rf"from {re.escape(dotted.rpartition('.')[0])} import [^\n]*\b{path.stem}\b"
+    """By a test that names it, or through a module of its room that uses it and is tested."""
+    module = f"llmtutor.{name_of(path)}"
+    tested = modules_tested(path.relative_to(PACKAGE).parts[0])
+    users = {f"llmtutor.{name_of(m)}" for m in MODULES if module in imports(m)}
     exercise = path.parent.name == "exercises" and path.stem in exercises.chapters()
-    assert named or exercise or dotted in text or re.search(split, text), (
-        f"no test in {room.relative_to(ROOT)} is named after {dotted} or imports it"
-    )
+    assert exercise or module in tested or users & tested, f"nothing tests {module}"
 
 
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "tests").rglob("*/test_*.py")), ids=lambda p: f"{p.parent.name}.{p.stem}"
 )
-def test_test_file_has_a_module(path: Path) -> None:
-    parts = path.parent.relative_to(ROOT / "tests").parts
-    room = PACKAGE.joinpath(*parts)
-    assert room.is_dir(), f"there is no room {'/'.join(parts)}"
-    names = [p.stem for p in room.iterdir() if p.suffix == ".py" or p.is_dir()]
-    names += [parts[-1], "main"]
-    subject = path.stem.removeprefix("test_")
-    assert any(subject == name or subject.startswith(f"{name}_") for name in names)
+def test_test_file_lies_in_the_folder_of_the_room_it_tests(path: Path) -> None:
+    room = ".".join(["llmtutor", *path.parent.relative_to(ROOT / "tests").parts])
+    assert any(f"{name}.".startswith(f"{room}.") for name in imports(path)), f"no import of {room}"
 
 
 def test_each_module_has_its_place_in_the_reference() -> None:
@@ -176,7 +192,9 @@ def test_each_module_has_its_place_in_the_reference() -> None:
 @pytest.mark.parametrize("path", [*MODULES, *(ROOT / "book").glob("*/*.py")], ids=lambda p: p.stem)
 def test_module_fits_in_one_reading(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MOST_LINES, f"{lines} lines; cut it where the subject changes"
+    # A chapter's exercises are entries side by side, not one line of thought.
+    most = MOST_LINES + 50 * (path.parent.name == "exercises")
+    assert lines <= most, f"{lines} lines; cut it where the subject changes"
 
 
 # What no file says -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ has mathematics, and gives the cost line and the solutions of a chapter nothing 
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.ext.mathjax import MATHJAX_URL
@@ -36,13 +37,16 @@ def choose_mathjax(app: Sphinx, config: Config) -> None:
 
 
 def mark_parts(app: Sphinx, doctree: nodes.document) -> None:
-    """Class ``cost`` for the paragraph that begins with "Cost.", a plain label for solutions."""
+    """Class ``cost`` for a paragraph that begins "Cost.", a plain label for solutions, terms."""
     for paragraph in doctree.findall(nodes.paragraph):
         if paragraph.astext().startswith("Cost. "):
             paragraph["classes"].append("cost")
     for cell in doctree.findall(nodes.container):
         if "tag_solution" in cell["classes"]:
             cell["prompt_show"], cell["prompt_hide"] = "Show the solution", "Hide the solution"
+    for reference in doctree.findall(addnodes.pending_xref):
+        if reference["reftype"] == "term":  # the glossary's own apostrophes were made typographic
+            reference["reftarget"] = reference["reftarget"].replace("'", "’")
 
 
 def setup(app: Sphinx) -> dict[str, object]:

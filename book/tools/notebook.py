@@ -58,11 +58,16 @@ class PeakMemory(threading.Thread):
     def run(self) -> None:
         """Sample until ``done`` is set."""
         while not self.done.wait(0.02):
-            try:
-                total = sum(p.memory_info().rss for p in psutil.Process().children(recursive=True))
-            except psutil.NoSuchProcess:  # a child ended between the listing and the look
-                continue
+            total = sum(resident_bytes(child) for child in psutil.Process().children(True))
             self.peak_mb = max(self.peak_mb, total / 1e6)
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Resident memory; 0 for a process that ended between the listing and the look."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def execute(notebook: NotebookNode) -> tuple[float, float]:
@@ -106,11 +111,23 @@ def tidy(notebook: NotebookNode) -> None:
             continue
         if "solution" in tags:  # collapsed in JupyterLab too; on the page `hide-cell` does it
             cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             data = output.get("data", {})
             data.pop(WIDGET_VIEW, None)
             if "image/png" in data:
                 cell.metadata["mystnb"] = {"image": {"alt": data.get("text/plain", "")}}
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with neighbouring prints as one; a kernel parts them where it happens to flush."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        if whole and output.output_type == "stream" and output.name == whole[-1].get("name"):
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def cost_line(cost: dict[str, float | int | str]) -> str:

@@ -55,13 +55,11 @@ def fetch(name: str, /) -> None:
         The corpus, such as `shakespeare`.
     """
     logging.basicConfig(format="llmtutor: %(message)s")
-    info = corpus_info(name)
-    was_here = info.source.location()
     paths = fetch_corpus(name)
     size = sum(path.stat().st_size for path in paths)
-    state = "was already here" if was_here else "is here"
     files = f"{len(paths):,} file{'s' * (len(paths) != 1)}, {size:,} bytes, verified"
-    print(f"{name} {state}: {info.source.location()} ({files if paths else 'nothing to fetch'})")
+    where = corpus_info(name).source.location()
+    print(f"{name} is here: {where} ({files if paths else 'nothing to fetch'})")
 
 
 @app.command

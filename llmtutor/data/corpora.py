@@ -36,7 +36,7 @@ class CorpusInfo:
 
     name: str
     what: str
-    """One line: what the text is."""
+    """What the text is, in one line."""
     licence: str
     size: int | None
     """Bytes to fetch, about; None if nothing is."""

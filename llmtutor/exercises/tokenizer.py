@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from llmtutor.exercises.core import Exercise, Property, Wrong
@@ -64,25 +64,27 @@ def split_special(text: str, special_tokens: Sequence[str]) -> list[str]:
     >>> split_special("To be.<|end|>Or not.", ["<|end|>"])
     ['To be.', '<|end|>', 'Or not.']
     """
-    if not special_tokens:
-        return [text] if text else []
-    longest_first = sorted(special_tokens, key=len, reverse=True)
-    pattern = "|".join(re.escape(token) for token in longest_first)
-    return [piece for piece in re.split(f"({pattern})", text) if piece]
+    return [
+        piece for piece in _parts(text, map(re.escape, _longest_first(special_tokens))) if piece
+    ]
+
+
+def _longest_first(tokens: Sequence[str]) -> list[str]:
+    return sorted(tokens, key=len, reverse=True)
+
+
+def _parts(text: str, patterns: Iterable[str]) -> list[str]:
+    """The text cut at each match of a pattern, the matches included, and empty pieces too."""
+    pattern = "|".join(patterns)
+    return re.split(f"({pattern})", text) if pattern else [text]
 
 
 def _unescaped(text: str, special_tokens: Sequence[str]) -> list[str]:
-    if not special_tokens:
-        return [text] if text else []
-    pattern = "|".join(sorted(special_tokens, key=len, reverse=True))
-    return [piece for piece in re.split(f"({pattern})", text) if piece]
+    return [piece for piece in _parts(text, _longest_first(special_tokens)) if piece]
 
 
 def _as_listed(text: str, special_tokens: Sequence[str]) -> list[str]:
-    if not special_tokens:
-        return [text] if text else []
-    pattern = "|".join(re.escape(token) for token in special_tokens)
-    return [piece for piece in re.split(f"({pattern})", text) if piece]
+    return [piece for piece in _parts(text, map(re.escape, special_tokens)) if piece]
 
 
 def _loses_the_tokens(text: str, special_tokens: Sequence[str]) -> list[str]:
@@ -90,10 +92,7 @@ def _loses_the_tokens(text: str, special_tokens: Sequence[str]) -> list[str]:
 
 
 def _keeps_empty_pieces(text: str, special_tokens: Sequence[str]) -> list[str]:
-    if not special_tokens:
-        return [text]
-    longest_first = sorted(special_tokens, key=len, reverse=True)
-    return re.split(f"({'|'.join(re.escape(token) for token in longest_first)})", text)
+    return _parts(text, map(re.escape, _longest_first(special_tokens)))
 
 
 # Exercise 3: show a growing text while its tokens arrive.
@@ -187,18 +186,19 @@ def _last_byte(tokens: Sequence[bytes]) -> list[Merge]:
 
 
 def _shortest_known_start(tokens: Sequence[bytes]) -> list[Merge]:
-    return [_known_splits(tokens, token)[0] for token in tokens]
+    return [next(_known_splits(tokens, token)) for token in tokens]
 
 
 def _longest_known_start(tokens: Sequence[bytes]) -> list[Merge]:
-    return [_known_splits(tokens, token)[-1] for token in tokens]
+    return [list(_known_splits(tokens, token))[-1] for token in tokens]
 
 
-def _known_splits(tokens: Sequence[bytes], token: bytes) -> list[Merge]:
+def _known_splits(tokens: Sequence[bytes], token: bytes) -> Iterator[Merge]:
     """Every split of a token into two parts that are single bytes or earlier tokens."""
-    known = {bytes([byte]) for byte in range(256)} | set(tokens[: tokens.index(token)])
-    splits = [(token[:i], token[i:]) for i in range(1, len(token))]
-    return [(left, right) for left, right in splits if left in known and right in known]
+    known = tokens[: tokens.index(token)]
+    for i in range(1, len(token)):
+        if all(len(part) == 1 or part in known for part in (token[:i], token[i:])):
+            yield token[:i], token[i:]
 
 
 EXERCISES = [

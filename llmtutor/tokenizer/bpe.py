@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 from llmtutor.tokenizer import pretokenize
 from llmtutor.tokenizer.base import require_encodable, unknown_id
@@ -52,9 +51,9 @@ class BPETokenizer:
         special = dict(special_tokens or {})
         pretokenize.compile_pattern(pattern)
         _check(vocab, merges, special)
-        self.vocab: Mapping[bytes, int] = MappingProxyType(dict(vocab))
+        self.vocab: Mapping[bytes, int] = dict(vocab)
         self.merges = list(merges)
-        self.special_tokens: Mapping[str, int] = MappingProxyType(special)
+        self.special_tokens: Mapping[str, int] = special
         self.pattern = pattern
         self._divider = pretokenize.special_pattern(check_special_tokens(special))
         self._bytes = {id: token for token, id in vocab.items()}

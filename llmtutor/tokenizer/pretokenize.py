@@ -22,6 +22,7 @@ white space, whose last space goes to the word that follows. From GPT-2's publis
 PIECE = 1 << 16  # characters of a stream encoded at a time
 LONGEST_WORD = 1 << 18  # characters of a stream held back in wait of a safe place to cut
 JOB = 1 << 19  # characters counted at a time in one process
+FEW_JOBS = 4  # done before another process has started
 
 # A border between two words of GPT2_PATTERN, whatever comes before and after: the left character
 # is not white space, and no alternative of the pattern holds the two characters side by side. The
@@ -120,25 +121,20 @@ def safe_pieces(
 def _last_safe_cut(text: str, special_tokens: tuple[str, ...], pattern: str) -> int:
     """The last place where `text`, however it goes on, can be cut; 0 if there is none.
 
-    A special token that starts before the cut and ends after it would be split, so the cut stays
-    so far from the end that each such token is seen whole.
+    So far from the end of the text that every special token found before it is the longest there,
+    and that every special token across it is seen.
     """
     end = len(text) - max((len(token) - 1 for token in special_tokens), default=0)
-
-    def crossed(cut: int) -> bool:
-        return any(
-            text.find(token, max(0, cut - len(token) + 1), cut + len(token) - 1) >= 0
-            for token in special_tokens
-        )
-
     if divider := special_pattern(special_tokens):
-        for cut in reversed([match.end() for match in divider.finditer(text)]):
-            if cut <= end and not crossed(cut):
-                return cut
+        ends = [match.end() for match in divider.finditer(text)]
+        if safe := [cut for cut in ends if cut <= end]:
+            return safe[-1]
     if pattern == GPT2_PATTERN and end > 0:
         for match in _SAFE_CUT.finditer(text, 0, end):
-            if not crossed(match.start()):
-                return match.start()
+            cut = match.start()
+            around = ((token, max(0, cut - len(token) + 1)) for token in special_tokens)
+            if all(text.find(token, at, cut + len(token) - 1) < 0 for token, at in around):
+                return cut
     return 0
 
 
@@ -154,7 +150,7 @@ def count_words(
     `text` is one text, or texts of which each is a document of its own (no word crosses two).
     They are counted in jobs of half a million characters, cut at safe places, so the counts are
     the same for any number of processes. This process counts too: `num_processes - 1` others are
-    started, and none for a text of one job.
+    started, or none for a text of four jobs or fewer, which is counted before they are there.
 
     >>> sorted(count_words("to be<|end|>to be", ["<|end|>"]).items())
     [(' be', 2), ('to', 2)]
@@ -164,8 +160,8 @@ def count_words(
     special = check_special_tokens(special_tokens)
     texts = [text] if isinstance(text, str) else text
     jobs = ((job, special, pattern) for job in _jobs(texts, special, pattern))
-    first = list(islice(jobs, num_processes))
-    if num_processes > 1 and len(first) > 1:
+    first = list(islice(jobs, FEW_JOBS + 1))
+    if num_processes > 1 and len(first) > FEW_JOBS:
         return _count_in_parallel(chain(first, jobs), num_processes - 1)
     counts: Counter[str] = Counter()
     for job in chain(first, jobs):

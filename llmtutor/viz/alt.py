@@ -102,10 +102,11 @@ def _bars_text(ax: Axes, bars: BarContainer) -> str:
     if level and label and not label.startswith("_"):  # stretches of one labelled row
         return f"Row “{label}”: {_some([f'{number(a)} to {number(b)}' for a, b in spans])}."
     names = _names(ax.yaxis if level else ax.xaxis)
-    centres = [np.mean(_span(patch, not level)) for patch in bars.patches]
+    # The middle of two edges misses a whole number by a rounding error now and then.
+    centres = [round(sum(_span(patch, not level)) / 2, 6) for patch in bars.patches]
     values = [end - start for start, end in spans]
     pieces = [
-        f"{names.get(float(centre), number(float(centre)))} {number(value)}"
+        f"{names.get(centre, number(centre))} {number(value)}"
         for centre, value in zip(centres, values, strict=True)
     ]
     largest, smallest = int(np.argmax(values)), int(np.argmin(values))
@@ -125,7 +126,7 @@ def _names(axis: Axis) -> dict[float, str]:
     """The places on an axis that have a name instead of a number."""
     if not isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator):
         return {}
-    places = [float(place) for place in axis.get_ticklocs()]
+    places = [round(float(place), 6) for place in axis.get_ticklocs()]
     return dict(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
 
 

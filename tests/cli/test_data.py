@@ -65,7 +65,7 @@ def test_help_says_what_each_command_does(capsys, words, expected):
 def test_fetch_of_what_is_here_changes_nothing(capsys, corpus):
     code, out, _ = run(capsys, "fetch", corpus)
     assert code == 0
-    assert "was already here" in out and f"{corpus.stat().st_size:,} bytes" in out
+    assert f"is here: {corpus}" in out and f"{corpus.stat().st_size:,} bytes" in out
     code, out, _ = run(capsys, "fetch", "tales")
     assert (code, "nothing to fetch" in out) == (0, True)
 

@@ -8,6 +8,7 @@ import pytest
 from llmtutor.data import tales
 from llmtutor.data.duplicates import Repeat
 from llmtutor.data.inspect import batch_diversity, inspect_corpus
+from llmtutor.data.report import Report
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer
 
 END = "<|endoftext|>"
@@ -117,7 +118,7 @@ def test_a_token_that_is_half_a_character_still_prints():
 
 def test_a_report_without_validation_or_with_little_text():
     report = inspect_corpus(["abc"], [], CharTokenizer("abc"))
-    assert report.batches is None
+    assert isinstance(report, Report) and report.batches is None
     assert (report.leakage.ngram_share, report.leakage.unseen_share) == (0.0, 0.0)
     assert "too short for a batch" in report.table()
     for nothing in ([], [""]):

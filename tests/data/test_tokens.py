@@ -206,6 +206,20 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, listing, monkeypat
     assert listing(tmp_path) == []
 
 
+def test_a_system_that_writes_only_some_bytes_at_a_time_gets_them_all(tmp_path, monkeypatch):
+    class Hesitant:
+        def __init__(self, out):
+            self.out = out
+
+        def write(self, data):
+            return self.out.write(data[:700])
+
+    write = tokens._write
+    monkeypatch.setattr(tokens, "_write", lambda out, data, path: write(Hesitant(out), data, path))
+    file = prepare(["abc" * 1_000], CharTokenizer("abc"), tmp_path / "t")
+    assert file.ids.tolist() == [0, 1, 2] * 1_000
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_real_limit_of_the_system_is_reported_and_leaves_nothing(tmp_path, listing):
     code = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -82,6 +83,13 @@ def test_lone_surrogates(tokenizer: BPETokenizer) -> None:
 def test_both_kinds_keep_the_protocol(tokenizer: BPETokenizer) -> None:
     assert isinstance(tokenizer, Tokenizer)
     assert isinstance(CharTokenizer("ab"), Tokenizer)
+
+
+def test_a_tokenizer_can_be_sent_to_another_process(tokenizer: BPETokenizer) -> None:
+    before = tokenizer.encode("the cat ate")
+    back = pickle.loads(pickle.dumps(tokenizer))
+    assert back.fingerprint() == tokenizer.fingerprint()
+    assert back.encode("the cat ate") == before and back.encode("that") == tokenizer.encode("that")
 
 
 def test_nothing_here_imports_torch() -> None:

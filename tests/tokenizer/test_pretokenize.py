@@ -117,7 +117,10 @@ def test_no_process_is_started_for_a_small_text(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(pretokenize, "ProcessPoolExecutor", refuse)
-    assert count_words("to be or not to be", num_processes=8) == count_words("to be or not to be")
+    monkeypatch.setattr(pretokenize, "JOB", 100)
+    assert count_words("to be " * 50, num_processes=8) == {"to": 1, " be": 50, " to": 49, " ": 1}
+    with pytest.raises(AssertionError, match="a process was started"):
+        count_words("to be " * 500, num_processes=2)
 
 
 def test_no_process_at_all() -> None:
@@ -155,8 +158,8 @@ def test_text_has_many_safe_cuts(code: str) -> None:
     assert all(len(piece) <= 1100 for piece in safe_pieces([code], size=1000))
 
 
-PARTS = ["<a>", "<a> b", "> <", " ", "\n", "a", "b<", "'", "'s", "1", "!", "é", "word ", "<"]
-SPECIAL = ["<a>", "<a> b", "> <", " b", "ab"]
+PARTS = ["aaa", "<a>", "<a> b", "> <", " ", "\n", "a", "b<", "'", "'s", "1", "!", "é", "word ", "<"]
+SPECIAL = ["<a>", "<a> b", "> <", " b", "aa", "<"]
 
 
 def words_and_specials(text: str, special: tuple[str, ...]) -> list[str]:

@@ -50,6 +50,12 @@ def test_bars() -> None:
     )
 
 
+def test_every_bar_is_called_by_its_name() -> None:
+    values = {name: i for i, name in enumerate("abcdef", start=1)}
+    text = alt_text(bars(values, value_label="count", category_label="letter"))
+    assert "6 bars: a 1, b 2, c 3, d 4, e 5, f 6. Largest: f 6; smallest: a 1." in text
+
+
 def test_many_bars_are_not_read_one_by_one() -> None:
     values = {f"w{i}": 100 - i for i in range(20)}
     text = alt_text(bars(values, value_label="count", category_label="word"))

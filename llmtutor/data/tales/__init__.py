@@ -42,7 +42,7 @@ class Floor:
     """−log p of all the stories together."""
     n_stories: int
     n_chars: int
-    """Predicted characters: all of the stream but the first."""
+    """Predicted characters, which are all of the stream but the first."""
     n_tokens: int | None
     """Predicted tokens, or None without a tokenizer."""
 
