@@ -1,4 +1,4 @@
-"""Chapters 05 and 06: ways to tell attention where a token stands.
+"""Chapter 05, positions, and chapter 06, rope: ways to tell attention where a token stands.
 
 ``Position`` is the common shape: three hooks, of which each scheme fills one.
 """
