@@ -33,7 +33,10 @@ from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.accounting import backward_flops, forward_flops
 from llmtutor.model.presets import build, preset
 
-MODELS: dict[str, type[PreTrainedModel]] = {"gpt2-nano": GPT2LMHeadModel, "llama-nano": LlamaForCausalLM}
+MODELS: dict[str, type[PreTrainedModel]] = {
+    "gpt2-nano": GPT2LMHeadModel,
+    "llama-nano": LlamaForCausalLM,
+}
 BATCH = 8
 SQUARE = 1024  # side of the matrices whose product sets the peak
 AIM = 1.2
@@ -141,7 +144,9 @@ def main(quick: bool) -> None:
         figures |= report(name, times)
     if not quick:
         rounded = {
-            work: {name: [round(value, 5) for value in values] for name, values in times.items()}
+            work: {
+                who: [round(value, 5) for value in times[who]] for who in ("transformers", "ours")
+            }
             for work, times in seconds.items()
         }
         content = {**figures, **machine(), "batch": BATCH, "seconds": rounded}
