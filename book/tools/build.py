@@ -36,8 +36,11 @@ PARALLEL = ["-n", "2", "--dist", "loadfile"]
 PAGES = ["tests/test_book.py", "tests/test_browser.py"]
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
 
+SELF = [PYTHON, str(Path(__file__))]
+
 # In the order in which they run: cheap first, pages last because they need the built book.
 CHECKS: dict[str, list[list[str]]] = {
+    "assets": [[*SELF, "assets"]],
     "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
@@ -47,7 +50,7 @@ CHECKS: dict[str, list[list[str]]] = {
     "chapters": [
         [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
     ],
-    "book": [[PYTHON, str(Path(__file__)), "book"]],
+    "book": [[*SELF, "book"]],
     "pages": [[*PYTEST, *PAGES]],
 }
 
