@@ -45,7 +45,6 @@ CHECKS: dict[str, list[list[str]]] = {
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
     "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
-    "assets": [[PYTHON, str(Path(__file__)), "assets"]],
     "unit": [[*PYTEST, *PARALLEL, *[f"--ignore={page}" for page in PAGES]]],
     "chapters": [
         [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
