@@ -50,7 +50,7 @@ CHECKS: dict[str, list[list[str]]] = {
         [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
     ],
     "book": [[*SELF, "book"]],
-    "pages": [[*PYTEST, *PAGES]],
+    "pages": [[*PYTEST, "-n", "2", *PAGES]],
 }
 
 
