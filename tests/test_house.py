@@ -276,7 +276,7 @@ def test_make_offers_each_check_by_name() -> None:
 
 
 def test_unknown_check_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(SystemExit, match="no check 'speling'; there are lint, types"):
+    with pytest.raises(SystemExit, match="no check 'speling'; there are assets, lint, types"):
         build.test(["speling"])
 
 

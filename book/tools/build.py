@@ -36,19 +36,21 @@ PARALLEL = ["-n", "2", "--dist", "loadfile"]
 PAGES = ["tests/test_book.py", "tests/test_browser.py"]
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
 
+SELF = [PYTHON, str(Path(__file__))]
+
 # In the order in which they run: cheap first, pages last because they need the built book.
 CHECKS: dict[str, list[list[str]]] = {
+    "assets": [[*SELF, "assets"]],
     "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
     "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
-    "assets": [[PYTHON, str(Path(__file__)), "assets"]],
     "unit": [[*PYTEST, *PARALLEL, *[f"--ignore={page}" for page in PAGES]]],
     "chapters": [
         [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
     ],
-    "book": [[PYTHON, str(Path(__file__)), "book"]],
-    "pages": [[*PYTEST, *PAGES]],
+    "book": [[*SELF, "book"]],
+    "pages": [[*PYTEST, "-n", "2", *PAGES]],
 }
 
 

@@ -56,8 +56,10 @@ class PeakMemory(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Sample until ``done`` is set."""
-        while not self.done.wait(0.02):
+        """Sample until ``done`` is set, and once more then."""
+        finished = False
+        while not finished:
+            finished = self.done.wait(0.02)
             total = sum(resident_bytes(child) for child in psutil.Process().children(True))
             self.peak_mb = max(self.peak_mb, total / 1e6)
 
