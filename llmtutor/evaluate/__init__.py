@@ -1,1 +1,1 @@
-"""Evaluate room."""
+"""What a model is worth: its loss in several units, and whether it looks into the future."""

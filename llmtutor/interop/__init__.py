@@ -1,1 +1,1 @@
-"""Interop room."""
+"""Weights and configurations from and to other libraries; nothing is unpickled."""

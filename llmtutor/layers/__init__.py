@@ -1,1 +1,1 @@
-"""Layers room."""
+"""The parts of a network; they take plain values, never the configuration of a model."""
