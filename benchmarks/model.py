@@ -6,25 +6,23 @@
 `gpt2-nano` and `llama-nano` are saved once and opened by both, so shape and weights are the same;
 the logits are compared before anything is timed. One unit of work is the logits of a batch and the
 gradients of all weights from given gradients of the logits (no loss on either side), in float32,
-in one process with the same threads, in turn, after a warm-up round. The library runs as it comes:
-its default attention (scaled_dot_product_attention), training mode, dropout 0, no cache.
-FLOPs are those of `llmtutor.model.accounting`, the peak is that of square matrix products measured
-between the rounds. The last line is one JSON object.
+in one process with the same threads, in turn, after a warm-up round: both as they are written, and
+both after `torch.compile`, the first column being the library as it comes (its default attention,
+scaled_dot_product_attention; training mode, dropout 0, no cache). Without a C++ compiler the
+compiled rows are left out. FLOPs are those of `llmtutor.model.accounting`, the peak is that of
+square matrix products measured between the rounds. The last line is one JSON object.
 """
 
 import json
-import os
-import platform
+import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+import warnings
+from collections.abc import Callable
 from statistics import median
 
 import torch
+from _measure import Times, Work, in_turn, machine, ratio, record
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -37,24 +35,10 @@ MODELS: dict[str, type[PreTrainedModel]] = {
     "gpt2-nano": GPT2LMHeadModel,
     "llama-nano": LlamaForCausalLM,
 }
-BATCH = 8
+BATCHES = (8, 1)  # sequences of 256 tokens
 SQUARE = 1024  # side of the matrices whose product sets the peak
+PEAK = "matrix product"
 AIM = 1.2
-RESULT = Path(__file__).resolve().parents[1] / "data" / "results" / "bench-model.json"
-
-Times = dict[str, list[float]]
-Work = Callable[[], object]
-
-
-def in_turn(rounds: int, works: Mapping[str, Work]) -> Times:
-    """Time the works one after the other, round by round; the first round is a warm-up."""
-    times: Times = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in times.items()}
 
 
 def step(model: nn.Module, logits: Callable[[], Tensor], upstream: Tensor) -> Work:
@@ -67,11 +51,11 @@ def step(model: nn.Module, logits: Callable[[], Tensor], upstream: Tensor) -> Wo
     return work
 
 
-def works(name: str) -> dict[str, Work]:
+def works(name: str, batch: int) -> dict[str, Work]:
     """One step of each on the same ids and weights; the peer comes first."""
     torch.manual_seed(0)
     config = preset(name)
-    ids = torch.randint(config.vocab_size, (BATCH, config.max_seq_len))
+    ids = torch.randint(config.vocab_size, (batch, config.max_seq_len))
     upstream = torch.randn(*ids.shape, config.vocab_size) / ids.numel()
     with tempfile.TemporaryDirectory() as folder:
         save_hf(build(config), folder)
@@ -82,76 +66,72 @@ def works(name: str) -> dict[str, Work]:
     if difference > 1e-5:
         raise AssertionError(f"expected the same logits from both, got a difference {difference}")
     a = torch.randn(SQUARE, SQUARE)
-    return {
+    made: dict[str, Work] = {
         "transformers": step(theirs, lambda: theirs(ids, use_cache=False).logits, upstream),
         "ours": step(ours, lambda: ours(ids), upstream),
-        "matrix product": lambda: a @ a,
+        PEAK: lambda: a @ a,
     }
-
-
-def report(name: str, times: Times) -> dict[str, float]:
-    config = preset(name)
-    tokens = BATCH * config.max_seq_len
-    flops = sum(f(config, BATCH, config.max_seq_len) for f in (forward_flops, backward_flops))
-    peak = 2 * SQUARE**3 / min(times["matrix product"])
-    print(f"\n{name}, {tokens:,} tokens a step, {flops / 1e9:.1f} GFLOP")
-    print(f"{'':16}{'median':>10}{'min':>9}{'max':>9}{'tokens/s':>11}{'of peak':>9}{'speed':>7}")
-    figures: dict[str, float] = {}
-    for who in ("transformers", "ours"):
-        middle = median(times[who])
-        ratio = median(times["transformers"]) / middle
-        share = flops / middle / peak
-        print(
-            f"  {who:14}{middle:9.3f}s{min(times[who]):8.3f}s{max(times[who]):8.3f}s"
-            f"{tokens / middle:11,.0f}{share:9.0%}{ratio:7.2f}"
+    if shutil.which("g++") or shutil.which("clang++"):
+        torch.compiler.reset()
+        fast, fast_theirs = torch.compile(ours), torch.compile(theirs)
+        made["transformers, compiled"] = step(
+            theirs, lambda: fast_theirs(ids, use_cache=False).logits, upstream
         )
-        figures[f"{name} {who} tokens/s"] = round(tokens / middle)
-        figures[f"{name} {who} of peak"] = round(share, 3)
+        made["ours, compiled"] = step(ours, lambda: fast(ids), upstream)
+    return made
+
+
+def table(name: str, batch: int, times: Times) -> dict[str, float]:
+    """Print the times of one shape; the speeds, which are ratios of medians the other way up."""
+    config = preset(name)
+    tokens = batch * config.max_seq_len
+    flops = sum(f(config, batch, config.max_seq_len) for f in (forward_flops, backward_flops))
+    peak = 2 * SQUARE**3 / min(times[PEAK])
+    print(f"\n{name}, {batch} × {config.max_seq_len} tokens a step, {flops / 1e9:.1f} GFLOP")
+    print(f"{'':24}{'median':>10}{'min':>9}{'max':>9}{'tokens/s':>11}{'of peak':>9}{'speed':>7}")
+    figures: dict[str, float] = {}
+    work = f"{name}_{batch}x{config.max_seq_len}"
+    for who, values in times.items():
+        if who == PEAK:
+            continue
+        middle = median(values)
+        share, label = flops / middle / peak, who.replace(", ", "_")
+        print(
+            f"  {who:22}{middle:9.3f}s{min(values):8.3f}s{max(values):8.3f}s"
+            f"{tokens / middle:11,.0f}{share:9.0%}{1 / ratio(times, who):7.2f}"
+        )
+        figures[f"{work}_{label}_tokens_per_second"] = round(tokens / middle)
+        figures[f"{work}_{label}_of_peak"] = round(share, 3)
     print(f"  peak of a {SQUARE} × {SQUARE} matrix product: {peak / 1e9:.0f} GFLOP/s")
-    figures[f"{name} peak GFLOP/s"] = round(peak / 1e9, 1)
-    figures[f"{name} speed to transformers"] = round(ratio, 3)
+    figures[f"{work}_peak_gflops"] = round(peak / 1e9, 1)
+    figures[f"{work}_time_to_transformers"] = ratio(times)
+    if "ours, compiled" in times:
+        figures[f"{work}_compiled_time_to_transformers"] = ratio(times, "ours, compiled")
+        figures[f"{work}_compiled_time_to_transformers_compiled"] = ratio(
+            times, "ours, compiled", "transformers, compiled"
+        )
     return figures
-
-
-def machine() -> dict[str, object]:
-    cpu = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
-    packages = {name: version(name) for name in ("torch", "transformers")}
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "cpu": cpu,
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "system": platform.system(),
-        },
-        "versions": {"python": platform.python_version(), **packages},
-    }
 
 
 def main(quick: bool) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    rounds = 5 if quick else 30
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.compile's own
+    about = machine("torch", "transformers")
+    rounds = 5 if quick else 40
     if quick:
         print("QUICK: few rounds. A first look, not a result.")
     print(f"{rounds} rounds, {torch.get_num_threads()} threads; the aim is {AIM} times the speed")
-    seconds = {name: in_turn(rounds, works(name)) for name in MODELS}
     figures: dict[str, object] = {"benchmark": "model", "quick": quick}
-    for name, times in seconds.items():
-        figures |= report(name, times)
+    seconds: dict[str, Times] = {}
+    for name in MODELS:
+        for batch in BATCHES:
+            times = in_turn(rounds, works(name, batch))
+            figures |= table(name, batch, times)
+            del times[PEAK]
+            seconds[f"{name}_{batch}x{preset(name).max_seq_len}"] = times
     if not quick:
-        rounded = {
-            work: {
-                who: [round(value, 5) for value in times[who]] for who in ("transformers", "ours")
-            }
-            for work, times in seconds.items()
-        }
-        content = {**figures, **machine(), "batch": BATCH, "seconds": rounded}
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        record("model", {**figures, **about}, seconds, threads=torch.get_num_threads())
     print(json.dumps(figures))
 
 

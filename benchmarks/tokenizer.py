@@ -13,23 +13,20 @@ The last line is one JSON object.
 """
 
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import psutil
+from _measure import Times, Work, in_turn, machine, ratio, record, timed, without_first
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llmtutor.data import load_corpus
@@ -39,9 +36,6 @@ from llmtutor.tokenizer.pretokenize import safe_pieces
 
 VOCAB_SIZE = 4096
 MEMORY_LIMIT = 300  # MB
-RESULT = Path(__file__).resolve().parents[1] / "data" / "results" / "bench-tokenizer.json"
-
-Times = dict[str, list[float]]
 
 
 def rust_train(pieces: list[str]) -> Tokenizer:
@@ -54,25 +48,6 @@ def rust_train(pieces: list[str]) -> Tokenizer:
     )
     rust.train_from_iterator(pieces, trainer)
     return rust
-
-
-def timed(times: Times, name: str, work: Callable[[], object]) -> None:
-    start = time.perf_counter()
-    work()
-    times.setdefault(name, []).append(time.perf_counter() - start)
-
-
-def in_turn(rounds: int, works: Mapping[str, Callable[[], object]]) -> Times:
-    """Time the works one after the other, round by round; the first round is a warm-up."""
-    times: Times = {}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            timed(times, name, work)
-    return without_first(times)
-
-
-def without_first(times: Times) -> Times:
-    return {name: values[1:] for name, values in times.items()}
 
 
 def bench_training(text: str, rounds: int) -> Times:
@@ -95,7 +70,7 @@ def bench_encoding(texts: list[str], tokenizer: BPETokenizer, rounds: int) -> tu
     for _ in range(rounds + 1):
         ours = BPETokenizer(tokenizer.vocab, tokenizer.merges)
         rust = Tokenizer.from_str(state)
-        works: dict[str, Callable[[], object]] = {
+        works: dict[str, Work] = {
             "rust": partial(encode_with_rust, rust, texts),
             "ours": partial(encode_with_ours, ours, texts),
         }
@@ -186,27 +161,9 @@ def table(title: str, times: Times) -> None:
         print(f"  {name:24}{row}{ratio(times, name):9.2f}")
 
 
-def ratio(times: Times, name: str = "ours") -> float:
-    return round(median(times[name]) / median(times["rust"]), 3)
-
-
-def machine() -> dict[str, object]:
-    cpu = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
-    packages = {name: version(name) for name in ("tokenizers", "regex")}
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()},
-        "load_before": round(psutil.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), **packages},
-    }
-
-
 def main(quick: bool) -> None:
     text = load_corpus("shakespeare").train
-    about = machine()
+    about = machine("tokenizers", "regex")
     rounds = 5
     if quick:
         print("QUICK: one round of a fifth of the text. A first look, not a result.")
@@ -250,13 +207,7 @@ def main(quick: bool) -> None:
             "encode_lines_cold": lines_cold,
             "encode_lines_warm": lines_warm,
         }
-        rounded = {
-            work: {name: [round(value, 4) for value in values] for name, values in times.items()}
-            for work, times in seconds.items()
-        }
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        content = {**figures, **about, "text_bytes": len(text.encode()), "seconds": rounded}
-        RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        record("tokenizer", {**figures, **about}, seconds, text_bytes=len(text.encode()))
     print(json.dumps(figures))
 
 

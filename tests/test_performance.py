@@ -22,6 +22,8 @@ def extension() -> types.ModuleType:
 
 def test_by_hand() -> None:
     table = extension().rows({"encode_text": {"peer": [2.0, 4.0, 3.0], "ours": [1.5]}})
+    (short,) = extension().rows({"step": {"peer": [0.0947, 0.0861]}})
+    assert short == ("step", "peer", "90 ms", "86 ms", "95 ms", "1.00")
     assert table == [
         ("encode text", "peer", "3.00 s", "2.00 s", "4.00 s", "1.00"),
         ("encode text", "ours", "1.50 s", "1.50 s", "1.50 s", "0.50"),

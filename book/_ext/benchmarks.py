@@ -30,9 +30,18 @@ def rows(seconds: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
         peer = median(next(iter(times.values())))
         for name, values in times.items():
             middle = median(values)
-            shown = [f"{value:.2f} s" for value in (middle, min(values), max(values))]
+            shown = [_duration(value) for value in (middle, min(values), max(values))]
             table.append((work.replace("_", " "), name, *shown, f"{middle / peer:.2f}"))
     return table
+
+
+def _duration(seconds: float) -> str:
+    """Two digits behind the point from 0.2 s on, milliseconds below.
+
+    >>> _duration(0.784), _duration(0.0847)
+    ('0.78 s', '85 ms')
+    """
+    return f"{seconds:.2f} s" if seconds >= 0.2 else f"{1000 * seconds:.0f} ms"
 
 
 class Benchmark(SphinxDirective):

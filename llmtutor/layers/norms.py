@@ -43,7 +43,7 @@ def rms_norm(
     tensor([ 1.,  1.,  1., -1.])
     """
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    mean_square = wide.square().mean(-1, keepdim=True)
+    mean_square = torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1]  # in one pass
     return (wide * torch.rsqrt(mean_square + eps) * weight).to(x.dtype)
 
 

@@ -46,7 +46,7 @@ class PositionPart:
 
 MIXERS: dict[str, Callable[[ModelConfig, Position | None], nn.Module]] = {
     "mha": lambda c, position: MultiHeadAttention(
-        c.d_model, c.n_heads, position=position, bias=c.bias, qk_norm=c.qk_norm
+        c.d_model, c.n_heads, position=position, bias=c.bias, qk_norm=c.qk_norm, eps=c.eps
     ),
 }
 FFNS: dict[str, Callable[[ModelConfig], nn.Module]] = {

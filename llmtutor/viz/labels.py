@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from llmtutor.viz.style import INK
 
 SIZE = 13  # points
-GAP = 0.03  # of the axes' width, between a line's end and its name: room for the leader
+GAP = 0.04  # of the axes' width, between a line's end and its name: room for the leader
 
 
 def label_at_right(fig: Figure, ax: Axes) -> None:
@@ -43,6 +43,7 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
                 "lw": 1.0,
                 "shrinkA": 1,
                 "shrinkB": 2,
+                "relpos": (0, 0.5),  # from the name's beginning, so that it crosses no other name
             },
         )
 
@@ -100,6 +101,7 @@ def _widen(ax: Axes, last: float, share: float) -> None:
     scale = ax.xaxis.get_transform()
     left, right = (float(scale.transform(v)) for v in (ax.get_xlim()[0], last))
     end = left + (right - left or 1.0) / (1 - share)
-    ticks = [t for t in ax.get_xticks() if left <= scale.transform(t) <= right * (1 + 1e-9)]
+    slack = 1e-9 * abs(right - left)  # a tick at the very end stays
+    ticks = [t for t in ax.get_xticks() if left <= scale.transform(t) <= right + slack]
     ax.set_xlim(float(scale.inverted().transform(left)), float(scale.inverted().transform(end)))
     ax.set_xticks(ticks)

@@ -77,7 +77,7 @@ def new_figure(
     ax = fig.add_subplot()
     ax.set(xlabel=x_label, ylabel=y_label)
     if title:
-        ax.set_title(title)
+        ax.set_title(title, wrap=True)  # too long a title goes on in a second line
     return fig, ax
 
 

@@ -96,6 +96,13 @@ def test_each_part_builds_is_causal_and_gets_gradients(parts) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_has_the_eps_of_the_configuration(norm) -> None:
+    model = build(small(norm=norm, qk_norm=True, eps=0.25))
+    found = [module.eps for module in model.modules() if hasattr(module, "eps")]
+    assert found == [0.25] * (2 * (2 + 2) + 1)  # two layers of two norms and two for q and k
+
+
 def test_position_modules_are_where_they_belong() -> None:
     def count(position: str) -> int:
         model = build(small(position=position))

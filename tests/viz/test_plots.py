@@ -291,3 +291,25 @@ def test_spread_keeps_order_distance_and_bounds() -> None:
 )
 def test_number(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_the_last_place_of_a_logarithmic_axis_is_a_tick() -> None:
+    fig = lines((0.01, 0.03, 0.1), {"a": [1, 2, 3]}, log="x", **AXES)
+    assert list(fig.axes[0].get_xticks()) == [0.01, 0.03, 0.1]
+
+
+def test_a_leader_crosses_no_name_of_another_line() -> None:
+    ends = {"a long name": 1.04, "another name": 1.02, "a third name": 1.0, "far": 5.0}
+    fig = lines([0, 1], {name: [3, end] for name, end in ends.items()}, **AXES)
+    fig.draw_without_rendering()
+    notes = fig.axes[0].texts
+    for mine, other in itertools.permutations(notes, 2):
+        leader = mine.arrow_patch.get_path().transformed(mine.arrow_patch.get_transform())
+        assert not leader.intersects_bbox(Text.get_window_extent(other), filled=False)
+
+
+def test_a_title_too_long_for_a_line_goes_on_in_the_next() -> None:
+    fig = lines([0, 1], {"a": [0, 1]}, title="a title of many words, " * 4, **AXES)
+    fig.draw_without_rendering()
+    box = fig.get_tightbbox()
+    assert box.x1 <= fig.get_size_inches()[0] + 0.01 and box.y1 <= fig.get_size_inches()[1] + 0.01

@@ -25,6 +25,7 @@ class MultiHeadAttention(nn.Module):
     - ``bias``: of the four projections; the paper and current models go without, GPT-2 has them.
     - ``qk_norm``: RMSNorm with a learned gain over each head's query and key, before the
       rotation, which bounds the scores (Henry et al. 2020; per-head RMSNorm as in Qwen3).
+      ``eps`` is that of these two norms.
 
     Other than the paper: no dropout on the weights; projections start as in ``Linear``.
 
@@ -43,6 +44,7 @@ class MultiHeadAttention(nn.Module):
         window: int | None = None,
         bias: bool = False,
         qk_norm: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         if d_model < 1 or n_heads < 1 or d_model % n_heads:
@@ -61,8 +63,8 @@ class MultiHeadAttention(nn.Module):
         self.key = Linear(d_model, d_model, bias)
         self.value = Linear(d_model, d_model, bias)
         self.output = Linear(d_model, d_model, bias)
-        self.query_norm = RMSNorm(self.head_dim) if qk_norm else None
-        self.key_norm = RMSNorm(self.head_dim) if qk_norm else None
+        self.query_norm = RMSNorm(self.head_dim, eps) if qk_norm else None
+        self.key_norm = RMSNorm(self.head_dim, eps) if qk_norm else None
         self.position = NoPosition() if position is None else position
 
     def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:

@@ -56,6 +56,8 @@ class AngleTable:
             ValueError: positions of another shape, negative or not integers.
         """
         length = check_positions(positions, seq) + 1
+        if torch.compiler.is_compiling():  # a compiled graph computes them, and keeps no table
+            return self._angles(positions, dtype)
         tables = self._tables
         if (
             tables is None
@@ -73,10 +75,15 @@ class AngleTable:
     ) -> tuple[Tensor, Tensor]:
         """Rows for the next power of two, so that a text growing by one token is served too."""
         rows = max(SHORTEST_TABLE, 1 << (length - 1).bit_length())
-        steps = torch.arange(rows, dtype=torch.float64, device=self.frequencies.device)
-        angles = steps[:, None] * self.frequencies
-        cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
+        tables = self._angles(torch.arange(rows, device=device), dtype)
         # Inside a transform such as jacrev new tensors come wrapped; a wrapper kept would be met
         # again after the transform is over.
-        cos, sin = (torch.func.debug_unwrap(table.to(device, dtype)) for table in (cos, sin))
+        cos, sin = (torch.func.debug_unwrap(table) for table in tables)
         return cos, sin
+
+    def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        # Not every device has float64: the angles are computed where the frequencies are.
+        steps = positions.to(self.frequencies.device, torch.float64)
+        angles = steps[:, None] * self.frequencies
+        cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
+        return cos.to(positions.device, dtype), sin.to(positions.device, dtype)

@@ -66,8 +66,9 @@ def check_positions(positions: Tensor, seq: int) -> int:
             f"positions must have shape ({seq},), one for each token of the sequence, "
             f"got {tuple(positions.shape)}"
         )
-    if seq == 0:
-        return -1
+    # torch.compile traces without values; the positions of a whole sequence end at seq − 1.
+    if seq == 0 or torch.compiler.is_compiling():
+        return seq - 1
     low, high = torch.aminmax(positions)
     if low < 0:
         raise ValueError(f"positions count from 0, got {int(low)}")

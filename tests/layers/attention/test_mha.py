@@ -121,11 +121,11 @@ class Recorder(Position):
 
 def test_queries_are_normalised_then_rotated_then_scored() -> None:
     recorder = Recorder()
-    ours = layer(position=recorder, qk_norm=True, causal=False)
+    ours = layer(position=recorder, qk_norm=True, eps=0.3, causal=False)
     x = draw(2, 5, D_MODEL)
     q, k = (
         F.rms_norm(
-            part(x).reshape(2, 5, N_HEADS, HEAD_DIM).transpose(1, 2), (HEAD_DIM,), norm.weight, 1e-5
+            part(x).reshape(2, 5, N_HEADS, HEAD_DIM).transpose(1, 2), (HEAD_DIM,), norm.weight, 0.3
         )
         for part, norm in ((ours.query, ours.query_norm), (ours.key, ours.key_norm))
     )
@@ -214,6 +214,7 @@ def test_parameters() -> None:
         ({"d_model": 0}, "at least 1.*d_model = 0"),
         ({"window": 0}, "window must be at least 1.*window = 0"),
         ({"window": 2, "causal": False}, "needs causal=True"),
+        ({"qk_norm": True, "eps": 0.0}, "eps must be above 0"),
     ],
 )
 def test_refuses(arguments, message) -> None:
