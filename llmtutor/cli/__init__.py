@@ -28,6 +28,11 @@ app.command(
     name="tokenizer",
     help="Train a tokenizer, turn text into token ids and back.",
 )
+app.command(
+    "llmtutor.cli.train:app",
+    name="train",
+    help="Train a language model on a corpus; resume a run.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
