@@ -84,15 +84,29 @@ def update_adamw(
             rule.state[p]["step"] = torch.zeros((), device=p.device)
     steps = [rule.state[p]["step"] for p in params]
     firsts, seconds = rule.memory("exp_avg", params), rule.memory("exp_avg_sq", params)
-    settings = {name: group[name] for name in ("lr", "eps", "weight_decay")}
-    settings["beta1"], settings["beta2"] = group["betas"]
+    beta1, beta2 = group["betas"]
+    lr, eps, weight_decay = group["lr"], group["eps"], group["weight_decay"]
     torch._foreach_add_(steps, 1)
     if group["fused"] and has_kernel(params):
-        more = {"amsgrad": False, "maximize": False}
-        torch._fused_adamw_(params, grads, firsts, seconds, [], steps, **settings, **more)
+        torch._fused_adamw_(
+            params,
+            grads,
+            firsts,
+            seconds,
+            [],  # the maxima of AMSGrad
+            steps,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=False,
+            maximize=False,
+        )
         return
+    settings = {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
     for p, g, m, v, t in zip(params, grads, firsts, seconds, steps, strict=True):
-        adamw_(p, g, m, v, int(t), **settings)
+        adamw_(p, g, m, v, int(t), lr=lr, **settings)
 
 
 def check_adamw(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:

@@ -24,7 +24,7 @@ class Rule(torch.optim.Optimizer):
         """Change ``params``, those of ``group`` that have a gradient, in place."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every group; with a ``closure``, its result, which is the loss."""
         loss = None
         if closure is not None:

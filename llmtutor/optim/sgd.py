@@ -68,14 +68,26 @@ class SGD(Rule):
 
     def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """One step of a group."""
-        settings = {name: group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")}
-        velocities = self.memory("momentum_buffer", params) if group["momentum"] else []
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        nesterov = group["nesterov"]
+        velocities = self.memory("momentum_buffer", params) if momentum else []
         if group["fused"] and has_kernel(params):
-            more = {"dampening": 0.0, "maximize": False, "is_first_step": False}
-            torch._fused_sgd_(params, grads, velocities, **settings, **more)
+            torch._fused_sgd_(
+                params,
+                grads,
+                velocities,
+                lr=lr,
+                momentum=momentum,
+                weight_decay=decay,
+                nesterov=nesterov,
+                dampening=0.0,
+                maximize=False,
+                is_first_step=False,
+            )
             return
-        for p, g, v in zip(params, grads, velocities or [None] * len(params), strict=True):
-            sgd_(p, g, v, **settings)
+        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+            v = velocities[i] if velocities else None
+            sgd_(p, g, v, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
 
 def has_kernel(params: list[Tensor]) -> bool:
