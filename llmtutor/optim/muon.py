@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from llmtutor.model.parts import check_name
 from llmtutor.optim.base import Params, Rule, check_at_least_0, check_fraction
@@ -108,6 +109,7 @@ def update_muon(
     means = rule.memory("momentum_buffer", params)
     torch._foreach_lerp_(means, grads, 1 - momentum)
     directions = torch._foreach_lerp(grads, means, momentum) if group["nesterov"] else means
+    directions = [d.full_tensor() if isinstance(d, DTensor) else d for d in directions]
     torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
     adjust = ADJUST[group["adjust_lr_fn"]]
     for places in _by_shape(params):
@@ -116,9 +118,11 @@ def update_muon(
         stack = torch.stack(wide) if len(wide) > 1 else wide[0]
         steps = newton_schulz(stack, group["ns_steps"])
         for i, step in zip(places, steps if len(wide) > 1 else [steps], strict=True):
-            rows, columns = params[i].shape[-2:]
+            p, (rows, columns) = params[i], params[i].shape[-2:]
             step = step if rows <= columns else step.mT
-            params[i].add_(step, alpha=-lr * adjust(rows, columns))
+            if isinstance(p, DTensor):  # every rank has made the whole step and takes its slice
+                step = distribute_tensor(step, p.device_mesh, p.placements, src_data_rank=None)
+            p.add_(step, alpha=-lr * adjust(rows, columns))
 
 
 def _by_shape(params: list[Tensor]) -> list[list[int]]:

@@ -71,6 +71,7 @@ class SGD(Rule):
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         nesterov = group["nesterov"]
         velocities = self.memory("momentum_buffer", params) if momentum else []
+        params, grads, velocities = map(slices, (params, grads, velocities))
         if group["fused"] and has_kernel(params):
             torch._fused_sgd_(
                 params,
@@ -88,6 +89,11 @@ class SGD(Rule):
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             v = velocities[i] if velocities else None
             sgd_(p, g, v, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+
+
+def slices(tensors: list[Tensor]) -> list[Tensor]:
+    """What this process holds of each tensor: all of it, unless FSDP2 has sharded it."""
+    return [getattr(t, "to_local", lambda t=t: t)() for t in tensors]
 
 
 def has_kernel(params: list[Tensor]) -> bool:
