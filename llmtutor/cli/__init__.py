@@ -33,6 +33,11 @@ app.command(
     name="train",
     help="Train a language model on a corpus; resume a run.",
 )
+app.command(
+    "llmtutor.cli.experiment:app",
+    name="experiment",
+    help="List the studies of the book, run them, show what they measured.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
