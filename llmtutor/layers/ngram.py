@@ -34,13 +34,14 @@ class NgramEmbedding(Embedding):
 
     def __init__(self, vocab_size: int, d_model: int, rows: Sequence[int]) -> None:
         super().__init__(vocab_size, d_model)
+        self.rows = tuple(rows)
         self.tables = nn.ModuleList(Embedding(n, d_model) for n in rows)
 
     def forward(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
         """The sum of one row of each table."""
         x = super().forward(ids)
-        for table, numbers in zip(self.tables, self.numbers(ids), strict=True):
-            x = x + table(numbers * KNUTH % PRIME % len(table.weight))
+        for table, rows, numbers in zip(self.tables, self.rows, self.numbers(ids), strict=True):
+            x = x + table(numbers * KNUTH % PRIME % rows)
         return x
 
     def numbers(self, ids: Int[Tensor, "batch seq"]) -> list[Int[Tensor, "batch seq"]]:
@@ -53,7 +54,7 @@ class NgramEmbedding(Embedding):
         vocab_size = len(self.weight)
         number = before = ids.long()
         found = []
-        for n in range(1, len(self.tables) + 1):
+        for n in range(1, len(self.rows) + 1):
             before = F.pad(before, (1, 0), value=vocab_size)[:, :-1]
             number = number + before * (vocab_size + 1) ** n
             found.append(number)
