@@ -167,7 +167,7 @@ class Recipe:
     optimizer: str = "muon"
     lr: float = 0.014
     momentum: float = 0.9
-    adam_lr: float = 6e-3
+    adam_lr: float = 0.01
     weight_decay: float = 0.0
     batch_size: int = 32
     schedule: str = "wsd"
@@ -178,7 +178,7 @@ RECIPE = Recipe()
 LEFT_OUT: Mapping[str, Recipe] = {
     "nothing": RECIPE,
     "n-gram embedding": replace(RECIPE, rows=()),
-    "Muon": replace(RECIPE, optimizer="adamw", lr=RECIPE.adam_lr),
+    "Muon": replace(RECIPE, optimizer="adamw", lr=3e-3),
     "two wide blocks for four": replace(RECIPE, n_layers=4, d_ff=512),
     "parts of Llama": replace(RECIPE, parts="gpt2"),
     "zeros at the start": replace(RECIPE, zero_init=False),
@@ -259,10 +259,10 @@ def seconds_to(curve: Curve, loss: float) -> float:
     >>> seconds_to([(1, 10.0, 3.0), (2, 20.0, 2.0)], 2.5)
     15.0
     """
-    for (_, t0, high), (_, t1, low) in pairwise(curve):
-        if low <= loss < high:
-            return t0 + (t1 - t0) * (high - loss) / (high - low)
-    return curve[0][1] if curve[0][2] <= loss else math.inf
+    for (_, t0, high), (_, t1, low) in pairwise([(0, 0.0, math.inf), *curve]):
+        if low <= loss:
+            return t1 if high == math.inf else t0 + (t1 - t0) * (high - loss) / (high - low)
+    return math.inf
 
 
 def interval(values: list[float]) -> list[float]:
