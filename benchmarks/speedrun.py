@@ -187,7 +187,13 @@ LEFT_OUT: Mapping[str, Recipe] = {
 }
 PARTS: Mapping[str, Mapping[str, object]] = {
     # torch has a fused kernel for LayerNorm on CPUs and none for RMSNorm
-    "llama": {"ffn": "relu2", "norm": "layernorm", "rope_pairing": "interleaved", "init": "glorot"},
+    "llama": {
+        "ffn": "relu2",
+        "norm": "layernorm",
+        "rope_pairing": "interleaved",
+        "rope_base": 1000.0,
+        "init": "glorot",
+    },
     "gpt2": {},
 }
 
