@@ -60,6 +60,13 @@ class TrainState:
     """Time spent on it, over all parts of the run."""
 
 
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators."""
     numpy_state = np.random.get_state(legacy=False)

@@ -18,7 +18,13 @@ from llmtutor.model.presets import build
 from llmtutor.optim import Schedule, make_optimizer
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.distributed import World, full_state, load_full_state, mean, wrap
-from llmtutor.train.state import TrainState, random_state, save_checkpoint, set_random_state
+from llmtutor.train.state import (
+    TrainState,
+    random_state,
+    save_checkpoint,
+    seed_everything,
+    set_random_state,
+)
 from llmtutor.train.text import Text, load_text
 
 
@@ -53,7 +59,7 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
             tokenizer.
     """
     text = load_text(config)
-    torch.manual_seed(config.seed)
+    seed_everything(config.seed)
     model = build(config.model_config(text.tokenizer.vocab_size))
     wrapped = wrap(model, world, config.strategy)
     if config.compile:
@@ -77,7 +83,8 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
 def _load(training: Training, state: TrainState) -> None:
     """Weights and moments from the state, settings (should they differ) from the run."""
     groups = training.optimizer.param_groups
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    kept = ("params", "lr")  # the schedule sets lr at each step
+    settings = [{k: v for k, v in g.items() if k not in kept} for g in groups]
     try:
         load_full_state(training.wrapped, training.optimizer, state.model, state.optimizer)
     except RuntimeError as error:
