@@ -102,7 +102,14 @@ def connect(device: str = "auto", timeout: float = 60.0) -> World:
     world = World(rank, world_size, local_rank, chosen)
     with guarded(world):
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    _KEPT.append(dist.group.WORLD)
     return world
+
+
+_KEPT: list[dist.ProcessGroup | None] = []
+"""Groups that live as long as the process. Gloo's destructor waits for gloo's threads. If DDP, which
+holds the group too, were the last to let go of it, that would happen with Python locked, and a
+thread that needs Python to free a tensor would wait for ever: a job that never ends."""
 
 
 def disconnect() -> None:
