@@ -1,13 +1,11 @@
 """Masks against a rule written with two loops, against torch, and by hand."""
 
-import doctest
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtutor.layers.attention import causal_mask, masks, padding_mask, sliding_window_mask
+from llmtutor.layers.attention import causal_mask, padding_mask, sliding_window_mask
 
 
 def rows(mask: torch.Tensor) -> list[str]:
@@ -70,7 +68,3 @@ def test_masks_combine() -> None:
 def test_refuses(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(masks) == (0, 3)
