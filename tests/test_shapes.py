@@ -9,6 +9,9 @@ CHECKED = (
     "llmtutor.layers.attention",
     "llmtutor.layers.norms",
     "llmtutor.layers.ffn",
+    "llmtutor.layers.positions",
+    "llmtutor.model.block",
+    "llmtutor.model.transformer",
     "llmtutor.data.batches",
     "llmtutor.evaluate.perplexity",
     "llmtutor.evaluate.causality",
@@ -88,6 +91,37 @@ def test_the_parts_of_a_block_keep_their_shapes() -> None:
         assert_causal(nn.Sequential(model[0], parts, model[1]), 7, seq_len=5)
         try:
             heads(torch.zeros(5, 4))
+        except TypeCheckError as error:
+            print("noticed")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "noticed\n"
+
+
+def test_positions_keep_their_shapes_alone_and_in_a_model() -> None:
+    done = run(
+        """
+        from llmtutor.layers.positions import *
+        from llmtutor.model.config import ModelConfig
+        from llmtutor.model.parts import POSITIONS
+        from llmtutor.model.transformer import Transformer
+
+        x, five, seven = torch.zeros(2, 3, 5, 8), torch.arange(5), torch.arange(7)
+        slower = [LinearScaling(2), NtkScaling(2, 4), YarnScaling(2, 4)]
+        ropes = [Rope(8, pairing="half", fraction=0.5), *(Rope(8, scaling=s) for s in slower)]
+        for made in (NoPosition(), Alibi(3), T5Bias(3), ShawPosition(8, 2), *ropes):
+            made.rotate(x, five), made.score_bias(x, five, seven)
+            made.rotate(x[0], five), made.score_bias(x[0], five, seven)
+        for made in (LearnedPosition(5, 8), SinusoidalPosition(8)):
+            made.embed(x[0], five)
+        convert_pairing(torch.zeros(24, 5), 3, "half", "interleaved")
+        convert_pairing(torch.zeros(24), 3, "half", "interleaved", fraction=0.5)
+        sizes = dict(vocab_size=7, max_seq_len=6, n_layers=1, d_model=8, n_heads=2, d_ff=12)
+        for name in POSITIONS:
+            Transformer(ModelConfig(**sizes, position=name))(ids[:6].expand(2, 6))
+        try:
+            Rope(8).rotate(x, five[None])
         except TypeCheckError as error:
             print("noticed")
         """

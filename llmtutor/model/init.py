@@ -19,12 +19,13 @@ WRITERS = ("mixer.output", "ffn.down")
 
 @torch.no_grad()
 def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
-    """Every matrix normal with deviation 0.02, as Radford et al. (2019) for GPT-2.
+    """Every matrix normal with deviation 0.02, as in the code published with GPT-2.
 
     The two matrices of a block that write into the residual stream are divided by √(2 · n_layers),
     the root of the number of writes, so that the variance of the stream does not grow with depth
-    (section 2.3). The deviation is the same at every width; at GPT-2's 768 it is about half of
-    1/√d_model, at d_model = 128 less than a quarter.
+    (Radford et al. 2019, section 2.3; the published code leaves it out). The deviation is the same
+    at every width; at GPT-2's 768 it is about half of 1/√d_model, at d_model = 128 less than a
+    quarter.
     """
     for name, layer in _linears(blocks):
         std = GPT2_STD / math.sqrt(2 * len(blocks)) if name in WRITERS else GPT2_STD

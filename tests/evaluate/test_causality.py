@@ -1,6 +1,5 @@
 """Planted leaks are found and named, correct models pass, and nothing is left changed."""
 
-import doctest
 import re
 
 import pytest
@@ -321,7 +320,3 @@ def test_message_says_where_to_look() -> None:
         r"later \(relative size \d\.\de-0\d, by perturbation, in evaluation mode\); look for .+",
         str(raised.value),
     )
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(causality) == (0, 2)

@@ -1,6 +1,5 @@
 """Feed-forward layers against GPT-2's and Llama's in transformers, formulas by hand, bad input."""
 
-import doctest
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from llmtutor.layers import ffn
 from llmtutor.layers.ffn import ACTIVATIONS, GATES, MLP, GatedMLP, swiglu_width
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -234,7 +232,3 @@ def test_width_refuses(arguments) -> None:
 def test_print() -> None:
     assert "activation='relu2'" in repr(MLP(4, 8, "relu2"))
     assert "activation='silu'" in repr(GatedMLP(4, 8))
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(ffn) == (0, 3)

@@ -1,6 +1,5 @@
 """Norms against torch, by hand, their invariances, and why they stay within one position."""
 
-import doctest
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from llmtutor.layers import norms
 from llmtutor.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -226,7 +224,3 @@ def test_refuses(make) -> None:
 def test_print() -> None:
     assert repr(RMSNorm(4)) == "RMSNorm(d_model=4, eps=1e-05)"
     assert repr(LayerNorm(4, bias=False)) == "LayerNorm(d_model=4, eps=1e-05, bias=False)"
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(norms) == (0, 2)

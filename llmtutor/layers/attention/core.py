@@ -83,7 +83,9 @@ def fused_attention(
 ) -> Float[Tensor, "*batch q v_dim"]:
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
-    ``causal=True`` alone builds no mask at all: the kernel skips the future.
+    ``causal=True`` alone builds no mask at all: the kernel skips the future. With a ``bias`` that
+    needs a gradient, or that has three axes beside four of the queries, torch 2.13 takes another
+    path on the CPU, which stores the weights.
 
     Raises:
         ValueError: as ``attention``.

@@ -40,7 +40,7 @@ def sliding_window_mask(
     """Causal, and no further back than ``window`` positions *including the current token*.
 
     Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself, a window of
-    at least ``seq_k`` is the causal mask (Beltagy et al. 2020 and Mistral count the same way).
+    at least ``seq_k`` is the causal mask (``sliding_window`` of ``transformers`` counts alike).
 
     >>> sliding_window_mask(3, window=2).int()
     tensor([[1, 0, 0],

@@ -55,7 +55,7 @@ def alibi_slopes(n_heads: int) -> list[float]:
     """Slopes of the heads: for n a power of two the geometric sequence from ``2^(−8/n)`` to 2⁻⁸.
 
     For another number, the slopes of the next lower power of two, then every other one of the
-    sequence for twice that power (the authors' published code; the paper says it in a footnote).
+    sequence for twice that power (the authors' published code; the paper has powers of two only).
 
     >>> alibi_slopes(4)
     [0.25, 0.0625, 0.015625, 0.00390625]

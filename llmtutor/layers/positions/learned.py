@@ -11,8 +11,9 @@ class LearnedPosition(Position):
     """``x_p + P[p]`` with a table ``weight`` of shape (max_seq_len, d_model), as in GPT-2.
 
     Proposed for convolutions by Gehring et al. (2017), used by Radford et al. (2019). The table
-    starts as a normal of deviation 0.02, as in GPT-2's published code. A position beyond the table
-    does not exist, and one rarely met in training is hardly trained.
+    starts as a normal of deviation 0.02, as in ``transformers``; the code published with GPT-2 has
+    0.01. A position beyond the table does not exist, and one rarely met in training is hardly
+    trained.
 
     Raises:
         ValueError: sizes below 1; positions beyond ``max_seq_len``; ``x`` of another width.

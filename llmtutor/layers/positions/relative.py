@@ -22,8 +22,8 @@ class ShawPosition(Position):
     Shaw et al. (2018), eq. 4: the key of j seen from i is ``k_j + a_{clip(j − i, −K, K)}`` with
     K = ``max_distance``. ``weight`` (2K + 1, head_dim) holds the vectors, row 0 for −K and beyond,
     row K for the token itself; the heads share it, and it starts with the variance of ``Linear``.
-    The paper also adds vectors to the values (eq. 3) and finds them not needed (section 4.3): we
-    leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to.
+    The paper also adds vectors to the values (eq. 3) and translates as well without (section 4.3):
+    we leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to.
 
     All products with the 2K + 1 vectors are made once and then picked by distance, so no tensor of
     shape (q, k, head_dim) arises.

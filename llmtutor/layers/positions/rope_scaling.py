@@ -54,7 +54,7 @@ class LinearScaling(RopeScaling):
 
 @dataclass(frozen=True)
 class NtkScaling(RopeScaling):
-    """NTK-aware scaling (bloc97, 2023; Peng et al. 2024, definition 1): a larger base.
+    """NTK-aware scaling (bloc97, 2023; restated by Peng et al. 2024): a larger base.
 
     ``base' = base · factor^(d/(d−2))``, which is the same as ``ω_i · factor^(−2i/(d−2))``: the
     fastest hand keeps its speed, the slowest is divided by ``factor``, those between lie between.
@@ -105,7 +105,7 @@ class YarnScaling(RopeScaling):
     by ``factor``, those between are mixed. Queries and keys are also multiplied by
     ``0.1 · ln(factor) + 1``, which sharpens the softmax that a longer text flattens.
 
-    The paper mixes linearly in the number of rounds (eq. 18); we mix linearly in the index ``i``
+    The paper's ramp is linear in the number of rounds; ours is linear in the index ``i``, taken
     between whole indices, as the authors' code and the checkpoints made with it do. That code turns
     the ramp round when every hand is fast enough to be kept; here all are kept.
 
@@ -133,7 +133,7 @@ class YarnScaling(RopeScaling):
 
     @property
     def attention_factor(self) -> float:
-        """``0.1 · ln(factor) + 1``, the paper's √(1/t) of eq. 22."""
+        """``0.1 · ln(factor) + 1``, the paper's √(1/t), fitted on Llama models."""
         return 0.1 * math.log(self.factor) + 1
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:

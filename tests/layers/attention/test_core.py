@@ -4,7 +4,6 @@ Everything is run through the readable and the fused path: where torch is the or
 readable path, the readable path and the loops are the oracles of the fused one.
 """
 
-import doctest
 import math
 
 import pytest
@@ -18,7 +17,6 @@ from llmtutor.layers.attention import (
     attention,
     attention_weights,
     causal_mask,
-    core,
     fused_attention,
     padding_mask,
     sliding_window_mask,
@@ -272,7 +270,3 @@ X = torch.zeros(2, 3, 5, 4)
 def test_refuses(path, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         path(**{"q": X, "k": X, "v": X, **arguments})
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(core) == (0, 2)

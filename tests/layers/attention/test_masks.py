@@ -1,13 +1,12 @@
 """Masks against a rule written with two loops, against torch, and by hand."""
 
-import doctest
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.masking_utils import sliding_window_causal_mask_function
 
-from llmtutor.layers.attention import causal_mask, masks, padding_mask, sliding_window_mask
+from llmtutor.layers.attention import causal_mask, padding_mask, sliding_window_mask
 
 
 def rows(mask: torch.Tensor) -> list[str]:
@@ -18,6 +17,13 @@ def test_causal_by_hand() -> None:
     assert rows(causal_mask(3)) == ["x..", "xx.", "xxx"]
     assert rows(causal_mask(2, 4)) == ["xxx.", "xxxx"]  # the last two of four positions
     assert rows(causal_mask(1, 4)) == ["xxxx"]  # one new token sees all the past and itself
+
+
+@pytest.mark.parametrize("window", [1, 2, 7])
+def test_window_is_counted_as_transformers_does(window) -> None:
+    rule = sliding_window_causal_mask_function(window)
+    places = torch.arange(6)
+    assert torch.equal(sliding_window_mask(6, window), rule(0, 0, places[:, None], places))
 
 
 def test_window_includes_the_current_token() -> None:
@@ -70,7 +76,3 @@ def test_masks_combine() -> None:
 def test_refuses(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(masks) == (0, 3)
