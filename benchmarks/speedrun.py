@@ -179,10 +179,10 @@ LEFT_OUT: Mapping[str, Recipe] = {
     "nothing": RECIPE,
     "n-gram embedding": replace(RECIPE, rows=()),
     "Muon": replace(RECIPE, optimizer="adamw", lr=3e-3),
-    "two wide blocks for four": replace(RECIPE, n_layers=4, d_ff=512),
+    "two blocks instead of four": replace(RECIPE, n_layers=4, d_ff=512),
     "parts of Llama": replace(RECIPE, parts="gpt2"),
     "zeros at the start": replace(RECIPE, zero_init=False),
-    "larger batch": replace(RECIPE, batch_size=12),
+    "batch of 32 windows": replace(RECIPE, batch_size=12),
     "decay to zero": replace(RECIPE, schedule="warmup_cosine", final=0.1),
 }
 PARTS: Mapping[str, Mapping[str, object]] = {
