@@ -106,10 +106,10 @@ def connect(device: str = "auto", timeout: float = 60.0) -> World:
     return world
 
 
+# Groups live as long as the process. Gloo's destructor waits for gloo's threads; if DDP, which also
+# holds the group, let go of it last, that would happen with Python locked, and a thread that needs
+# Python to free a tensor would never finish: a job that is done and does not end.
 _KEPT: list[dist.ProcessGroup | None] = []
-"""Groups that live as long as the process. Gloo's destructor waits for gloo's threads. If DDP, which
-holds the group too, were the last to let go of it, that would happen with Python locked, and a
-thread that needs Python to free a tensor would wait for ever: a job that never ends."""
 
 
 def disconnect() -> None:
