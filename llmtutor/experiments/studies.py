@@ -28,12 +28,12 @@ LEARNING_RATES: Mapping[int, tuple[float, ...]] = MappingProxyType(
     }
 )
 """Peak learning rates tried for each width; the best one has to lie inside its row."""
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (4, 16, 64)
 BATCH_RATES = (0.004, 0.008, 0.016, 0.032)
 WIDTHS = (16, 24, 32, 48, 64, 96)
 TOKENS = (150 * K, 300 * K, 600 * K)
-HELD_OUT: Mapping[str, int] = MappingProxyType({"d_model": 128, "n_tokens": 1000 * K})
-"""1.8 times the parameters and 1.7 times the tokens of the largest run that is fitted."""
+HELD_OUT: Mapping[str, int] = MappingProxyType({"d_model": 128, "n_tokens": 800 * K})
+"""1.8 times the parameters and 1.3 times the tokens of the largest run that is fitted."""
 SEEDS = 2
 TYING: Mapping[str, dict[str, Any]] = MappingProxyType(
     {
