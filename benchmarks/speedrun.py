@@ -330,7 +330,7 @@ def left_out(
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Final losses and steps. All get the same time: an ingredient that saves time is paid."""
     starts = {name: starter(recipe, ids, vocab_size) for name, recipe in LEFT_OUT.items()}
-    steps = {name: int(seconds / each) for name, each in step_seconds(starts, rounds=4).items()}
+    steps = {name: int(seconds / each) for name, each in step_seconds(starts, rounds=6).items()}
     losses: dict[str, list[float]] = {name: [] for name in starts}
     for seed in range(seeds):
         for name, curve in race(starts, steps, seed, valid, points=1).items():
