@@ -33,6 +33,6 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Float[Tenso
     norm = getattr(norm, "full_tensor", lambda: norm)()  # of all ranks, if gradients are sharded
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     # To ask a GPU for a number is to wait for it, so there one multiplies by 1 instead.
-    if norm.device.type != "cpu" or not factor >= 1:
+    if norm.device.type != "cpu" or factor != 1:
         torch._foreach_mul_(grads, factor)
     return norm
