@@ -198,7 +198,8 @@ def wrap(model: nn.Module, world: World, strategy: str = "ddp") -> nn.Module:
             dist.broadcast(tensor, src=0)
         for part in [*getattr(model, "blocks", []), model]:
             sharded = fully_shard(part)
-            sharded.set_force_sum_reduction_for_comms(world.device.type == "cpu")  # gloo: no mean
+            # Sum, then divide: on gloo, torch 2.9 took a wrong mean (pytorch/pytorch 162338).
+            sharded.set_force_sum_reduction_for_comms(world.device.type == "cpu")
         return model
 
 

@@ -135,7 +135,7 @@ def test_other_optimizers_and_tied_weights(ranks, strategy, optimizer):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_float32_is_averaged_too(ranks, strategy):
-    """In float32, FSDP2 would ask gloo for a mean, which it does not offer."""
+    """In float32, FSDP2 would ask gloo for a mean, which was wrong in some versions of torch."""
     settings = {"dtype": torch.float32, "steps": FEW}
     (curve, _), _ = ranks.run(run_with, strategy, settings)
     assert difference(curve, run(World(), **settings)[0]) < 1e-4
