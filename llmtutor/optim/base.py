@@ -1,4 +1,4 @@
-"""Chapter 10, optimizers, step 1: what all of them share.
+"""Chapter 10, optimizers: step 1, what all of them share.
 
 An optimizer is a rule that turns a gradient into a change of the weights, and the memory that the
 rule needs for each weight. The groups of parameters, ``zero_grad`` and ``state_dict`` come from
