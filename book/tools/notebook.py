@@ -214,6 +214,8 @@ def build(name: str | None = None) -> None:
         ):
             notebook = jupytext.reads(text.read_text(encoding="utf-8"), fmt="md:myst")
         else:
+            if text.exists():
+                print(f"{text.relative_to(ROOT)} is older than the notebook: not used")
             notebook = nbformat.read(source, as_version=4)
         try:
             seconds, peak_mb = execute(notebook)
