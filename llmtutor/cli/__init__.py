@@ -15,7 +15,7 @@ from llmtutor import __version__
 app = cyclopts.App(
     name="llmtutor",
     version=__version__,
-    help="The tools of the LLM Tutor book: fetch and look at corpora, train and use tokenizers.",
+    help="The tools of the LLM Tutor book: corpora, tokenizers, training, studies.",
     help_epilogue="Start with: llmtutor data list",
 )
 app.command(
