@@ -1,0 +1,256 @@
+"""Chapter 21, generation: from the logits of the next token to one token, by every usual knob.
+
+Each filter is a pure function from logits to logits, (batch, vocab) → (batch, vocab); a token that
+it rules out gets −inf. ``Sampler`` holds the settings and applies the filters in the order that
+other libraries use, so that the same numbers mean the same there: repetition penalty, temperature,
+top-k, top-p, min-p.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.layers.basic import softmax
+
+PAD = -1
+"""Stands where a shorter row of a batch has no token; never given to a model."""
+
+
+def temperature(logits: Float[Tensor, "batch vocab"], value: float) -> Float[Tensor, "batch vocab"]:
+    """Logits divided by ``value``: below 1 the likely gain, above 1 the unlikely do.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
+    """
+    return logits / check_temperature(value)
+
+
+def top_k(logits: Float[Tensor, "batch vocab"], k: int) -> Float[Tensor, "batch vocab"]:
+    """Keep the ``k`` largest logits, and all that equal the last of them (Fan et al. 2018).
+
+    A ``k`` above the vocabulary keeps everything.
+
+    >>> top_k(torch.tensor([[3.0, 1.0, 2.0]]), 2)
+    tensor([[3., -inf, 2.]])
+
+    Raises:
+        ValueError: ``k`` below 1.
+    """
+    k = min(check_top_k(k), logits.shape[-1])
+    smallest = logits.topk(k).values[:, -1:]
+    return logits.masked_fill(logits < smallest, -math.inf)
+
+
+def top_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batch vocab"]:
+    """Keep the nucleus: the fewest likely tokens with probability ``p`` or more together.
+
+    Going from the likeliest down, a token stays if those before it hold less than ``p`` (Holtzman
+    et al. 2020), so the likeliest always stays. Of equal tokens at the edge some may go.
+
+    >>> top_p(torch.tensor([[0.5, 0.2, 0.3]]).log(), 0.6).isfinite()
+    tensor([[ True, False,  True]])
+
+    Raises:
+        ValueError: ``p`` outside (0, 1].
+    """
+    if check_top_p(p) == 1:
+        return logits
+    ordered, order = logits.sort(descending=True, stable=True)
+    probs = softmax(ordered)
+    before = probs.cumsum(-1) - probs
+    outside = (before >= p).scatter(1, order, before >= p)
+    return logits.masked_fill(outside, -math.inf)
+
+
+def min_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batch vocab"]:
+    """Keep tokens at least ``p`` times as likely as the likeliest (Nguyen et al. 2025).
+
+    The threshold moves with the model's confidence. A ratio of probabilities is a difference of
+    logits, so no softmax is needed.
+
+    >>> min_p(torch.tensor([[0.5, 0.1, 0.4]]).log(), 0.3).isfinite()
+    tensor([[ True, False,  True]])
+
+    Raises:
+        ValueError: ``p`` outside [0, 1].
+    """
+    if check_min_p(p) == 0:
+        return logits
+    floor = logits.amax(-1, keepdim=True) + math.log(p)
+    return logits.masked_fill(logits < floor, -math.inf)
+
+
+def repetition_penalty(
+    logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"], penalty: float
+) -> Float[Tensor, "batch vocab"]:
+    """Make the tokens in ``ids`` less likely: divide a positive logit, multiply a negative one.
+
+    However often a token came, it pays once (Keskar et al. 2019); ``PAD`` is no token. A penalty
+    between 0 and 1 is a reward. Unlike every other knob, this one depends on where the logits'
+    zero lies.
+
+    >>> repetition_penalty(torch.tensor([[2.0, 2.0, -2.0]]), torch.tensor([[0, 2, PAD]]), 2.0)
+    tensor([[ 1.,  2., -4.]])
+
+    Raises:
+        ValueError: a penalty that is not above 0.
+    """
+    check_repetition_penalty(penalty)
+    vocab = logits.shape[-1]
+    # One column more, where the padding goes.
+    seen = torch.zeros(len(logits), vocab + 1, dtype=torch.bool, device=logits.device)
+    seen.scatter_(1, torch.where(ids == PAD, vocab, ids), True)
+    paid = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen[:, :vocab], paid, logits)
+
+
+def sample(
+    logits: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None
+) -> Int[Tensor, "batch"]:
+    """One id a row, drawn with the probabilities of the logits.
+
+    Drawn where the generator lives, so that one on the CPU gives the same on any device.
+
+    Raises:
+        ValueError: a row that has no distribution: nan or +inf in it, or nothing but −inf.
+    """
+    return draw(softmax(logits), generator)
+
+
+def draw(
+    probs: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None
+) -> Int[Tensor, "batch"]:
+    """One id a row, drawn with these probabilities (any positive multiple of them will do).
+
+    Raises:
+        ValueError: a row that is no distribution.
+    """
+    device = probs.device if generator is None else generator.device
+    total = probs.sum(-1)
+    if not bool((total.isfinite() & (total > 0)).all()):
+        raise ValueError(
+            "expected logits with a finite largest value in each row, found nan, +inf or nothing "
+            "but -inf: the model's weights or activations have overflowed"
+        )
+    return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
+
+
+def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
+    """The likeliest id of each row; of equal ones the smallest.
+
+    >>> greedy(torch.tensor([[1.0, 3.0, 3.0]]))
+    tensor([1])
+    """
+    # torch leaves open which of equal maxima argmax names.
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    return ids.masked_fill(logits < logits.amax(-1, keepdim=True), logits.shape[-1]).amin(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How the next token is chosen; as it stands, a draw from the model's own distribution.
+
+    >>> Sampler(top_k=2).probabilities(torch.zeros(1, 2), torch.tensor([[0]]))
+    tensor([[0.5000, 0.5000]])
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    greedy: bool = False
+    """Always the likeliest token, after the repetition penalty; the rest cannot change it."""
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 is safer, above 1 is bolder."""
+    top_k: int | None = None
+    """Draw from so many of the likeliest tokens."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens that hold this much probability."""
+    min_p: float = 0.0
+    """Draw from tokens at least so many times as likely as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that are in the text already become less likely."""
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if self.top_k is not None:
+            check_top_k(self.top_k)
+        check_top_p(self.top_p)
+        check_min_p(self.min_p)
+        check_repetition_penalty(self.repetition_penalty)
+
+    def filtered(
+        self, logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch vocab"]:
+        """The logits after every knob, given the text so far (padded with ``PAD``)."""
+        if self.repetition_penalty != 1:
+            logits = repetition_penalty(logits, ids, self.repetition_penalty)
+        if self.greedy:
+            everything = torch.arange(logits.shape[-1], device=logits.device)
+            return logits.masked_fill(everything != greedy(logits)[:, None], -math.inf)
+        logits = temperature(logits, self.temperature)
+        if self.top_k is not None:
+            logits = top_k(logits, self.top_k)
+        return min_p(top_p(logits, self.top_p), self.min_p)
+
+    def probabilities(
+        self, logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch vocab"]:
+        """The distribution that ``choose`` draws from."""
+        return softmax(self.filtered(logits, ids))
+
+    def choose(
+        self,
+        logits: Float[Tensor, "batch vocab"],
+        ids: Int[Tensor, "batch seq"],
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "batch"]:
+        """The next id of each row, given its logits and its text so far (padded with ``PAD``).
+
+        Raises:
+            ValueError: logits that give no distribution.
+        """
+        return draw(self.probabilities(logits, ids), generator)
+
+
+# Ranges ------------------------------------------------------------------------------------------
+
+
+def check_temperature(value: float) -> float:
+    """``value`` if it is above 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"temperature must be above 0, got {value}; for the likeliest token, which is where "
+            "ever lower temperatures lead, decode greedily"
+        )
+    return value
+
+
+def check_top_k(k: int) -> int:
+    """``k`` if it is a whole number above 0."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"top_k must be a whole number of at least 1, got {k}; None keeps all")
+    return k
+
+
+def check_top_p(p: float) -> float:
+    """``p`` if it lies in (0, 1]."""
+    if not 0 < p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {p}; 1 keeps everything")
+    return p
+
+
+def check_min_p(p: float) -> float:
+    """``p`` if it lies in [0, 1]."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"min_p must lie in [0, 1], got {p}; 0 keeps everything")
+    return p
+
+
+def check_repetition_penalty(penalty: float) -> float:
+    """``penalty`` if it is above 0."""
+    if not 0 < penalty < math.inf:
+        raise ValueError(f"repetition_penalty must be above 0, got {penalty}; 1 changes nothing")
+    return penalty

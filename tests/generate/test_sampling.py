@@ -1,0 +1,191 @@
+"""Filters against those of transformers and cases by hand; draws against their distribution."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from llmtutor.generate import sampling
+from llmtutor.generate.sampling import PAD, Sampler
+
+N_DRAWS = 100_000
+
+IDS = torch.tensor([[3, 3, 0, 7, 1]]).repeat(64, 1)
+CASES = [
+    *[({"temperature": t}, TemperatureLogitsWarper(t)) for t in (0.1, 0.7, 3.0)],
+    *[({"top_k": k}, TopKLogitsWarper(k)) for k in (1, 5, 100, 1000)],
+    *[({"top_p": p}, TopPLogitsWarper(p)) for p in (0.01, 0.5, 0.9, 0.99, 1.0)],
+    *[({"min_p": p}, MinPLogitsWarper(p)) for p in (0.0, 0.02, 0.3, 1.0)],
+    *[({"repetition_penalty": p}, RepetitionPenaltyLogitsProcessor(p)) for p in (0.5, 1.2, 2.0)],
+]
+
+
+def random_logits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(64, 100, generator=random, dtype=torch.float64).to(dtype)
+
+
+def assert_same(ours: Tensor, theirs: Tensor) -> None:
+    assert torch.equal(ours.isfinite(), theirs.isfinite())
+    torch.testing.assert_close(ours.softmax(-1), theirs.softmax(-1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("knob", "theirs"), CASES, ids=lambda c: str(c) if type(c) is dict else "")
+def test_each_filter_is_that_of_transformers(knob: dict, theirs, dtype: torch.dtype) -> None:
+    logits = random_logits(dtype=dtype)
+    before = logits.clone()
+    ((name, value),) = knob.items()
+    given = (IDS, value) if name == "repetition_penalty" else (value,)
+    ours = getattr(sampling, name)(logits, *given)
+    assert ours.dtype == dtype and torch.equal(logits, before)
+    assert_same(ours, theirs(IDS, logits.clone()))
+    assert torch.equal(Sampler(**knob).filtered(logits, IDS), ours)
+
+
+def test_all_knobs_together_are_applied_in_the_same_order_as_there() -> None:
+    theirs = LogitsProcessorList(
+        [
+            RepetitionPenaltyLogitsProcessor(1.3),
+            TemperatureLogitsWarper(0.8),
+            TopKLogitsWarper(40),
+            TopPLogitsWarper(0.9),
+            MinPLogitsWarper(0.05),
+        ]
+    )
+    ours = Sampler(repetition_penalty=1.3, temperature=0.8, top_k=40, top_p=0.9, min_p=0.05)
+    for seed in range(20):
+        logits = random_logits(seed, torch.float64)
+        assert_same(ours.filtered(logits, IDS), theirs(IDS, logits.clone()))
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+HALVES = torch.tensor([[0.1, 0.5, 0.15, 0.25]], dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "probs"),
+    [
+        ({}, [0.1, 0.5, 0.15, 0.25]),
+        ({"temperature": 0.5}, [2 / 69, 50 / 69, 4.5 / 69, 12.5 / 69]),  # squares, normalised
+        ({"top_k": 2}, [0, 2 / 3, 0, 1 / 3]),
+        ({"top_p": 0.4}, [0, 1, 0, 0]),
+        ({"top_p": 0.6}, [0, 2 / 3, 0, 1 / 3]),
+        ({"top_p": 0.8}, [0, 5 / 9, 1.5 / 9, 2.5 / 9]),
+        ({"min_p": 0.4}, [0, 2 / 3, 0, 1 / 3]),
+        ({"min_p": 0.25}, [0, 5 / 9, 1.5 / 9, 2.5 / 9]),
+        ({"top_k": 3, "top_p": 0.83}, [0, 2 / 3, 0, 1 / 3]),  # of the three, two hold 5/6
+        ({"greedy": True}, [0, 1, 0, 0]),
+    ],
+    ids=str,
+)
+def test_cases_by_hand(knobs: dict, probs: list[float]) -> None:
+    got = Sampler(**knobs).probabilities(HALVES, torch.tensor([[0]]))
+    torch.testing.assert_close(got, torch.tensor([probs], dtype=torch.float64))
+
+
+def test_repetition_is_paid_once_and_padding_is_no_token() -> None:
+    logits = torch.tensor([[4.0, -4.0, 2.0, -2.0], [4.0, -4.0, 2.0, -2.0]])
+    ids = torch.tensor([[PAD, 0, 1], [3, 3, 3]])
+    got = sampling.repetition_penalty(logits, ids, 2.0)
+    assert got.tolist() == [[2, -8, 2, -2], [4, -4, 2, -4]]
+
+
+def test_greedy_takes_the_first_of_equals_and_no_knob_but_the_penalty_changes_it() -> None:
+    assert sampling.greedy(torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]])).tolist() == [1, 0]
+    logits = random_logits()
+    for knobs in ({}, {"temperature": 5.0}, {"top_k": 3, "top_p": 0.5, "min_p": 0.9}):
+        chosen = Sampler(greedy=True, **knobs).choose(logits, IDS)
+        assert torch.equal(chosen, logits.argmax(-1))
+    near = torch.tensor([[2.0, 1.9]])
+    penalised = Sampler(greedy=True, repetition_penalty=1.1)
+    assert penalised.choose(near, torch.tensor([[0]])).tolist() == [1]
+
+
+def test_low_temperatures_end_in_greedy_and_equals_stay_equal() -> None:
+    logits = random_logits()
+    chosen = Sampler(temperature=1e-4).choose(logits, IDS, torch.Generator().manual_seed(0))
+    assert torch.equal(chosen, logits.argmax(-1))
+    assert sampling.top_k(torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 2).isfinite().sum() == 3
+
+
+# --- draws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(),
+        Sampler(temperature=0.6),
+        Sampler(top_k=7),
+        Sampler(top_p=0.8),
+        Sampler(min_p=0.1),
+        Sampler(temperature=1.5, top_k=12, top_p=0.9, repetition_penalty=1.4),
+    ],
+    ids=str,
+)
+def test_100_000_draws_pass_a_chi_square_test(sampler: Sampler, assert_drawn_from) -> None:
+    logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[4, 9, 4]])
+    probs = sampler.probabilities(logits, ids)[0]
+    generator = torch.Generator().manual_seed(2)
+    chosen = sampler.choose(logits.expand(N_DRAWS, -1), ids.expand(N_DRAWS, -1), generator)
+    counts = chosen.bincount(minlength=20)
+    assert_drawn_from(counts, probs)
+    with pytest.raises(AssertionError):  # the test would notice a distribution a little off
+        assert_drawn_from(counts, sampling.temperature(probs.log()[None], 0.9).softmax(-1)[0])
+
+
+def test_rows_are_drawn_each_for_itself_and_a_seed_repeats_them() -> None:
+    logits = torch.zeros(2, 4).masked_fill(torch.eye(4, dtype=torch.bool)[:2], -math.inf)
+    draws = [sampling.sample(logits, torch.Generator().manual_seed(s)).tolist() for s in range(200)]
+    assert {row[0] for row in draws} == {1, 2, 3} and {row[1] for row in draws} == {0, 2, 3}
+    assert sampling.sample(logits, torch.Generator().manual_seed(7)).tolist() == draws[7]
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("temperature", 0, r"above 0, got 0; .* greedily"),
+        ("temperature", -1.0, "above 0, got -1.0"),
+        ("temperature", math.nan, "above 0, got nan"),
+        ("temperature", math.inf, "above 0, got inf"),
+        ("top_k", 0, "at least 1, got 0"),
+        ("top_k", 2.5, "whole number of at least 1, got 2.5"),
+        ("top_k", True, "got True"),
+        ("top_p", 0, r"\(0, 1\], got 0"),
+        ("top_p", -0.1, r"\(0, 1\], got -0.1"),
+        ("top_p", 1.1, r"\(0, 1\], got 1.1"),
+        ("top_p", math.nan, r"\(0, 1\], got nan"),
+        ("min_p", -0.1, r"\[0, 1\], got -0.1"),
+        ("min_p", 1.1, r"\[0, 1\], got 1.1"),
+        ("repetition_penalty", 0, "above 0, got 0"),
+        ("repetition_penalty", -1.0, "above 0, got -1.0"),
+    ],
+)
+def test_settings_outside_their_range(knob: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{knob} must .*{message}"):
+        Sampler(**{knob: value})
+    given = (IDS, value) if knob == "repetition_penalty" else (value,)
+    with pytest.raises(ValueError, match=message):
+        getattr(sampling, knob)(random_logits(), *given)
+
+
+@pytest.mark.parametrize("bad", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]], ids=str)
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(greedy=True), Sampler(top_p=0.5)])
+def test_logits_without_a_distribution(bad: list[float], sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match="found nan, "):
+        sampler.choose(torch.tensor([[0.0, 0.0], bad]), torch.zeros(2, 1, dtype=torch.int64))
