@@ -11,6 +11,7 @@ CHECKED = (
     "llmtutor.layers.ffn",
     "llmtutor.layers.positions",
     "llmtutor.model.block",
+    "llmtutor.model.caches",
     "llmtutor.model.transformer",
     "llmtutor.data.batches",
     "llmtutor.evaluate.perplexity",
@@ -119,7 +120,10 @@ def test_positions_keep_their_shapes_alone_and_in_a_model() -> None:
         convert_pairing(torch.zeros(24), 3, "half", "interleaved", fraction=0.5)
         sizes = dict(vocab_size=7, max_seq_len=6, n_layers=1, d_model=8, n_heads=2, d_ff=12)
         for name in POSITIONS:
-            Transformer(ModelConfig(**sizes, position=name))(ids[:6].expand(2, 6))
+            model = Transformer(ModelConfig(**sizes, position=name, mixer="gqa", n_kv_heads=1))
+            model(ids[:6].expand(2, 6))
+            cache = model.make_caches(2, starts=torch.tensor([0, 1]))
+            model(ids[:5].expand(2, 5), cache=cache), model(ids[:1].expand(2, 1), cache=cache)
         try:
             Rope(8).rotate(x, five[None])
         except TypeCheckError as error:

@@ -5,6 +5,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from llmtutor.layers.attention.cache import Cache
+
 
 class Block(nn.Module):
     """A mixer moves information between positions, a feed-forward part works on each by itself.
@@ -34,12 +36,15 @@ class Block(nn.Module):
         self.norm_1, self.norm_2 = norm_1, norm_2
         self.placement = placement
 
-    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
-        """What the two sub-layers add to ``x``, added."""
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], *, cache: Cache | None = None
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """What the two sub-layers add to ``x``, added; a ``cache`` is the mixer's own."""
+        options = {} if cache is None else {"cache": cache}
         if self.placement == "pre":
-            x = x + self.mixer(self.norm_1(x))
+            x = x + self.mixer(self.norm_1(x), **options)
             return x + self.ffn(self.norm_2(x))
-        x = self.norm_1(x + self.mixer(x))
+        x = self.norm_1(x + self.mixer(x, **options))
         return self.norm_2(x + self.ffn(x))
 
     def extra_repr(self) -> str:

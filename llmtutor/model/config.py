@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from llmtutor.layers.attention.mha import check_groups
 from llmtutor.layers.positions import LinearScaling, NtkScaling, YarnScaling
 from llmtutor.layers.positions.rope import rotary_dim
 from llmtutor.model.init import INITS
@@ -51,7 +52,9 @@ class ModelConfig:
     d_ff: int
     """Inner width of the feed-forward part (of each of its two branches, if it is gated)."""
     mixer: str = "mha"
-    """What mixes positions: "mha"."""
+    """What mixes positions: "mha" or "gqa"."""
+    n_kv_heads: int | None = None
+    """"gqa": heads of keys and values; None for as many as n_heads."""
     ffn: str = "swiglu"
     """Feed-forward part: an activation for two matrices, or a gated one for three."""
     norm: str = "rmsnorm"
@@ -91,6 +94,12 @@ class ModelConfig:
                 f"n_heads must divide d_model, got d_model = {self.d_model} and n_heads = "
                 f"{self.n_heads}: {self.d_model / self.n_heads:g} channels a head"
             )
+        if self.n_kv_heads is not None:
+            if self.mixer != "gqa":
+                raise ValueError(
+                    f"n_kv_heads = {self.n_kv_heads} needs mixer = 'gqa', got {self.mixer!r}"
+                )
+            check_groups(self.n_heads, self.n_kv_heads)
         if not self.eps > 0:
             raise ValueError(f"eps must be above 0, got {self.eps}")
         if self.position == "rope":
@@ -107,7 +116,10 @@ class ModelConfig:
                 if value is not None and not isinstance(value, tuple(SCALINGS.values())):
                     raise ValueError(f"rope_scaling must be a scaling or None, got {value!r}")
                 continue
+            if field.name == "n_kv_heads" and value is None:
+                continue
             kind = field.type if isinstance(field.type, type) else str  # the rest are Literals
+            kind = int if field.name == "n_kv_heads" else kind
             allowed = (int, float) if kind is float else kind
             if not isinstance(value, allowed) or (kind is not bool and isinstance(value, bool)):
                 raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r}")
@@ -116,6 +128,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Channels of one head."""
         return self.d_model // self.n_heads
+
+    @property
+    def kv_dim(self) -> int:
+        """Channels of the keys (and of the values) of one token, all heads together."""
+        return (self.n_kv_heads or self.n_heads) * self.head_dim
 
     def replace(self, **changes: Any) -> Self:
         """The same configuration with some fields changed, checked again.

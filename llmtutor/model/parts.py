@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from llmtutor.layers.attention.gqa import GroupedQueryAttention
 from llmtutor.layers.attention.mha import MultiHeadAttention
 from llmtutor.layers.ffn import MLP, GatedMLP
 from llmtutor.layers.norms import LayerNorm, RMSNorm
@@ -47,6 +48,15 @@ class PositionPart:
 MIXERS: dict[str, Callable[[ModelConfig, Position | None], nn.Module]] = {
     "mha": lambda c, position: MultiHeadAttention(
         c.d_model, c.n_heads, position=position, bias=c.bias, qk_norm=c.qk_norm, eps=c.eps
+    ),
+    "gqa": lambda c, position: GroupedQueryAttention(
+        c.d_model,
+        c.n_heads,
+        c.n_kv_heads or c.n_heads,
+        position=position,
+        bias=c.bias,
+        qk_norm=c.qk_norm,
+        eps=c.eps,
     ),
 }
 FFNS: dict[str, Callable[[ModelConfig], nn.Module]] = {

@@ -1,5 +1,7 @@
 """Chapter 09, the transformer: ids in, logits out, and blocks in between."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from llmtutor.layers.basic import Embedding, Linear
 from llmtutor.layers.positions import NoPosition, Position
 from llmtutor.model.block import Block
+from llmtutor.model.caches import Caches
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.init import INITS
 from llmtutor.model.parts import FFNS, MIXERS, NORMS, POSITIONS
@@ -60,8 +63,14 @@ class Transformer(nn.Module):
             config.norm_placement,
         )
 
-    def forward(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the token after each position: (batch, seq) → (batch, seq, vocab_size)."""
+    def forward(
+        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the token after each position: (batch, seq) → (batch, seq, vocab_size).
+
+        With a ``cache`` from ``make_caches``, ``ids`` are the next tokens of each row, one or
+        more; the cache then holds them too. Logits of padding mean nothing.
+        """
         if ids.ndim != 2 or 0 in ids.shape:
             raise ValueError(
                 f"ids must be (batch, seq) with at least one token, got shape {tuple(ids.shape)}"
@@ -74,7 +83,38 @@ class Transformer(nn.Module):
                 f"{self.config.max_seq_len}; cut it, or build the model with a larger max_seq_len"
             )
         x = self.embedding(ids)
-        x = self.position.embed(x, torch.arange(seq, device=ids.device))
-        for block in self.blocks:
-            x = block(x)
+        if cache is None:
+            x = self.position.embed(x, torch.arange(seq, device=ids.device))
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.norm(x))
+        cache.check(len(self.blocks), *ids.shape)
+        # One row for each token: positions differ between rows padded on the left.
+        positions = cache.positions(seq, ids.device).flatten()
+        x = self.position.embed(x.flatten(0, 1), positions).view_as(x)
+        for block, layer in zip(self.blocks, cache, strict=True):
+            x = block(x, cache=layer)
         return self.head(self.norm(x))
+
+    def make_caches(
+        self,
+        batch: int,
+        max_len: int | None = None,
+        starts: Int[Tensor, " batch"] | None = None,
+    ) -> Caches:
+        """Room for ``batch`` texts of up to ``max_len`` tokens (max_seq_len by default).
+
+        ``starts`` says where each row begins when shorter prompts are padded on the left: the
+        place of its first real token. Padding is never looked at, and positions count from there.
+
+        Raises:
+            ValueError: sizes below 1, more than max_seq_len; starts outside 0 … max_len − 1.
+        """
+        max_len = self.config.max_seq_len if max_len is None else max_len
+        if not 1 <= max_len <= self.config.max_seq_len:
+            raise ValueError(
+                f"max_len must lie in 1 … max_seq_len = {self.config.max_seq_len}, got {max_len}"
+            )
+        mixers: list[Any] = [block.get_submodule("mixer") for block in self.blocks]
+        layers = [mixer.make_cache(batch, max_len, starts=starts) for mixer in mixers]
+        return Caches(layers, batch, max_len, starts)

@@ -38,8 +38,10 @@ def test_json_gives_the_same_scaling_back(scaling) -> None:
 
 def test_each_field_makes_a_difference_to_json() -> None:
     """A field lost on the way would leave two different configurations the same in JSON."""
-    base = ModelConfig(**SMALL)
+    base = ModelConfig(**SMALL, mixer="gqa")
     other = {
+        "mixer": "mha",
+        "n_kv_heads": 1,
         **{name: value * 2 for name, value in SMALL.items()},
         "n_heads": 4,
         "ffn": "gelu",
@@ -56,7 +58,7 @@ def test_each_field_makes_a_difference_to_json() -> None:
         "eps": 1e-3,
         "init": "glorot",
     }
-    assert set(other) == set(FIELDS) - {"mixer"}  # there is one mixer so far
+    assert set(other) == set(FIELDS)
     for name, value in other.items():
         changed = base.replace(**{name: value})
         assert getattr(changed, name) == value
@@ -94,6 +96,13 @@ WRONG = {
     "no eps": ({"eps": 0.0}, "eps must be above 0, got 0.0"),
     "nan for eps": ({"eps": float("nan")}, "eps must be above 0, got nan"),
     "a dictionary for a scaling": ({"rope_scaling": {"factor": 2}}, "rope_scaling must be"),
+    "key heads that do not divide": (
+        {"mixer": "gqa", "n_heads": 4, "n_kv_heads": 3},
+        "n_kv_heads must divide n_heads, both at least 1: got n_heads = 4, n_kv_heads = 3",
+    ),
+    "no key head": ({"mixer": "gqa", "n_kv_heads": 0}, "at least 1: got n_heads = 2, n_kv_heads"),
+    "half a key head": ({"mixer": "gqa", "n_kv_heads": 0.5}, "n_kv_heads must be int, got 0.5"),
+    "key heads without groups": ({"n_kv_heads": 2}, "n_kv_heads = 2 needs mixer = 'gqa', got"),
     "a mixer": ({"mixer": "mah"}, "unknown mixer 'mah'; did you mean 'mha'?"),
     "a norm": ({"norm": "RMSnorm"}, "unknown norm 'RMSnorm'; did you mean 'rmsnorm'?"),
     "an ffn": ({"ffn": "swigelu"}, "unknown ffn 'swigelu'; did you mean 'swiglu'?"),

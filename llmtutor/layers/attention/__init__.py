@@ -1,15 +1,21 @@
 """Attention: ``attention`` and its masks, and the layers built on them."""
 
+from llmtutor.layers.attention.cache import Cache, KVCache
 from llmtutor.layers.attention.core import attention, attention_weights, fused_attention
+from llmtutor.layers.attention.gqa import GroupedQueryAttention, mean_pool_heads
 from llmtutor.layers.attention.masks import causal_mask, padding_mask, sliding_window_mask
 from llmtutor.layers.attention.mha import MultiHeadAttention
 
 __all__ = [
+    "Cache",
+    "GroupedQueryAttention",
+    "KVCache",
     "MultiHeadAttention",
     "attention",
     "attention_weights",
     "causal_mask",
     "fused_attention",
+    "mean_pool_heads",
     "padding_mask",
     "sliding_window_mask",
 ]

@@ -18,8 +18,8 @@ from llmtutor.layers.basic import softmax
 
 def attention(
     q: Float[Tensor, "*batch q head_dim"],
-    k: Float[Tensor, "*batch k head_dim"],
-    v: Float[Tensor, "*batch k v_dim"],
+    k: Float[Tensor, "*kv_batch k head_dim"],
+    v: Float[Tensor, "*kv_batch k v_dim"],
     *,
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
@@ -35,6 +35,8 @@ def attention(
       to nothing gives zeros with zero gradient; the paper's formula gives nan there.
     - ``causal``: the plain causal mask as well (``causal_mask``: the queries are the last ones).
     - ``bias``: added to the scaled scores, broadcast to (..., q, k).
+    - ``k`` and ``v`` may have fewer heads (third to last axis) than ``q``: each then serves equally
+      many query heads that stand next to each other (chapter 14).
     - ``scale``: 1/√head_dim by default. Components of variance 1 give scores of variance
       head_dim; the scale brings it back to 1, so that the softmax does not start saturated.
 
@@ -46,12 +48,13 @@ def attention(
         ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point.
     """
     _check_values(k, v)
-    return attention_weights(q, k, mask=mask, causal=causal, bias=bias, scale=scale) @ v
+    weights = attention_weights(q, k, mask=mask, causal=causal, bias=bias, scale=scale)
+    return weights @ _for_each_query_head(v, q)
 
 
 def attention_weights(
     q: Float[Tensor, "*batch q head_dim"],
-    k: Float[Tensor, "*batch k head_dim"],
+    k: Float[Tensor, "*kv_batch k head_dim"],
     *,
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
@@ -60,7 +63,7 @@ def attention_weights(
 ) -> Float[Tensor, "*batch q k"]:
     """The weights of ``attention`` (same arguments): rows sum to 1, or to 0 where all is masked."""
     _check(q, k, mask, bias)
-    scores = q @ k.transpose(-2, -1) * _scale(q, scale)
+    scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
     if bias is not None:
         scores = scores + bias
     if causal:
@@ -73,8 +76,8 @@ def attention_weights(
 
 def fused_attention(
     q: Float[Tensor, "*batch q head_dim"],
-    k: Float[Tensor, "*batch k head_dim"],
-    v: Float[Tensor, "*batch k v_dim"],
+    k: Float[Tensor, "*kv_batch k head_dim"],
+    v: Float[Tensor, "*kv_batch k v_dim"],
     *,
     mask: Bool[Tensor, "..."] | None = None,
     causal: bool = False,
@@ -83,7 +86,9 @@ def fused_attention(
 ) -> Float[Tensor, "*batch q v_dim"]:
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
-    ``causal=True`` alone builds no mask at all: the kernel skips the future. With a ``bias`` that
+    ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
+    for a single query, which is the last position and has none. Keys and values that several
+    query heads share are not repeated in memory. With a ``bias`` that
     needs a gradient, or that has three axes beside four of the queries, torch 2.13 takes another
     path on the CPU, which stores the weights.
 
@@ -95,15 +100,28 @@ def fused_attention(
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = causal and mask is None and bias is None and seq_q == seq_k
-    if causal and not is_causal:
+    if causal and not is_causal and seq_q > 1:
         plain = causal_mask(seq_q, seq_k, device=q.device)
         mask = plain if mask is None else mask & plain
     if bias is not None:
         added = bias.to(q.dtype)
         mask = added if mask is None else torch.where(mask, added, -math.inf)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=is_causal, scale=_scale(q, scale)
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=_scale(q, scale),
+        enable_gqa=q.shape[:-2] != k.shape[:-2],
     )
+
+
+def _for_each_query_head(x: Tensor, q: Tensor) -> Tensor:
+    """Keys or values repeated, heads a, b → a, a, b, b, until there are as many as queries."""
+    if x.shape[:-2] == q.shape[:-2]:
+        return x
+    return x.repeat_interleave(q.shape[-3] // x.shape[-3], dim=-3)
 
 
 def _scale(q: Tensor, scale: float | None) -> float:
@@ -118,10 +136,12 @@ def _check(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> No
                 f"{name} must be floating point of shape (..., seq, head_dim), "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-    if q.shape[:-2] != k.shape[:-2] or q.shape[-1] != k.shape[-1]:
+    grouped = q.ndim == k.ndim > 2 and q.shape[:-3] == k.shape[:-3] and k.shape[-3] > 0
+    same = q.shape[:-2] == k.shape[:-2] or (grouped and q.shape[-3] % k.shape[-3] == 0)
+    if not same or q.shape[-1] != k.shape[-1]:
         raise ValueError(
-            "q and k must agree in all but their second to last axis (seq): "
-            f"got q {tuple(q.shape)}, k {tuple(k.shape)}"
+            "q and k must agree in all but their second to last axis (seq), or the heads of k "
+            f"divide those of q: got q {tuple(q.shape)}, k {tuple(k.shape)}"
         )
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:

@@ -1,0 +1,77 @@
+"""Chapter 14, gqa: several query heads share one head of keys and values.
+
+What decoding reads from memory for each token are the keys and values of all tokens before it.
+With fewer heads of them the cache shrinks in proportion, and so does what has to be read.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from llmtutor.layers.attention.mha import MultiHeadAttention, check_groups
+from llmtutor.layers.positions.base import Position
+
+
+class GroupedQueryAttention(MultiHeadAttention):
+    """``MultiHeadAttention`` with ``n_kv_heads`` heads of keys and values.
+
+    Ainslie et al. (2023): query head h looks at the keys and values of head
+    ``h // (n_heads / n_kv_heads)``; a group is the query heads that share one, side by side.
+    ``n_kv_heads = n_heads`` is multi-head attention, ``n_kv_heads = 1`` is multi-query attention
+    (Shazeer 2019). The projections ``key`` and ``value`` are (n_kv_heads · head_dim, d_model).
+
+    (batch, seq, d_model) → (batch, seq, d_model); the options are those of ``MultiHeadAttention``.
+
+    Raises:
+        ValueError: as ``MultiHeadAttention``; ``n_kv_heads`` below 1 or no divisor of ``n_heads``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int,
+        *,
+        position: Position | None = None,
+        causal: bool = True,
+        window: int | None = None,
+        bias: bool = False,
+        qk_norm: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(
+            d_model,
+            n_heads,
+            n_kv_heads=n_kv_heads,
+            position=position,
+            causal=causal,
+            window=window,
+            bias=bias,
+            qk_norm=qk_norm,
+            eps=eps,
+        )
+
+
+def mean_pool_heads(
+    weight: Float[Tensor, "out *d_in"], n_heads: int, n_kv_heads: int
+) -> Float[Tensor, "new_out *d_in"]:
+    """A key or value projection of ``n_heads`` heads cut down to ``n_kv_heads``: group means.
+
+    The start of uptraining (Ainslie et al. 2023, section 2.1). ``weight`` is (n_heads · head_dim,
+    d_in), or a bias (n_heads · head_dim,).
+
+    >>> import torch
+    >>> mean_pool_heads(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2, 1)  # heads (1, 2) and (3, 4)
+    tensor([2., 3.])
+
+    Raises:
+        ValueError: rows that do not divide among the heads, ``n_kv_heads`` no divisor of
+            ``n_heads``.
+    """
+    check_groups(n_heads, n_kv_heads)
+    if weight.ndim == 0 or weight.shape[0] % n_heads:
+        raise ValueError(
+            f"the first dimension must be n_heads · head_dim with n_heads = {n_heads}, "
+            f"got shape {tuple(weight.shape)}"
+        )
+    groups = weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1))
+    return groups.mean(1).flatten(0, 1)
