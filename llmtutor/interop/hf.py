@@ -58,14 +58,17 @@ def state_to_hf(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, T
         ValueError: a model that neither gpt2 nor llama can express.
     """
     config_to_hf(config)
+    turned = {
+        "mixer.query.weight": config.n_heads,
+        "mixer.key.weight": config.n_kv_heads or config.n_heads,
+    }
     result = {}
     for ours, theirs, transposed in _names(config):
         if len(ours) == 1:
             value = state[ours[0]]
-            if config.rope_pairing == "interleaved" and ours[0].endswith(
-                ("query.weight", "key.weight")
-            ):
-                value = convert_pairing(value, config.n_heads, "interleaved", "half")
+            heads = turned.get(ours[0].split(".", 2)[-1])
+            if config.rope_pairing == "interleaved" and heads:
+                value = convert_pairing(value, heads, "interleaved", "half")
         else:
             value = torch.cat([state[name] for name in ours])
         result[theirs] = (value.T if transposed else value).detach().contiguous()

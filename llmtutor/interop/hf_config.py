@@ -106,12 +106,8 @@ def _gpt2_options(rest: dict[str, Any], sizes: Mapping[str, Any]) -> dict[str, A
 
 def _llama_options(rest: dict[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     kv_heads = rest.pop("num_key_value_heads", None)
-    if kv_heads not in (None, sizes["n_heads"]):
-        _refuse(
-            "num_key_value_heads",
-            kv_heads,
-            f"only num_attention_heads = {sizes['n_heads']} (no GQA)",
-        )
+    # As many as there are heads is plain multi-head attention.
+    grouped = kv_heads not in (None, sizes["n_heads"])
     head_dim = rest.pop("head_dim", None)
     if head_dim is not None and head_dim * sizes["n_heads"] != sizes["d_model"]:
         _refuse("head_dim", head_dim, "only hidden_size / num_attention_heads")
@@ -125,6 +121,7 @@ def _llama_options(rest: dict[str, Any], sizes: Mapping[str, Any]) -> dict[str, 
         "norm": "rmsnorm",
         "position": "rope",
         "rope_pairing": "half",
+        **({"mixer": "gqa", "n_kv_heads": kv_heads} if grouped else {}),
     }
 
 
@@ -176,15 +173,17 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             f"position must be learned (gpt2) or rope (llama) to be saved for Hugging Face, "
             f"got {config.position!r}"
         )
-    needed: dict[str, Any] = {"mixer": "mha", "norm_placement": "pre", "qk_norm": False}
+    needed: dict[str, Any] = {"norm_placement": "pre", "qk_norm": False}
     needed |= (
-        {"norm": "layernorm", "bias": True}
+        {"norm": "layernorm", "bias": True, "mixer": "mha"}
         if kind == "gpt2"
         else {"norm": "rmsnorm", "bias": False, "rope_fraction": 1.0}
     )
     for field, value in needed.items():
         if (got := getattr(config, field)) != value:
             raise ValueError(f"a {kind} of Hugging Face has {field} = {value!r} only, got {got!r}")
+    if config.mixer not in ("mha", "gqa"):
+        raise ValueError(f"a llama of Hugging Face has mixer = mha, gqa, got {config.mixer!r}")
     names = {
         ours: theirs
         for theirs, ours in reversed((ACTIVATIONS if kind == "gpt2" else GATES).items())
@@ -207,7 +206,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             **dropouts,
         }
     return content | {
-        "num_key_value_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads or config.n_heads,
         "head_dim": config.head_dim,
         "hidden_act": names[config.ffn],
         "rms_norm_eps": config.eps,

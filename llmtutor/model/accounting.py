@@ -3,7 +3,8 @@
 Each number is derived here from the sizes, and measured in the tests: parameters against the
 built model, FLOPs against torch's counter, activations against the memory that a pass took.
 
-Write N = batch · seq for the number of tokens, V for vocab_size, d for d_model.
+Write N = batch · seq for the number of tokens, V for vocab_size, d for d_model, and d_kv for
+n_kv_heads · head_dim, the width of the keys, which is d where no heads share them.
 """
 
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def parameters(config: ModelConfig) -> Parameters:
     branches = 2 if config.ffn in GATED else 1
     norm = d * (1 + bias) if config.norm == "layernorm" else d
     last = int(config.norm_placement == "pre")
+    gains = 2 * config.head_dim * config.qk_norm
     position = {
         "learned": config.max_seq_len * d,
         "shaw": layers * (2 * SHAW_DISTANCE + 1) * config.head_dim,
@@ -77,7 +79,7 @@ def parameters(config: ModelConfig) -> Parameters:
     return Parameters(
         embedding=config.vocab_size * d,
         position=position.get(config.position, 0),
-        mixers=layers * (4 * (d * d + bias * d) + 2 * config.head_dim * config.qk_norm),
+        mixers=layers * (2 * (d + config.kv_dim) * d + 2 * bias * (d + config.kv_dim) + gains),
         ffns=layers * ((branches + 1) * d * f + bias * (branches * f + d)),
         norms=(2 * layers + last) * norm,
         head=0 if config.tie_weights else config.vocab_size * d,
@@ -98,7 +100,7 @@ def forward_flops(config: ModelConfig, batch: int, seq: int) -> int:
     """
     tokens = _tokens(config, batch, seq)
     d = config.d_model
-    matrices = 4 * d * d + (3 if config.ffn in GATED else 2) * d * config.d_ff
+    matrices = 2 * d * (d + config.kv_dim) + (3 if config.ffn in GATED else 2) * d * config.d_ff
     scores = 2 * seq * d
     if config.position == "shaw":
         scores += (2 * SHAW_DISTANCE + 1) * d
@@ -133,9 +135,9 @@ def activation_bytes(
     d, size = config.d_model, dtype.itemsize
     rms = 3 * d + 1  # what comes in, the same divided by its size, what goes out; 1 / size
     norm = 2 * d + 2 if config.norm == "layernorm" else rms  # in, out; mean, 1 / deviation
-    heads = 4 * d + config.n_heads * 4 / size
+    heads = 2 * (d + config.kv_dim) + config.n_heads * 4 / size
     if config.qk_norm:
-        heads += 2 * (2 * d + config.n_heads)
+        heads += 2 * (d + config.kv_dim) + config.n_heads + config.kv_dim // config.head_dim
     ffn = SAVED_BY_FFN[config.ffn] * config.d_ff
     last = norm if config.norm_placement == "pre" else d
     a_token = config.n_layers * (2 * norm + heads + ffn) + last + config.vocab_size
@@ -159,13 +161,13 @@ def _score_bytes(config: ModelConfig, batch: int, seq: int, size: int) -> int:
 def kv_cache_bytes(
     config: ModelConfig, batch: int, seq: int, dtype: torch.dtype = torch.float32
 ) -> int:
-    """Bytes of the keys and values of ``seq`` past tokens: 2 · n_layers · N · d numbers.
+    """Bytes of the keys and values of ``seq`` past tokens: 2 · n_layers · N · d_kv numbers.
 
     >>> from llmtutor.model.presets import preset
     >>> kv_cache_bytes(preset("gpt2"), 1, 1024, torch.bfloat16) / 2**20  # MiB
     36.0
     """
-    return 2 * config.n_layers * _tokens(config, batch, seq) * config.d_model * dtype.itemsize
+    return 2 * config.n_layers * _tokens(config, batch, seq) * config.kv_dim * dtype.itemsize
 
 
 def _tokens(config: ModelConfig, batch: int, seq: int) -> int:

@@ -71,6 +71,15 @@ THEIRS = {
         LlamaForCausalLM,
         LlamaConfig(**LLAMA, rope_parameters={**YARN, "rope_theta": 1e4}),
     ),
+    **{
+        f"llama, {n} key and value heads": (
+            LlamaForCausalLM,
+            LlamaConfig(
+                **{**LLAMA, "num_attention_heads": 8, "hidden_size": 64}, num_key_value_heads=n
+            ),
+        )
+        for n in (1, 2, 4, 8)
+    },
     "llama, geglu": (LlamaForCausalLM, LlamaConfig(**LLAMA, hidden_act="gelu")),
 }
 
@@ -157,6 +166,7 @@ OURS = {
     "llama": preset("llama-nano", vocab_size=VOCAB),
     "llama tied": preset("llama-nano", vocab_size=VOCAB, tie_weights=True, rope_base=500.0),
     "llama linear": preset("llama-nano", vocab_size=VOCAB, rope_scaling=LinearScaling(2)),
+    "llama gqa": preset("llama-nano", vocab_size=VOCAB, mixer="gqa", n_kv_heads=2),
     "llama yarn": preset("llama-nano", vocab_size=VOCAB, rope_scaling=YarnScaling(8, 32, 16, 2)),
 }
 
@@ -181,7 +191,7 @@ def test_ours_to_theirs_and_back(case, dtype, tmp_path) -> None:
 
 def test_gradients_agree(tmp_path, in_double) -> None:
     """Not only the values: the same step would be taken."""
-    for case in ("gpt2", "llama"):
+    for case in ("gpt2", "llama", "llama, 2 key and value heads"):
         kind, config = THEIRS[case]
         theirs = kind(config).double().eval()
         shake(theirs)
@@ -195,8 +205,9 @@ def test_gradients_agree(tmp_path, in_double) -> None:
             assert error(grad, expected) <= 1e-6 * max(1.0, float(expected.abs().max())), name
 
 
-def test_neighbour_pairs_are_saved_as_halves(tmp_path, in_double) -> None:
-    ours = build(OURS["llama"].replace(rope_pairing="interleaved")).double()
+@pytest.mark.parametrize("case", ["llama", "llama gqa"])
+def test_neighbour_pairs_are_saved_as_halves(case, tmp_path, in_double) -> None:
+    ours = build(OURS[case].replace(rope_pairing="interleaved")).double()
     shake(ours)
     save_hf(ours, tmp_path)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path)
@@ -346,7 +357,6 @@ REFUSED = {
     "n_experts": ("gpt2", 8, "nothing of that name"),
     "attention_bias": ("llama", True, "only False"),
     "mlp_bias": ("llama", True, "only False"),
-    "num_key_value_heads": ("llama", 2, r"no GQA"),
     "head_dim": ("llama", 16, "only hidden_size / num_attention_heads"),
     "hidden_act": ("llama", "mish", "gelu, relu, sigmoid, silu"),
     "quantization_config": ("llama", {"bits": 4}, "nothing of that name"),
@@ -388,6 +398,10 @@ def test_rope_options_that_we_do_not_have_are_refused_by_name(case) -> None:
 def test_other_types_and_missing_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model_type must be gpt2 or llama, got 'mistral'"):
         config_from_hf({**LlamaConfig(**LLAMA).to_dict(), "model_type": "mistral"})
+    with pytest.raises(ValueError, match="n_heads = 4, n_kv_heads = 3"):
+        config_from_hf({**LlamaConfig(**LLAMA).to_dict(), "num_key_value_heads": 3})
+    with pytest.raises(ValueError, match="a gpt2 of Hugging Face has mixer = 'mha' only"):
+        config_to_hf(preset("gpt2-nano", mixer="gqa", n_kv_heads=2))
     with pytest.raises(ValueError, match=r"config.json of a gpt2 lacks n_layer"):
         config_from_hf({k: v for k, v in GPT2Config(**GPT2).to_dict().items() if k != "n_layer"})
 
@@ -424,7 +438,7 @@ def test_what_we_call_harmless_changes_no_logit(case) -> None:
 
 
 WRONG = {
-    "mixer": None,  # one so far
+    "mixer": None,  # of two both can be written
     "norm_placement": "post",
     "qk_norm": True,
     "norm": "layernorm",
@@ -448,6 +462,7 @@ def test_each_field_is_written_or_refused() -> None:
     written = base.replace(
         vocab_size=5, max_seq_len=6, n_layers=1, d_model=64, n_heads=8, d_ff=24, ffn="geglu"
     ).replace(rope_base=7.0, rope_scaling=LinearScaling(3), tie_weights=True, eps=1e-3)
+    written = written.replace(mixer="gqa", n_kv_heads=2)
     assert config_from_hf(config_to_hf(written)) == written
     before, after = base.to_dict(), written.to_dict()
     changed = {field for field in before if before[field] != after[field]}

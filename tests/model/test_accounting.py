@@ -31,6 +31,8 @@ VARIANTS = [
         for n, p, b in product(NORMS, ("pre", "post"), (False, True))
     ),
     {"qk_norm": True},
+    *({"mixer": "gqa", "n_kv_heads": n, "bias": b} for n, b in product((1, 2, 4), (False, True))),
+    {"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True},
 ]
 
 
@@ -208,6 +210,15 @@ def test_cache_by_hand() -> None:
     config = preset("gpt2-nano")  # 4 layers, d = 128
     assert kv_cache_bytes(config, 2, 10, torch.float64) == 2 * 4 * (2 * 10) * 128 * 8
     assert kv_cache_bytes(config, 1, 256, torch.bfloat16) == 2 * 4 * 256 * 128 * 2
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cache_is_what_the_model_sets_aside(n_kv_heads, dtype) -> None:
+    config = SMALL.replace(mixer="gqa", n_kv_heads=n_kv_heads)
+    made = build(config).to(dtype).make_caches(3, 50)
+    assert made.nbytes == kv_cache_bytes(config, 3, 50, dtype)
+    assert made.nbytes * 4 == kv_cache_bytes(SMALL, 3, 50, dtype) * n_kv_heads
 
 
 @pytest.mark.parametrize("function", [forward_flops, activation_bytes, kv_cache_bytes])

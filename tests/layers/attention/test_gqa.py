@@ -17,7 +17,7 @@ from llmtutor.layers.positions import Alibi, Rope, ShawPosition, T5Bias
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 D_MODEL, N_HEADS, HEAD_DIM = 32, 8, 4
 OPTIONS = {
-    "plain": lambda: {},
+    "plain": dict,
     "window, biases, norms": lambda: {"window": 3, "bias": True, "qk_norm": True},
     "rope": lambda: {"position": Rope(HEAD_DIM)},
     "alibi": lambda: {"position": Alibi(N_HEADS)},
