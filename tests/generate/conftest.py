@@ -1,10 +1,13 @@
-"""Pearson's chi-square test, for draws from a distribution that is known."""
+"""Small models with opinions, what they say exactly, and Pearson's test for draws from it."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.transformer import Transformer
 
 
 def p_value(statistic: float, degrees: int) -> float:
@@ -37,3 +40,34 @@ def assert_drawn_from() -> Callable[[Tensor, Tensor], None]:
         assert p_value(statistic, len(counts) - 1) > 1e-3
 
     return check
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Transformer]:
+    """Makes models whose weights are large enough that one token is often much the likeliest."""
+
+    def make(seed: int = 0, **changes) -> Transformer:
+        shape = {"vocab_size": 20, "max_seq_len": 32, "n_layers": 2, "d_model": 16, "n_heads": 4}
+        torch.manual_seed(seed)
+        model = Transformer(ModelConfig(**{**shape, "d_ff": 32, "tie_weights": False, **changes}))
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim == 2:
+                    p.mul_(20)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def joint() -> Callable[..., Tensor]:
+    """The probability of every continuation by two ids, (vocab · vocab,), without any draw."""
+
+    def compute(model: Transformer, prompt: list[int], temperature: float = 1.0) -> Tensor:
+        vocab = model.config.vocab_size
+        texts = torch.tensor([[*prompt, first] for first in range(vocab)])
+        with torch.inference_mode():
+            probs = (model(texts).double() / temperature).softmax(-1)
+        return (probs[0, -2][:, None] * probs[:, -1]).flatten()
+
+    return compute

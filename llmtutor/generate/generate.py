@@ -1,0 +1,59 @@
+"""Chapter 21, generation: token after token, for a batch of prompts."""
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+
+from llmtutor.generate.reader import Reader, prompt_ids
+from llmtutor.generate.sampling import Sampler
+from llmtutor.model.transformer import Transformer
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    stop: Collection[int] = (),
+    generator: torch.Generator | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+    use_cache: bool = True,
+) -> list[list[int]]:
+    """The new ids of each row, its prompt not included.
+
+    A row ends with a token of ``stop``, which is its last id, or after ``max_new_tokens``. Prompts
+    may be of different lengths; a row goes on as it would alone, but draws depend on its place in
+    the batch. ``on_token(row, id)`` is called as each id is known. With ``generator`` the draws
+    are repeatable.
+
+    >>> from llmtutor.model.presets import build, preset
+    >>> _ = torch.manual_seed(0)
+    >>> model = build(preset("llama-nano", vocab_size=65))
+    >>> new = generate(model, [[1, 2, 3], [4]], max_new_tokens=5, sampler=Sampler(top_k=10))
+    >>> [len(row) for row in new]
+    [5, 5]
+
+    Raises:
+        ValueError: no prompt or an empty one, ids that are none of the model's, prompts that with
+            their new tokens are longer than the context; logits that give no distribution.
+    """
+    prompt = prompt_ids(model, prompts, max_new_tokens)
+    batch, longest = prompt.shape
+    ids = torch.cat([prompt, prompt.new_zeros(batch, max_new_tokens)], dim=1)
+    read = Reader(model, prompt, ids.shape[1], use_cache=use_cache)
+    new: list[list[int]] = [[] for _ in prompts]
+    going = list(range(batch))
+    for end in range(longest, ids.shape[1]):
+        text = ids[:, :end]
+        ids[:, end] = sampler.choose(read(text)[:, -1], text, generator)
+        # A row that has ended is carried on unseen, until the last one has.
+        for row, id in [(row, int(ids[row, end])) for row in going]:
+            new[row].append(id)
+            if on_token is not None:
+                on_token(row, id)
+        going = [row for row in going if new[row][-1] not in stop]
+        if not going:
+            break
+    return new

@@ -1,0 +1,155 @@
+"""Chapter 21, generation: a small model guesses ahead, the large one checks all guesses at once.
+
+Reading several tokens costs a model about as much time as reading one, because the time goes into
+fetching its weights. So a draft model proposes a few tokens, and the model accepts or refuses them
+by a rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.generate.reader import Reader, prompt_ids
+from llmtutor.generate.sampling import PAD, Sampler, draw
+from llmtutor.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """A text and what it took."""
+
+    ids: list[int]
+    """The new ids."""
+    n_rounds: int
+    """Passes of the large model; plain decoding takes one a token."""
+    n_accepted: int
+    """Proposals that were accepted."""
+    n_refused: int
+    """Proposals that were refused, one a round at most: those after it are never looked at."""
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted proposals over those looked at; nan if there were none."""
+        looked_at = self.n_accepted + self.n_refused
+        return self.n_accepted / looked_at if looked_at else float("nan")
+
+
+def accept(
+    p: Float[Tensor, "batch n_plus_1 vocab"],
+    q: Float[Tensor, "batch n vocab"],
+    proposed: Int[Tensor, "batch n"],
+    generator: torch.Generator | None = None,
+) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
+    """How many proposals of each row stand, and the id that comes after them.
+
+    ``proposed`` was drawn from ``q``; ``p`` is what the text should follow, one position further.
+    A proposal x stands with probability min(1, p(x) / q(x)). After the first that falls, the next
+    id is drawn from what ``q`` gave too little, max(0, p − q); after n that stand, from the last
+    ``p``. Either way each id is distributed as ``p`` (Leviathan et al. 2023, appendix A.1).
+
+    >>> p = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+    >>> accept(p, torch.tensor([[[1.0, 0.0]]]), torch.tensor([[0]]))
+    (tensor([0]), tensor([1]))
+    """
+    n = proposed.shape[1]
+    device = p.device if generator is None else generator.device
+    luck = torch.rand(proposed.shape, generator=generator, device=device).to(p.device)
+    chosen = proposed[..., None]
+    stands = luck * q.gather(-1, chosen)[..., 0] < p[:, :n].gather(-1, chosen)[..., 0]
+    n_stand = stands.cumprod(1).sum(1)
+    here = torch.arange(len(p), device=p.device), n_stand
+    # Where all stand nothing was proposed after them: q is 0 there, and p − q is p.
+    lacking = (p - torch.cat([q, torch.zeros_like(p[:, :1])], dim=1)).clamp(min=0)[here]
+    # Rounding can refuse a proposal of q = p; then nothing is lacking.
+    lacking = torch.where(lacking.sum(-1, keepdim=True) > 0, lacking, p[here])
+    return n_stand, draw(lacking, generator)
+
+
+@torch.inference_mode()
+def speculative(
+    model: Transformer,
+    draft: Transformer,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    n_draft: int = 4,
+    stop: Collection[int] = (),
+    generator: torch.Generator | None = None,
+    on_token: Callable[[int], None] | None = None,
+    use_cache: bool = True,
+) -> Speculation:
+    """One text from ``model``, with ``n_draft`` tokens of ``draft`` proposed a round.
+
+    Distributed as the text of ``generate``, though other draws make it; decoded greedily it is the
+    same text, ties in the last bit aside. The sampler's knobs are applied to both models. The text
+    ends with a token of ``stop`` or after ``max_new_tokens``; ``on_token(id)`` is called for each.
+
+    Raises:
+        ValueError: models of different vocabularies, ``n_draft`` below 1, and what ``generate``
+            refuses, for either model.
+    """
+    if model.config.vocab_size != draft.config.vocab_size:
+        raise ValueError(
+            f"the draft has {draft.config.vocab_size} tokens and the model "
+            f"{model.config.vocab_size}: both must come from one tokenizer"
+        )
+    if n_draft < 1:
+        raise ValueError(f"n_draft must be at least 1, got {n_draft}; without one use generate")
+    prompt_ids(draft, [prompt], max_new_tokens)
+    ids = prompt_ids(model, [prompt], max_new_tokens)
+    end = ids.shape[1]
+    last = end + max_new_tokens
+    read, guess = (Reader(m, ids, last, use_cache=use_cache) for m in (model, draft))
+    ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
+    new: list[int] = []
+    n_rounds = n_accepted = n_refused = 0
+    while end < last and not (new and new[-1] in stop):
+        n = min(n_draft, last - end - 1)  # the round adds one token of the model's own
+        q = _propose(guess, ids, end, n, sampler, generator)
+        p = sampler.probabilities(read(ids[:, : end + n], n + 1)[0], _histories(ids, end, n + 1))
+        stand, after = accept(p[None], q[None], ids[:, end : end + n], generator)
+        k = int(stand)
+        ids[0, end + k] = after[0]
+        n_rounds, n_accepted, n_refused = n_rounds + 1, n_accepted + k, n_refused + (k < n)
+        for id in ids[0, end : end + k + 1].tolist():
+            new.append(id)
+            if on_token is not None:
+                on_token(id)
+            if id in stop:
+                break
+        end += k + 1
+    return Speculation(new, n_rounds, n_accepted, n_refused)
+
+
+def _propose(
+    guess: Reader,
+    ids: Int[Tensor, "one max_len"],
+    end: int,
+    n: int,
+    sampler: Sampler,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "n vocab"]:
+    """Write ``n`` proposals into ``ids`` from ``end`` on; returns what each was drawn from."""
+    q = torch.zeros(n, guess.model.config.vocab_size, device=ids.device)
+    for i in range(n):
+        text = ids[:, : end + i]
+        q[i] = sampler.probabilities(guess(text)[:, -1], text)[0]
+        ids[0, end + i] = draw(q[i][None], generator)[0]
+    return q
+
+
+def _histories(ids: Int[Tensor, "one max_len"], end: int, n: int) -> Int[Tensor, "n seq"]:
+    """The text before each of the ``n`` positions from ``end`` on, padded behind with ``PAD``.
+
+    >>> _histories(torch.tensor([[5, 6, 7, 0]]), 2, 2)
+    tensor([[ 5,  6, -1],
+            [ 5,  6,  7]])
+    """
+    length = end + n - 1
+    position = torch.arange(length, device=ids.device)
+    limits = torch.arange(end, end + n, device=ids.device)[:, None]
+    return torch.where(position < limits, ids[:, :length], PAD)
