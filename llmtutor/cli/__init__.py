@@ -15,7 +15,7 @@ from llmtutor import __version__
 app = cyclopts.App(
     name="llmtutor",
     version=__version__,
-    help="The tools of the LLM Tutor book: corpora, tokenizers, training, studies.",
+    help="The tools of the LLM Tutor book: corpora, tokenizers, training, generation, studies.",
     help_epilogue="Start with: llmtutor data list",
 )
 app.command(
@@ -32,6 +32,11 @@ app.command(
     "llmtutor.cli.train:app",
     name="train",
     help="Train a language model on a corpus; resume a run.",
+)
+app.command(
+    "llmtutor.cli.generate:app",
+    name="generate",
+    help="Let a trained model write: go on from a prompt, or from each line typed.",
 )
 app.command(
     "llmtutor.cli.experiment:app",

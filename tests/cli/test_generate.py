@@ -1,0 +1,171 @@
+"""`llmtutor generate`, as it is typed: one prompt, many typed lines, a draft, mistakes."""
+
+import io
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+
+from llmtutor import cli
+from llmtutor.cli import generate as command
+from llmtutor.data import tales
+from llmtutor.generate.generate import generate
+from llmtutor.generate.sampling import Sampler
+from llmtutor.tokenizer import BPETokenizer, CharTokenizer
+
+MODEL = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of three short runs on tales: ``large``, ``small``, ``foreign`` (in byte pairs)."""
+    folder = tmp_path_factory.mktemp("runs")
+    corpus = folder / "mine.txt"
+    corpus.write_bytes("<|endoftext|>".join(tales.generate(30, 1)).encode("utf-8"))
+    config = {"corpus": str(corpus), "seq_len": 64, "batch_size": 4, "steps": 3, "lr": 0.01}
+    config |= {"eval_tokens": 50, "device": "cpu"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMTUTOR_DATA", str(folder / "data"))
+        for name, model in {"large": MODEL | {"n_layers": 2}, "small": MODEL}.items():
+            path = folder / f"{name}.json"
+            values = config | {"model": model, "out": str(folder / name)}
+            path.write_text(json.dumps(values), encoding="utf-8")
+            assert cli.main(["train", "--config", str(path)]) == 0
+        values |= {"tokenizer": "bpe-300", "out": str(folder / "foreign")}
+        path.write_text(json.dumps(values), encoding="utf-8")
+        assert cli.main(["train", "--config", str(path)]) == 0
+    return folder
+
+
+class Keys(io.BytesIO):
+    """What is typed, at a terminal or into a pipe."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture
+def run(capfdbinary, monkeypatch):
+    """Types a command line, and lines at its prompt; returns exit code, output and errors."""
+
+    def call(*words: object, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Keys(typed.encode("utf-8"))))
+        code = cli.main(["generate", *map(str, words)])
+        out, err = capfdbinary.readouterr()
+        return code, out.decode("utf-8"), err.decode("utf-8")
+
+    return call
+
+
+def expected(folder, prompt: str, n: int, sampler: Sampler, seed: int = 0) -> str:
+    model, tokenizer = command.load(folder)
+    (new,) = generate(
+        model,
+        [tokenizer.encode(prompt)],
+        max_new_tokens=n,
+        sampler=sampler,
+        generator=torch.Generator().manual_seed(seed),
+        use_cache=False,
+    )
+    return tokenizer.decode(new) + "\n"
+
+
+def test_it_writes_what_the_model_says(run, runs) -> None:
+    options = ["--max-new-tokens", 20, "--prompt", "the "]
+    code, out, err = run(runs / "large", *options, "--greedy")
+    assert (code, err) == (0, "")
+    assert out == expected(runs / "large", "the ", 20, Sampler(greedy=True))
+    words = "--temperature 0.8 --top-k 9 --top-p=0.9 --min-p 0.01 --repetition-penalty 1.1 --seed 3"
+    sampler = Sampler(temperature=0.8, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.1)
+    code, out, _ = run(runs / "large", *options, *words.split())
+    assert out == expected(runs / "large", "the ", 20, sampler, seed=3)
+    checkpoint = runs / "large" / "checkpoints" / "step-00000003"
+    assert run(checkpoint, *options, *words.split())[1] == out
+    unseeded = {run(runs / "large", *options)[1] for _ in range(3)}
+    assert len(unseeded) > 1
+
+
+def test_each_typed_line_is_a_prompt_and_an_empty_one_ends_it(run, runs) -> None:
+    options = [runs / "large", "--greedy", "--max-new-tokens", 9]
+    code, out, err = run(*options, typed="the \na girl\r\n\nnever\n")
+    assert (code, err) == (0, "")
+    texts = [expected(runs / "large", p, 9, Sampler(greedy=True)) for p in ("the ", "a girl")]
+    assert out == "".join(texts)
+    assert run(*options, typed="")[:2] == (0, "")
+    code, out, err = run(*options, typed="the €\nthe \n")
+    assert (code, out) == (0, texts[0])  # a mistake in one line does not end it
+    assert err.startswith("llmtutor: ") and "'€'" in err and err.count("\n") == 1
+
+
+def test_a_terminal_is_asked_on_standard_error(run, runs, monkeypatch) -> None:
+    monkeypatch.setattr(Keys, "terminal", True)
+    _, out, err = run(runs / "large", "--max-new-tokens", 2, typed="the \n")
+    assert err == "\n> \n> " and ">" not in out
+
+
+def test_a_draft_changes_no_greedy_text(run, runs) -> None:
+    options = [runs / "large", "--prompt", "the ", "--greedy", "--max-new-tokens", 30]
+    plain = run(*options)[1]
+    code, out, err = run(*options, "--draft", runs / "small", "--n-draft", 3)
+    assert (code, out) == (0, plain)
+    assert re.fullmatch(r"30 tokens in \d+ passes, \d+ of \d+ proposals accepted\n", err)
+    # Six rounds of five at best, each with one token of the model's own.
+    _, _, err = run(*options, "--draft", runs / "large")
+    assert err == "30 tokens in 6 passes, 24 of 24 proposals accepted\n"
+    code, _, err = run(*options, "--draft", runs / "foreign")
+    assert code == 1 and "has another tokenizer" in err
+
+
+def test_text_ends_at_a_stop_token_and_at_the_end_of_the_context(run, runs) -> None:
+    options = [runs / "large", "--prompt", "the ", "--seed", 1]
+    out = run(*options, "--max-new-tokens", 10_000)[1]
+    assert len(out) == 64 - 4 + 1
+    stop = out[5]
+    assert run(*options, f"--stop={stop}")[1] == out[: out.index(stop) + 1] + "\n"
+
+
+def test_a_character_is_printed_when_its_last_byte_has_come(capfdbinary) -> None:
+    tokenizer = BPETokenizer({bytes([b]): b for b in range(256)}, [], {"<|end|>": 256})
+    write, finish = command.streamer(tokenizer)
+    seen = []
+    for id in [*"né€".encode(), 256, 0xE2]:
+        write(id)
+        seen.append(capfdbinary.readouterr().out.decode("utf-8"))
+    assert seen == ["n", "", "é", "", "", "€", "<|end|>", ""]
+    finish()
+    assert capfdbinary.readouterr().out.decode("utf-8") == "\ufffd\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--prompt", ""], "the prompt is empty"),
+        (["--prompt", "the " * 17], "68 tokens, more than the model's context of 64"),
+        (["--prompt", "a", "--temperature", "0"], "temperature must be above 0, got 0.0"),
+        (["--prompt", "a", "--temperature", "-1"], "temperature must be above 0, got -1.0"),
+        (["--prompt", "a", "--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),
+        (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
+        (["--prompt", "a", "--stop", "the"], "--stop takes one token, but 'the' is 3 of them"),
+        (["--prompt", "€"], "'€'"),
+    ],
+    ids=str,
+)
+def test_mistakes_end_in_one_line(run, runs, words: list[str], message: str) -> None:
+    code, out, err = run(runs / "large", *words)
+    assert (code, out) == (1, "")
+    assert message in err and err.startswith("llmtutor: ") and err.count("\n") == 1
+
+
+def test_runs_that_are_none(run, runs, tmp_path) -> None:
+    code, _, err = run(tmp_path, "--prompt", "a")
+    assert code == 1 and "expected a checkpoint" in err
+    other = tmp_path / "other"
+    shutil.copytree(runs / "small", other)
+    CharTokenizer("ab").save(other / "tokenizer")
+    code, _, err = run(other, "--prompt", "a")
+    assert code == 1 and "is not the tokenizer that the model was trained with" in err
