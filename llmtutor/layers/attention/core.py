@@ -106,6 +106,13 @@ def fused_attention(
     if bias is not None:
         added = bias.to(q.dtype)
         mask = added if mask is None else torch.where(mask, added, -math.inf)
+    grouped = q.shape[:-2] != k.shape[:-2]
+    if grouped and seq_q == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
+        # The kernel reads shared keys once for each query head. A group of single queries is
+        # the same as several queries of one head, which read their keys together.
+        together = q.squeeze(-2).unflatten(-2, (k.shape[-3], -1))
+        out = F.scaled_dot_product_attention(together, k, v, attn_mask=mask, scale=_scale(q, scale))
+        return out.flatten(-3, -2).unsqueeze(-2)
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -113,7 +120,7 @@ def fused_attention(
         attn_mask=mask,
         is_causal=is_causal,
         scale=_scale(q, scale),
-        enable_gqa=q.shape[:-2] != k.shape[:-2],
+        enable_gqa=grouped,
     )
 
 

@@ -83,6 +83,26 @@ def test_repeated_keys_in_mha_are_the_grouped_form(n_kv_heads, case) -> None:
         torch.testing.assert_close(parameter.grad, want.reshape(parameter.shape), **EXACT)
 
 
+@pytest.mark.parametrize("rule", ["nothing", "mask", "row mask", "head mask", "bias"])
+def test_a_single_query_of_a_group_equals_heads_written_out(rule) -> None:
+    """Decoding takes another road through the kernel; each batch and head has its own numbers."""
+    q, k, v = draw(3, 8, 1, 4), draw(3, 2, 6, 4, seed=1), draw(3, 2, 6, 5, seed=2)
+    shapes = {
+        "mask": (1, 6),
+        "row mask": (3, 1, 1, 6),
+        "head mask": (3, 8, 1, 6),
+        "bias": (8, 1, 6),
+    }
+    rules = {}
+    if rule != "nothing":
+        noise = draw(*shapes[rule], seed=3)
+        rules = {"bias": noise} if rule == "bias" else {"mask": noise > -0.5}
+    each = torch.arange(8) // 4
+    want = attention(q, k[:, each], v[:, each], causal=True, **rules)
+    for path in (attention, fused_attention):
+        torch.testing.assert_close(path(q, k, v, causal=True, **rules), want, **EXACT)
+
+
 @pytest.mark.parametrize("path", [attention, fused_attention])
 def test_heads_share_in_groups_that_stand_together(path) -> None:
     """Against torch on heads written out; and by hand: q heads 0, 1 read kv head 0, then 1."""
