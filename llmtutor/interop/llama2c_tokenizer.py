@@ -1,0 +1,155 @@
+"""Chapter 14, gqa: the tokenizer that goes with the weights of llama2.c.
+
+It does what SentencePiece does with the Llama tokenizer: merges are not listed in order but follow
+from a score that each piece of text carries.
+"""
+
+import hashlib
+import math
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+from llmtutor.tokenizer.base import require_encodable, unknown_id
+
+BOS, EOS, FIRST_BYTE = 1, 2, 3
+
+
+class Llama2cTokenizer:
+    """SentencePiece's BPE as llama2.c does it: one space first, then the best-scored merges.
+
+    A text becomes characters; of all neighbours that together are a piece, those with the highest
+    score are joined (the first on a tie), until none are left. A character without a piece becomes
+    its UTF-8 bytes. ``decode`` takes the first space away again. ``<s>`` and ``</s>`` have ids and
+    no text.
+
+    >>> pieces = [*Llama2cTokenizer.FIXED, (b" ", -3.0), (b"a", -4.0), (b" a", -1.0)]
+    >>> tokenizer = Llama2cTokenizer(pieces)
+    >>> tokenizer.encode("a!a"), tokenizer.decode([261, 36, 260])
+    ([261, 36, 260], 'a!a')
+
+    Raises:
+        ValueError: pieces that do not begin with the fixed ones, or hold a space after a letter.
+    """
+
+    FIXED: tuple[tuple[bytes, float], ...] = (
+        (b"<unk>", 0.0),
+        (b"\n<s>\n", 0.0),
+        (b"\n</s>\n", 0.0),
+        *((b"<0x%02X>" % byte, 0.0) for byte in range(256)),
+    )
+
+    def __init__(self, pieces: Iterable[tuple[bytes, float]]) -> None:
+        self._pieces = list(pieces)
+        start = len(self.FIXED)
+        if [piece for piece, _ in self._pieces[:start]] != [piece for piece, _ in self.FIXED]:
+            raise ValueError("expected <unk>, <s>, </s> and 256 bytes first; is it a tokenizer?")
+        self._bytes = [b"<unk>", b"", b"", *(bytes([byte]) for byte in range(256))]
+        self._bytes += [piece for piece, _ in self._pieces[start:]]
+        self._ids: dict[str, int] = {}
+        for id, (piece, score) in enumerate(self._pieces[start:], start):
+            text = piece.decode("utf-8")
+            if re.search("[^ ] ", text) or not math.isfinite(score) or not text:
+                raise ValueError(f"token {id} is {text!r} with score {score}: not of llama2.c")
+            self._ids.setdefault(text, id)
+        self._word = lru_cache(maxsize=1 << 16)(self._merge)
+
+    @classmethod
+    def load(cls, path: str | Path, vocab_size: int) -> "Llama2cTokenizer":
+        """Read a ``tok*.bin``; the file does not say how many tokens it has.
+
+        Raises:
+            ValueError: a file that ends before or after ``vocab_size`` tokens, or is malformed.
+            OSError: the file cannot be read.
+        """
+        path, at, pieces = Path(path), 4, []
+        content = path.read_bytes()
+        for id in range(vocab_size):
+            length = struct.unpack_from("<i", content, at + 4)[0] if at + 8 <= len(content) else -1
+            if length < 0 or at + 8 + length > len(content):
+                raise ValueError(
+                    f"{path}: expected {vocab_size} tokens, it is cut or damaged at token {id}"
+                )
+            score = struct.unpack_from("<f", content, at)[0]
+            pieces.append((content[at + 8 : at + 8 + length], score))
+            at += 8 + length
+        if at != len(content) or content[:4] != struct.pack("<i", max(len(p) for p, _ in pieces)):
+            raise ValueError(f"{path}: not a llama2.c tokenizer of {vocab_size} tokens")
+        try:
+            return cls(pieces)
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise ValueError(f"{path}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, the three special ones and 256 bytes included."""
+        return len(self._pieces)
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """``<s>`` before a text and ``</s>`` after it; never made by ``encode``."""
+        return {"<s>": BOS, "</s>": EOS}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without ``<s>``; `ValueError` for lone surrogates."""
+        return list(self.encode_iterable([text]))
+
+    def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
+        """The ids of the joined chunks; a word is held until the next begins."""
+        rest, first = "", " "
+        for chunk in filter(None, chunks):
+            require_encodable(chunk)
+            *words, rest = re.split("(?<=[^ ])(?= )", first + rest + chunk)  # no piece crosses
+            first = ""
+            for word in words:
+                yield from self._word(word)
+        yield from self._word(rest)
+
+    def _merge(self, word: str) -> tuple[int, ...]:
+        parts = list(word)
+        while True:
+            joined = [a + b for a, b in pairwise(parts)]
+            known = [i for i, text in enumerate(joined) if text in self._ids]
+            if not known:
+                break
+            best = max(known, key=lambda i: self._pieces[self._ids[joined[i]]][1])
+            parts[best : best + 2] = [joined[best]]
+        ids: list[int] = []
+        for part in parts:
+            own = self._ids.get(part)
+            ids += [FIRST_BYTE + b for b in part.encode("utf-8")] if own is None else [own]
+        return tuple(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, without the space that ``encode`` puts first."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace").removeprefix(" ")
+
+    def token_bytes(self, id: int) -> bytes:
+        """UTF-8 bytes of one id, nothing for ``<s>`` and ``</s>``; `ValueError` if unknown."""
+        if not 0 <= id < len(self._bytes):
+            raise unknown_id(id, self.vocab_size)
+        return self._bytes[id]
+
+    def fingerprint(self) -> str:
+        """sha256 of the file that ``save`` writes."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokenizer.bin`` for ``load`` and for llama2.c."""
+        path = Path(folder) / "tokenizer.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.part")
+        try:
+            beside.write_bytes(self._content())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _content(self) -> bytes:
+        longest = struct.pack("<i", max(len(piece) for piece, _ in self._pieces))
+        tokens = (struct.pack("<fi", score, len(piece)) + piece for piece, score in self._pieces)
+        return longest + b"".join(tokens)
