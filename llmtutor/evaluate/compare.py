@@ -194,6 +194,8 @@ def power(difference: float, deviation: float, n_seeds: int, alpha: float = 0.05
         )
     bound = stats.t.isf(alpha / 2, n_seeds - 1) ** 2
     centre = n_seeds * (difference / deviation) ** 2
+    if centre == 0:
+        return alpha  # by definition; SciPy 1.17 gives alpha − 1 here
     return float(stats.ncf.sf(bound, 1, n_seeds - 1, centre))
 
 

@@ -75,7 +75,7 @@ def test_bootstrap_of_two_differences_by_hand():
 def test_power_is_an_integral_over_the_deviation_that_a_study_happens_to_see():
     """P(|Z + c| > t · s), averaged over the distribution of s: nothing noncentral."""
     at, weights = np.polynomial.legendre.leggauss(400)
-    for effect in (0.1, 1.0, 3.0, 10.0, 100.0, 1000.0):
+    for effect in (0.0, 1e-200, 1e-9, 0.1, 1.0, 3.0, 10.0, 100.0, 1000.0):
         for alpha in (0.05, 0.05 / 40):
             for n in (2, 3, 5, 30, 1000):
                 s = np.sqrt(stats.chi2.ppf((at + 1) / 2, n - 1) / (n - 1))
@@ -222,6 +222,7 @@ def test_seeds_needed_by_the_table_and_at_its_ends():
     assert seeds_needed(0.99 * just, 1.0) is None
     assert 9700 < (seeds_needed(1.01 * just, 1.0) or 0) <= MOST_SEEDS
     assert seeds_needed(1.0, 0.0) == 2
+    assert seeds_needed(1e-200, 1.0) is None
     counts = [seeds_needed(d, 1.0, alpha=0.001) or 0 for d in np.geomspace(0.1, 1e5, 60)]
     assert all(a >= b >= 2 for a, b in pairwise(counts))
 
