@@ -21,7 +21,7 @@ MODEL = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of three short runs on tales: ``large``, ``small``, ``foreign`` (in byte pairs)."""
+    """Three short runs on tales: ``large``, ``small`` and, in byte pairs, ``foreign``."""
     folder = tmp_path_factory.mktemp("runs")
     corpus = folder / "mine.txt"
     corpus.write_bytes("<|endoftext|>".join(tales.generate(30, 1)).encode("utf-8"))
@@ -34,9 +34,8 @@ def runs(tmp_path_factory):
             values = config | {"model": model, "out": str(folder / name)}
             path.write_text(json.dumps(values), encoding="utf-8")
             assert cli.main(["train", "--config", str(path)]) == 0
-        values |= {"tokenizer": "bpe-300", "out": str(folder / "foreign")}
-        path.write_text(json.dumps(values), encoding="utf-8")
-        assert cli.main(["train", "--config", str(path)]) == 0
+        pairs = ["--tokenizer", "bpe-300", "--out", str(folder / "foreign")]
+        assert cli.main(["train", "--config", str(path), *pairs]) == 0
     return folder
 
 
