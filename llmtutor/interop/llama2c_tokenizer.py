@@ -77,7 +77,8 @@ class Llama2cTokenizer:
             score = struct.unpack_from("<f", content, at)[0]
             pieces.append((content[at + 8 : at + 8 + length], score))
             at += 8 + length
-        if at != len(content) or content[:4] != struct.pack("<i", max(len(p) for p, _ in pieces)):
+        longest = max((len(piece) for piece, _ in pieces), default=0)
+        if at != len(content) or content[:4] != struct.pack("<i", longest):
             raise ValueError(f"{path}: not a llama2.c tokenizer of {vocab_size} tokens")
         try:
             return cls(pieces)

@@ -274,6 +274,7 @@ def test_it_is_a_tokenizer_and_its_file_goes_round(stories, tmp_path: Path):
     [
         (lambda whole: whole[:-1], 270, "expected 270 tokens, it is cut or damaged at token 269"),
         (lambda whole: whole, 271, "cut or damaged at token 270"),
+        (lambda whole: whole, 0, "not a llama2.c tokenizer of 0 tokens"),
         (lambda whole: whole, 269, "not a llama2.c tokenizer of 269 tokens"),
         (lambda whole: whole + b"\0", 270, "not a llama2.c tokenizer of 270 tokens"),
         (lambda whole: b"\0" + whole[1:], 270, "not a llama2.c tokenizer of 270 tokens"),
