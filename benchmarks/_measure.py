@@ -43,6 +43,19 @@ def ratio(times: Times, name: str = "ours", peer: str | None = None) -> float:
     return round(median(times[name]) / median(times[peer or next(iter(times))]), 3)
 
 
+def peak_mb() -> float:
+    """The largest memory (resident set) of this process so far, in MB of a million bytes."""
+    if sys.platform == "linux":  # getrusage would count the parent's memory before exec
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource  # noqa: PLC0415 - there is none on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def machine(*packages: str) -> dict[str, object]:
     """Date, processor, load and versions, as the performance page shows them."""
     cpu = platform.processor() or platform.machine()

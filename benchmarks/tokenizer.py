@@ -25,8 +25,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-import psutil
-from _measure import Times, Work, in_turn, machine, ratio, record, timed, without_first
+from _measure import Times, Work, in_turn, machine, peak_mb, ratio, record, timed, without_first
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llmtutor.data import load_corpus
@@ -129,19 +128,6 @@ def stream(folder: str, megabytes: int) -> None:
             n_ids += len(part)
     seconds = time.perf_counter() - start
     print(json.dumps({"bytes": n_bytes, "ids": n_ids, "s": seconds, "peak_mb": peak_mb()}))
-
-
-def peak_mb() -> float:
-    """The largest memory (resident set) of this process so far, in MB of a million bytes."""
-    if sys.platform == "linux":  # getrusage would count the parent's memory before exec
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 1e6
-    import resource  # noqa: PLC0415 - there is none on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def bench_memory(tokenizer: BPETokenizer, megabytes: int) -> dict[str, float]:

@@ -30,6 +30,14 @@ def test_by_hand() -> None:
     ]
 
 
+def test_losses_by_hand() -> None:
+    table = extension().loss_rows({"nothing": [1.5, 1.7], "Muon": [1.9, 1.8]})
+    assert table == [
+        ("nothing", "1.600", "1.500", "1.700", "+0.000"),
+        ("Muon", "1.850", "1.800", "1.900", "+0.250"),
+    ]
+
+
 def test_something_is_recorded() -> None:
     assert RESULTS
 
@@ -48,3 +56,29 @@ def test_ratios_are_those_of_the_recorded_times(path: Path) -> None:
 def test_the_page_shows_every_benchmark(path: Path) -> None:
     page = (ROOT / "book" / "performance.md").read_text(encoding="utf-8")
     assert f"{{benchmark}} {path.stem.removeprefix('bench-')}" in page
+
+
+RECORD = ROOT / "data" / "results" / "bench-speedrun.json"
+
+
+@pytest.mark.skipif(not RECORD.is_file(), reason="the record is not made yet: make bench")
+def test_the_record_says_what_its_curves_say() -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    (times,) = record["seconds"].values()
+    for seed, (base, ours) in enumerate(zip(*record["curves"].values(), strict=True)):
+        aim, end = base[-1][2], base[-1][1]
+        assert record["final_loss"]["baseline"][seed] == aim
+        assert times["baseline"][seed] == pytest.approx(end, abs=1e-4)
+        within = [loss for _, seconds, loss in ours if seconds <= end]
+        assert record["loss_at_equal_time"][seed] == within[-1]
+        first = next(i for i, (_, _, loss) in enumerate(ours) if loss <= aim)
+        before = ours[first - 1][1] if first else 0.0
+        assert before <= times["ours"][seed] <= ours[first][1]
+
+
+@pytest.mark.skipif(not RECORD.is_file(), reason="the record is not made yet: make bench")
+def test_the_record_meets_its_aims() -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert record["intervals"]["time_ratio"][1] <= 0.25
+    assert record["intervals"]["loss_at_equal_time"][1] <= 1.60
+    assert record["parameters"]["ours"] <= record["parameters"]["baseline"]

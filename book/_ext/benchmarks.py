@@ -5,11 +5,18 @@
 
 shows ``data/results/bench-tokenizer.json``: the time of each work by each implementation, as
 median, least and most over the rounds, and the ratio of the medians to the first one, the peer.
+
+```{losses} speedrun left_out
+```
+
+shows the losses under the key ``left_out`` of ``bench-speedrun.json``: the mean, least and most
+over the seeds of each run, and the difference of its mean to that of the first one.
 """
 
 import json
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -17,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 HEAD = ("work", "by", "median", "least", "most", "ratio")
+LOSS_HEAD = ("run", "mean loss", "least", "most", "difference")
 
 
 def rows(seconds: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
@@ -35,6 +43,23 @@ def rows(seconds: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
     return table
 
 
+def loss_rows(losses: dict[str, list[float]]) -> list[tuple[str, ...]]:
+    """One row for each run; losses in nats per token.
+
+    >>> loss_rows({"nothing": [1.5, 1.7], "Muon": [1.9]})[1]
+    ('Muon', '1.900', '1.900', '1.900', '+0.300')
+    """
+    first = mean(next(iter(losses.values())))
+    return [
+        (
+            name,
+            *(f"{value:.3f}" for value in (mean(values), min(values), max(values))),
+            f"{mean(values) - first:+.3f}",
+        )
+        for name, values in losses.items()
+    ]
+
+
 def _duration(seconds: float) -> str:
     """Two digits behind the point from 0.2 s on, milliseconds below.
 
@@ -44,18 +69,27 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.2 else f"{1000 * seconds:.0f} ms"
 
 
-class Benchmark(SphinxDirective):
-    """Renders one recorded benchmark."""
+class Recorded(SphinxDirective):
+    """A directive whose first argument names a recorded benchmark."""
 
     required_arguments = 1
 
-    def run(self) -> list[nodes.Node]:
-        """The sentence on where it was measured, and the table."""
+    def result(self) -> dict[str, Any]:
+        """What was recorded; the page is made again when that changes."""
         path = RESULTS / f"bench-{self.arguments[0]}.json"
         if not path.is_file():
             raise self.error(f"{path.name} is not recorded: run benchmarks/{self.arguments[0]}.py")
         self.env.note_dependency(str(path))
-        result = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+
+class Benchmark(Recorded):
+    """Renders the times of one recorded benchmark."""
+
+    def run(self) -> list[nodes.Node]:
+        """The sentence on where it was measured, and the table."""
+        result = self.result()
         machine, versions = result["machine"], result["versions"]
         text = (
             f"Measured on {result['date']} on {machine['cores']} cores ({machine['cpu']}, "
@@ -66,8 +100,22 @@ class Benchmark(SphinxDirective):
         return [nodes.paragraph(text, text), _table([HEAD, *rows(result["seconds"])])]
 
 
+class Losses(Recorded):
+    """Renders losses of one recorded benchmark."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        result, key = self.result(), self.arguments[1]
+        if key not in result:
+            raise self.error(f"no {key!r} in the record; there are {', '.join(result)}")
+        return [_table([LOSS_HEAD, *loss_rows(result[key])])]
+
+
 def _table(lines: list[tuple[str, ...]]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in HEAD), cols=len(HEAD))
+    columns = [nodes.colspec(colwidth=1) for _ in lines[0]]
+    group = nodes.tgroup("", *columns, cols=len(columns))
     made = [
         nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in line))
         for line in lines
@@ -79,4 +127,5 @@ def _table(lines: list[tuple[str, ...]]) -> nodes.table:
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.add_directive("benchmark", Benchmark)
+    app.add_directive("losses", Losses)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ from llmtutor import __version__
 app = cyclopts.App(
     name="llmtutor",
     version=__version__,
-    help="The tools of the LLM Tutor book: fetch and look at corpora, train and use tokenizers.",
+    help="The tools of the LLM Tutor book: corpora, tokenizers, training, studies.",
     help_epilogue="Start with: llmtutor data list",
 )
 app.command(
@@ -27,6 +27,16 @@ app.command(
     "llmtutor.cli.tokenizer:app",
     name="tokenizer",
     help="Train a tokenizer, turn text into token ids and back.",
+)
+app.command(
+    "llmtutor.cli.train:app",
+    name="train",
+    help="Train a language model on a corpus; resume a run.",
+)
+app.command(
+    "llmtutor.cli.experiment:app",
+    name="experiment",
+    help="List the studies of the book, run them, show what they measured.",
 )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import Int64, TypeCheckError, jaxtyped
 from torch import Tensor
 
-from llmtutor.data.batches import random_batches, sequential_batches, shard
+from llmtutor.data.batches import batch_at, random_batches, sequential_batches, shard
 from llmtutor.data.tokens import prepare
 from llmtutor.tokenizer import CharTokenizer
 
@@ -201,3 +201,62 @@ def test_shapes_in_the_signatures_hold():
         same_shape(*next(random_batches(range(11), batch_size, seq_len, generator=seeded())))
     with pytest.raises(TypeCheckError):
         same_shape(torch.zeros(2, 3).long(), torch.zeros(3, 2).long())
+
+
+# At a step ----------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(1, 40), batch_size=sizes, seq_len=sizes, step=st.integers(0, 2**63))
+def test_the_batch_of_a_step_is_stretches_shifted_by_one(n, batch_size, seq_len, step):
+    ids = np.arange(n + seq_len) * 3
+    inputs, targets = batch_at(ids, batch_size, seq_len, seed=1, step=step)
+    assert inputs.shape == targets.shape == (batch_size, seq_len)
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert bool((targets == inputs + 3).all())
+    assert bool((inputs.diff(dim=1) == 3).all()) and inputs.min() >= 0 and targets.max() <= ids[-1]
+
+
+def test_the_batch_of_a_step_needs_no_step_before_it():
+    """And no global state: any order, any process, any time."""
+    ids = np.arange(1000)
+    forward = [batch_at(ids, 4, 5, seed=7, step=s)[0] for s in range(20)]
+    torch.manual_seed(3)
+    np.random.seed(3)
+    backward = [batch_at(ids, 4, 5, seed=7, step=s)[0] for s in reversed(range(20))]
+    assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+    assert len({tuple(b.flatten().tolist()) for b in forward}) == 20
+    assert not torch.equal(batch_at(ids, 4, 5, seed=8, step=0)[0], forward[0])
+    rows = batch_at(ids, 4, 5, seed=7, step=3)[0]
+    assert torch.equal(rows[:2], batch_at(ids, 2, 5, seed=7, step=3)[0])
+
+
+def test_starts_of_a_run_are_uniform_and_independent_of_the_step():
+    """Chi-squared as above over 200 steps, and neighbours agree as often as chance says."""
+    batches = [batch_at(np.arange(14), 100, 4, seed=0, step=s)[0][:, 0] for s in range(200)]
+    starts = torch.stack(batches).numpy()
+    counts = np.bincount(starts.flatten(), minlength=11)
+    assert counts[10:].tolist() == [0]
+    assert float(((counts[:10] - 2000) ** 2 / 2000).sum()) < 27.88
+    for equal in (starts[:, 1:] == starts[:, :-1], starts[1:] == starts[:-1]):
+        assert abs(equal.mean() - 0.1) < 4 * (0.1 * 0.9 / equal.size) ** 0.5
+
+
+def test_the_batch_of_a_step_is_the_same_everywhere():
+    """Philox is exact integer arithmetic: these starts hold on every machine and version."""
+    starts = [batch_at(np.arange(10**6), 4, 1, seed=3, step=s)[0][:, 0].tolist() for s in (0, 9)]
+    assert starts == [[618034, 674314, 138435, 405595], [325582, 808886, 473165, 893276]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seq_len": 10}, "at least seq_len \\+ 1 = 11 ids"),
+        ({"batch_size": 0}, "batch_size and seq_len of at least 1"),
+        ({"seed": -1}, "got -1 and 0"),
+        ({"step": -2}, "got 0 and -2"),
+    ],
+)
+def test_the_batch_of_a_step_refuses_what_cannot_be(changes, message):
+    given_values = {"batch_size": 2, "seq_len": 3, "seed": 0, "step": 0} | changes
+    with pytest.raises(ValueError, match=message):
+        batch_at(np.arange(10), **given_values)

@@ -1,0 +1,92 @@
+"""`llmtutor experiment`: list the studies of the book, run them, show what they measured."""
+
+import cyclopts
+
+app = cyclopts.App(
+    name="experiment",
+    help="List the studies of the book, run them, show what they measured.",
+    help_epilogue=(
+        "A study is one JSON file in data/results of the checkout. One that was stopped, by "
+        "whatever means, goes on where it stopped."
+    ),
+)
+
+
+@app.command(name="list")
+def list_studies() -> None:
+    """Show the studies: how many of their runs are recorded, and what they took."""
+    from llmtutor.experiments.studies import STUDIES  # noqa: PLC0415
+    from llmtutor.experiments.study import results_dir, size  # noqa: PLC0415
+
+    print(f"{'NAME':14} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
+    for name, study in STUDIES.items():
+        done, whole, seconds = size(study)
+        runs = f"{done}/{'?' if whole is None else whole}"
+        print(f"{name:14} {runs:>8} {seconds / 60:12.1f}  {study.description}")
+    print(f"\nrecorded in {results_dir()}")
+
+
+@app.command
+def run(name: str, /, *, limit: int | None = None, threads: int = 1, processes: int = 1) -> None:
+    """Make the runs of a study that are not recorded yet, each written down as it ends.
+
+    Stop it whenever you like: a second call makes what is left.
+
+    Parameters
+    ----------
+    name
+        The study (see `llmtutor experiment list`).
+    limit
+        Stop after so many runs.
+    threads
+        Threads of PyTorch for a run; the recorded studies used one.
+    processes
+        Runs that are made side by side.
+    """
+    import torch  # noqa: PLC0415
+
+    from llmtutor.experiments.studies import find_study  # noqa: PLC0415
+    from llmtutor.experiments.study import run_study  # noqa: PLC0415
+
+    study = find_study(name)
+    if min(threads, processes) < 1 or (limit is not None and limit < 0):
+        raise ValueError(
+            "expected at least 1 thread, 1 process and a limit of 0 or more, "
+            f"got {threads}, {processes} and {limit}"
+        )
+    torch.set_num_threads(threads)
+    try:
+        for done, whole, made in run_study(study, limit=limit, processes=processes):
+            print(f"{done}/{whole}  {_line(made)}", flush=True)
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; `llmtutor experiment run {name}` goes on") from None
+
+
+@app.command
+def show(name: str, /) -> None:
+    """Show the runs of a study that are recorded: settings, final loss, seconds.
+
+    Parameters
+    ----------
+    name
+        The study (see `llmtutor experiment list`).
+    """
+    from llmtutor.experiments.studies import find_study  # noqa: PLC0415
+    from llmtutor.experiments.study import load_record  # noqa: PLC0415
+
+    record = load_record(find_study(name).name)
+    print(record.description)
+    for key, value in record.plan.items():
+        print(f"planned {record.planned}: {key} = {value}")
+    for made in record.runs:
+        print(_line(made))
+    for here in record.environments:
+        versions = " ".join(f"{k} {v}" for k, v in here["versions"].items())
+        print(f"made on {here['date']}: {here['cpu']}, {here['threads']} threads, {versions}")
+
+
+def _line(made: dict) -> str:
+    settings = " ".join(f"{k}={v}" for k, v in made["settings"].items())
+    loss = made["result"].get("valid_loss")
+    what = "diverged" if loss is None else f"loss {loss:.4f}"
+    return f"{what}  {made['cpu_seconds']:6.1f} s  {settings}"

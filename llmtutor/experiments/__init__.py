@@ -1,0 +1,1 @@
+"""Named, seeded, resumable studies; their raw results are committed in data/results."""

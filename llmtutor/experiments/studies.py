@@ -1,0 +1,202 @@
+"""Chapter 12, scaling: the studies of this book, by name.
+
+They build on each other: ``sizes`` takes its learning rates from ``learning-rate``, and
+``held-out`` writes down what the law fitted to ``sizes`` predicts before it makes its runs.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from statistics import mean
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
+from llmtutor.experiments.study import Record, Settings, Study, load_record, results_dir
+from llmtutor.experiments.training import model_config, train_run
+from llmtutor.model.accounting import parameters
+
+K = 1000
+LEARNING_RATES: Mapping[int, tuple[float, ...]] = MappingProxyType(
+    {
+        16: (0.008, 0.016, 0.032, 0.064, 0.128),
+        40: (0.004, 0.008, 0.016, 0.032, 0.064),
+        96: (0.002, 0.004, 0.008, 0.016, 0.032),
+    }
+)
+"""Peak learning rates tried for each width; the best one has to lie inside its row."""
+BATCHES = (4, 16, 64)
+BATCH_RATES = (0.004, 0.008, 0.016, 0.032)
+WIDTHS = (16, 24, 32, 48, 64, 96)
+TOKENS = (150 * K, 300 * K, 600 * K)
+HELD_OUT: Mapping[str, int] = MappingProxyType({"d_model": 128, "n_tokens": 800 * K})
+"""1.8 times the parameters and 1.3 times the tokens of the largest run that is fitted."""
+SEEDS = 2
+TYING: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "untied": {"tie_weights": False, "init": "glorot"},
+        "tied, output-layer start": {"tie_weights": True, "init": "glorot"},
+        "tied, embedding start": {"tie_weights": True, "init": "glorot-embedding"},
+    }
+)
+"""The three of reference: what the one matrix starts as, when it has two uses."""
+
+
+def n_params(d_model: int) -> int:
+    """N of a model in these studies: its parameters without the embedding.
+
+    >>> [n_params(d) for d in (16, 96, 128)]
+    [6736, 221664, 395904]
+    """
+    return parameters(model_config(d_model, 2, 84)).non_embedding
+
+
+def means(record: Record, *names: str) -> dict[tuple[Any, ...], float]:
+    """Final losses by the values of these settings, averaged over everything else (the seeds).
+
+    Raises:
+        ValueError: a run without a final loss, because it diverged.
+    """
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for run in record.runs:
+        loss = run["result"]["valid_loss"]
+        if loss is None:
+            raise ValueError(f"study {record.study!r}: the run {run['settings']} diverged")
+        groups.setdefault(tuple(run["settings"][name] for name in names), []).append(loss)
+    return {key: mean(losses) for key, losses in groups.items()}
+
+
+def learning_rate_rule(record: Record) -> Law:
+    """Peak learning rate as a power of N, through the best one of each width."""
+    losses = means(record, "d_model", "lr")
+    widths = sorted({d for d, _ in losses})
+    best = [
+        best_learning_rate({lr: loss for (d, lr), loss in losses.items() if d == width})
+        for width in widths
+    ]
+    return power_law([n_params(d) for d in widths], best)
+
+
+def measurements(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """What a law is fitted to: rows of (N, D), and at each the mean loss over seeds."""
+    losses = means(record, "d_model", "n_tokens")
+    tokens = {
+        (run["settings"]["d_model"], run["settings"]["n_tokens"]): run["result"]["n_tokens"]
+        for run in record.runs
+    }
+    x = [(n_params(key[0]), tokens[key]) for key in losses]
+    return np.array(x, float), np.array(list(losses.values()))
+
+
+def _plan_sizes() -> dict[str, Any]:
+    rule = learning_rate_rule(load_record("learning-rate"))
+    return {"learning_rate": {str(d): round(rule(n_params(d)), 5) for d in WIDTHS}}
+
+
+def _plan_held_out() -> dict[str, Any]:
+    file = (results_dir() / "sizes.json").read_bytes()
+    x, losses = measurements(load_record("sizes"))
+    d_model, n_tokens = HELD_OUT["d_model"], HELD_OUT["n_tokens"]
+    at = n_params(d_model), n_tokens // 1024 * 1024
+    rule = learning_rate_rule(load_record("learning-rate"))
+    return {
+        "n_params": at[0],
+        "n_tokens": at[1],
+        "learning_rate": round(rule(at[0]), 5),
+        "law": asdict(fit_law(x, losses)),
+        "prediction": asdict(predict(x, losses, at)),
+        "predicted": f"the mean final loss over {SEEDS} seeds",
+        "sizes_sha256": hashlib.sha256(file).hexdigest(),
+    }
+
+
+def _learning_rates(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"d_model": d, "n_tokens": 500 * K, "lr": lr, "seed": seed}
+        for seed in range(2)
+        for d, rates in LEARNING_RATES.items()
+        for lr in rates
+        if seed == 0 or d < 96  # the widest has a second seed in ``sizes``
+    ]
+
+
+def _batches(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"d_model": 32, "n_tokens": 250 * K, "batch_size": batch, "lr": lr, "seed": seed}
+        for seed in range(1)
+        for batch in BATCHES
+        for lr in BATCH_RATES
+    ]
+
+
+def _tying(plan: Mapping[str, Any]) -> list[Settings]:
+    shape = {"d_model": 64, "n_tokens": 500 * K, "vocab_size": 1024}
+    return [
+        {**shape, "lr": lr, "model": model, "seed": seed}
+        for seed in range(2)
+        for model in TYING.values()
+        for lr in (0.004, 0.008)
+    ]
+
+
+def _sizes(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"d_model": d, "n_tokens": n, "lr": plan["learning_rate"][str(d)], "seed": seed}
+        for seed in range(SEEDS)
+        for d in WIDTHS
+        for n in TOKENS
+    ]
+
+
+def _held_out(plan: Mapping[str, Any]) -> list[Settings]:
+    return [{**HELD_OUT, "lr": plan["learning_rate"], "seed": seed} for seed in range(SEEDS)]
+
+
+_ALL = [
+    Study(
+        name="learning-rate",
+        description="Loss against peak learning rate, for three widths",
+        runs=_learning_rates,
+        run=train_run,
+    ),
+    Study(
+        name="batch-size",
+        description="Loss against batch size at equal tokens, each at four learning rates",
+        runs=_batches,
+        run=train_run,
+    ),
+    Study(
+        name="tying",
+        description="Untied and tied weights with two starts: losses and gradient norms",
+        runs=_tying,
+        run=train_run,
+    ),
+    Study(
+        name="sizes",
+        description="Loss against parameters and tokens, the learning rate tuned by size",
+        plan=_plan_sizes,
+        runs=_sizes,
+        run=train_run,
+    ),
+    Study(
+        name="held-out",
+        description="A run beyond all sizes, predicted in writing before it was made",
+        plan=_plan_held_out,
+        runs=_held_out,
+        run=train_run,
+    ),
+]
+STUDIES: Mapping[str, Study] = MappingProxyType({study.name: study for study in _ALL})
+
+
+def find_study(name: str) -> Study:
+    """The study called ``name``; ``ValueError`` with the nearest name if there is none."""
+    if name in STUDIES:
+        return STUDIES[name]
+    near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"there is no study {name!r}; did you mean {near!r}? There are {', '.join(STUDIES)}"
+    )

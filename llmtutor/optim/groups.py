@@ -1,0 +1,131 @@
+"""Chapter 10, optimizers, step 7: which rule for which parameter.
+
+Weight decay keeps the matrices of linear layers from growing. A gain or a bias has nothing to gain
+from being near 0, and a row of an embedding whose token is rare would only fade.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from llmtutor.layers.basic import Embedding
+from llmtutor.layers.positions import Position
+from llmtutor.model.parts import check_name
+from llmtutor.optim.adamw import AdamW, check_adamw, update_adamw
+from llmtutor.optim.base import Params, Rule
+from llmtutor.optim.muon import check_matrices, check_muon, update_muon
+from llmtutor.optim.sgd import SGD
+
+TABLES = (Embedding, nn.Embedding, Position)
+"""Modules whose matrices are looked up by row, not multiplied by."""
+
+
+class MuonWithAdamW(Rule):
+    """One optimizer of two rules: each group says in ``"rule"`` which is its own.
+
+    A group holds the settings of its rule, all of them; ``make_optimizer`` writes them.
+    """
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params, {})
+        for group in self.param_groups:
+            if check_name("rule", group.get("rule"), _UPDATES) == "muon":
+                check_matrices(group["params"])
+
+    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """One step of a group by its rule."""
+        _UPDATES[group["rule"]](self, group, params, grads)
+
+
+_UPDATES = {"muon": update_muon, "adamw": update_adamw}
+
+
+def split(model: nn.Module) -> dict[str, list[Tensor]]:
+    """Trained parameters by their part, each once: ``hidden``, ``head`` and ``rest``.
+
+    ``hidden`` are matrices (and stacks of them) that multiply, ``head`` the same in a module
+    called head, ``rest`` all tables, gains and biases. A tied matrix is an embedding: ``rest``.
+
+    >>> parts = split(nn.Sequential(nn.Embedding(7, 2), nn.Linear(2, 3)))
+    >>> [(name, [tuple(p.shape) for p in part]) for name, part in parts.items()]
+    [('hidden', [(3, 2)]), ('head', []), ('rest', [(7, 2), (3,)])]
+    """
+    tables = {p for m in model.modules() if isinstance(m, TABLES) for p in m.parameters()}
+    parts: dict[str, list[Tensor]] = {"hidden": [], "head": [], "rest": []}
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        if p in tables or p.ndim < 2:
+            parts["rest"].append(p)
+        else:
+            parts["head" if "head" in name.split(".") else "hidden"].append(p)
+    return parts
+
+
+def make_optimizer(
+    model: nn.Module,
+    name: str,
+    lr: float,
+    *,
+    weight_decay: float = 0.1,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    momentum: float | None = None,
+    adam_lr: float | None = None,
+    adjust_lr_fn: str = "match_rms_adamw",
+    ns_steps: int = 5,
+) -> Rule:
+    """An optimizer by name for a model: "sgd", "adamw" or "muon".
+
+    Matrices decay; gains, biases, embeddings and position tables do not. "muon" is Muon for the
+    hidden matrices and AdamW, with learning rate ``adam_lr`` (default: ``lr``), for the rest;
+    ``betas`` and ``eps`` belong to AdamW, ``momentum`` to SGD (default 0.9) and Muon (0.95, always
+    Nesterov's). Each group has a ``"name"`` and keeps ``"initial_lr"``, which a schedule scales.
+
+    >>> optimizer = make_optimizer(nn.Linear(2, 3), "adamw", 1e-3)
+    >>> [(g["name"], g["initial_lr"], g["weight_decay"]) for g in optimizer.param_groups]
+    [('matrices', 0.001, 0.1), ('rest', 0.001, 0.0)]
+
+    Raises:
+        ValueError: an unknown name (with the nearest one), a setting out of range, a model
+            without parameters to train, "muon" for a model without hidden matrices.
+    """
+    check_name("optimizer", name, OPTIMIZERS)
+    parts = split(model)
+    if not any(parts.values()):
+        raise ValueError("the model has no parameter that requires a gradient: nothing to train")
+    if name != "muon":
+        matrices = {"name": "matrices", "params": parts["hidden"] + parts["head"]}
+        rest = {"name": "rest", "params": parts["rest"], "weight_decay": 0.0}
+        groups = [group for group in (matrices, rest) if group["params"]]
+        if name == "adamw":
+            return _keep_lr(AdamW(groups, lr, betas, eps, weight_decay))
+        return _keep_lr(SGD(groups, lr, 0.9 if momentum is None else momentum, weight_decay))
+    if not parts["hidden"]:
+        raise ValueError('"muon" needs hidden matrices and the model has none: take "adamw"')
+    momentum = 0.95 if momentum is None else momentum
+    adam_lr = lr if adam_lr is None else adam_lr
+    check_muon(lr, momentum, ns_steps, weight_decay, adjust_lr_fn)
+    check_adamw(adam_lr, betas, eps, weight_decay)
+    muon = {"rule": "muon", "lr": lr, "momentum": momentum, "nesterov": True}
+    muon |= {"ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn, "weight_decay": weight_decay}
+    adamw = {"rule": "adamw", "lr": adam_lr, "betas": tuple(betas), "eps": eps, "fused": True}
+    groups = [
+        {"name": "hidden", "params": parts["hidden"], **muon},
+        {"name": "head", "params": parts["head"], **adamw, "weight_decay": weight_decay},
+        {"name": "rest", "params": parts["rest"], **adamw, "weight_decay": 0.0},
+    ]
+    return _keep_lr(MuonWithAdamW([group for group in groups if group["params"]]))
+
+
+OPTIMIZERS: Mapping[str, type[Rule]] = MappingProxyType(
+    {"sgd": SGD, "adamw": AdamW, "muon": MuonWithAdamW}
+)
+
+
+def _keep_lr(optimizer: Rule) -> Rule:
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer

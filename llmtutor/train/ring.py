@@ -1,0 +1,68 @@
+"""Chapter 13, distributed: sums over processes, from one who does it all to a ring of equals."""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gather_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
+    """The sum over all ranks, by sending everything to rank 0, which adds and sends it back.
+
+    Rank 0 receives and sends ``(world_size − 1) · n`` numbers each, the others ``n``.
+    """
+    total = x.clone()
+    if rank == 0:
+        incoming = torch.empty_like(x)
+        for other in range(1, world_size):
+            dist.recv(incoming, other)
+            total += incoming
+        for other in range(1, world_size):
+            dist.send(total, other)
+    else:
+        dist.send(x, 0)
+        dist.recv(total, 0)
+    return total
+
+
+def ring_reduce_scatter(parts: list[Tensor], rank: int, world_size: int) -> None:
+    """Add up, in place, so that ``parts[(rank + 1) % world_size]`` is the sum over all ranks.
+
+    ``world_size − 1`` times each rank hands one part to its right neighbour and adds the part that
+    comes from the left; a part goes once around the ring and collects one contribution a stop.
+    """
+    right, left = (rank + 1) % world_size, (rank - 1) % world_size
+    incoming = torch.empty_like(parts[0])
+    for hop in range(world_size - 1):
+        _exchange(parts[(rank - hop) % world_size], right, incoming, left)
+        parts[(rank - hop - 1) % world_size] += incoming
+
+
+def ring_all_gather(parts: list[Tensor], rank: int, world_size: int) -> None:
+    """Copy finished parts around the ring, in place, until every rank has all of them."""
+    right, left = (rank + 1) % world_size, (rank - 1) % world_size
+    for hop in range(world_size - 1):
+        finished, next_one = (parts[(rank + i - hop) % world_size] for i in (1, 0))
+        _exchange(finished, right, next_one, left)
+
+
+def ring_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
+    """The sum over all ranks; each sends and receives ``2 (world_size − 1) / world_size · n``.
+
+    The scheme of Patarasuk and Yuan (2009): a reduce-scatter, then an all-gather. ``n`` is padded
+    with zeros to a multiple of ``world_size``. The same on every rank, to the last bit, because
+    each part is added up once and then copied.
+    """
+    padded = torch.nn.functional.pad(x, (0, -len(x) % world_size))
+    parts = list(padded.clone().chunk(world_size))
+    ring_reduce_scatter(parts, rank, world_size)
+    ring_all_gather(parts, rank, world_size)
+    return torch.cat(parts)[: len(x)]
+
+
+def _exchange(outgoing: Tensor, right: int, incoming: Tensor, left: int) -> None:
+    """Send to the right while receiving from the left: a ring of waiting senders would hang."""
+    sending = dist.isend(outgoing, right)
+    dist.recv(incoming, left)
+    if sending is not None:
+        sending.wait()

@@ -1,0 +1,297 @@
+"""Chapter 11, training: checkpoints that are whole or not there, and that resume exactly.
+
+A checkpoint is a folder of three files: ``model.safetensors``, ``optimizer.safetensors`` (with the
+states of the random generators) and ``state.json``, which holds all the rest and the sha256 of
+everything. It is written under another name, forced to the disk and renamed when complete, so that
+a power cut leaves the whole checkpoint or none. Nothing is ever unpickled: a checkpoint from a
+stranger can be wrong, but it cannot run code.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from llmtutor.train.trees import put_tensors, take_tensors, unique
+
+NAME = re.compile(r"step-(\d{8,})")
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged or is none; the message names the file."""
+
+
+@dataclass
+class TrainState:
+    """All that a run is at the end of a step; what is not here does not survive a stop."""
+
+    step: int
+    """Steps done, which is also the position in the data (see ``batch_at``)."""
+    config: dict[str, Any]
+    """The ``TrainConfig`` as plain values."""
+    tokenizer: str
+    """Fingerprint of the tokenizer."""
+    model: dict[str, Tensor]
+    """The model's state dict; names that share a tensor are stored once."""
+    optimizer: dict[str, Any]
+    """The optimizer's state dict."""
+    random: dict[str, Any] = field(default_factory=dict)
+    """States of the random generators, as ``random_state`` gives them."""
+    valid_loss: float | None = None
+    """Validation loss after this step, if it was taken."""
+    n_tokens: int = 0
+    """Tokens trained on so far."""
+    seconds: float = 0.0
+    """Time spent on it, over all parts of the run."""
+
+
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators."""
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    keys = numpy_state["state"].pop("key")
+    return {
+        "python": random.getstate(),
+        "numpy": numpy_state | {"key": torch.from_numpy(keys.astype(np.int64))},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of ``random_state``; generators of GPUs that are not there are left out."""
+    random.setstate(state["python"])
+    numpy_state = {name: value for name, value in state["numpy"].items() if name != "key"}
+    key = state["numpy"]["key"].numpy().astype(np.uint32)
+    np.random.set_state(numpy_state | {"state": numpy_state["state"] | {"key": key}})
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_checkpoint(folder: Path, state: TrainState, *, keep: int = 2) -> Path:
+    """Write ``folder/step-NNNNNNNN``, then remove all but the ``keep`` last and the best.
+
+    The best is the one with the lowest validation loss among those that have one.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; nothing half-written is left.
+    """
+    model, aliases = unique(state.model)
+    tensors: dict[str, Tensor] = {}
+    rest = {"optimizer": state.optimizer, "random": state.random}
+    skeleton = take_tensors(rest, tensors, "")
+    contents = {MODEL: save(model), OPTIMIZER: save(tensors)}
+    record = {name: getattr(state, name) for name in SCALARS} | {
+        "format": FORMAT,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "aliases": aliases,
+        "skeleton": skeleton,
+    }
+    record["seal"] = _seal(record)
+    contents[STATE] = (json.dumps(record) + "\n").encode("utf-8")
+    path = folder / f"step-{state.step:08d}"
+    _write_folder(path, contents)
+    _prune(folder, keep)
+    return path
+
+
+def load_checkpoint(path: Path) -> TrainState:
+    """The state in a checkpoint folder, every byte of it verified first.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed, or the folder is no checkpoint.
+    """
+    record = _read_record(path)
+    files: dict[str, dict[str, Tensor]] = {}
+    for name in (MODEL, OPTIMIZER):
+        try:
+            data = (path / name).read_bytes()
+        except FileNotFoundError:
+            raise _damaged(path / name, "it is missing") from None
+        if hashlib.sha256(data).hexdigest() != record["sha256"].get(name):
+            raise _damaged(path / name, f"its {len(data):,} bytes have another sha256")
+        try:
+            files[name] = load(data)
+        except SafetensorError as error:
+            raise _damaged(path / name, str(error)) from None
+    try:
+        model = files[MODEL]
+        model |= {alias: model[name] for alias, name in record["aliases"].items()}
+        rest = put_tensors(record["skeleton"], files[OPTIMIZER])
+        return TrainState(model=model, **{name: record[name] for name in SCALARS}, **rest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path / STATE, f"it does not fit the tensors ({error!r})") from None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted((p for p in found if NAME.fullmatch(p.name)), key=_step_of)
+
+
+def load_latest(
+    folder: Path, *, fallback: bool = False, warn: Callable[[str], None] = print
+) -> TrainState:
+    """The last checkpoint in a folder; with ``fallback`` the last one that is not damaged.
+
+    Each one that is passed over is told to ``warn``.
+
+    Raises:
+        CheckpointError: there is none, or the last (with ``fallback``: each one) is damaged.
+    """
+    paths = checkpoints(folder)
+    if not paths:
+        raise CheckpointError(f"{folder}: expected a checkpoint (step-…), found none")
+    for path in reversed(paths):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            if path == paths[0] or not fallback:
+                raise
+            warn(f"passed over: {error}")
+    raise AssertionError("unreachable")
+
+
+def last_config(paths: list[Path], where: Path) -> dict[str, Any]:
+    """The settings in the last of these checkpoints, found in ``where``, that can be read.
+
+    Raises:
+        CheckpointError: none of them is readable, or there is none.
+    """
+    error = CheckpointError(f"{where}: expected a checkpoint (step-…), found none")
+    for path in reversed(paths):
+        try:
+            config: dict[str, Any] = _read_record(path)["config"]
+            return config
+        except CheckpointError as damage:
+            error = damage
+    raise error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written or half-deleted."""
+    for path in folder.glob(".*.partial") if folder.is_dir() else []:
+        shutil.rmtree(path)
+
+
+# Files --------------------------------------------------------------------------------------------
+
+SCALARS = tuple(
+    name for name in TrainState.__dataclass_fields__ if name not in ("model", "optimizer", "random")
+)
+
+
+def _write_folder(path: Path, contents: dict[str, bytes]) -> None:
+    """All files or none: a hidden folder, each file on the disk, one rename."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        partial.mkdir(parents=True)
+        for name, data in contents.items():
+            with (partial / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_folder(partial)
+        _remove(path)  # it is there if the run went back to an older checkpoint
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = f"cannot save the checkpoint: {error.strerror}; earlier ones are untouched"
+        raise OSError(error.errno, reason, str(path)) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where the system can (Windows cannot)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint so that at no time half of one stands under its name."""
+    if path.exists():
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+        os.replace(path, partial)
+        shutil.rmtree(partial)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    paths = checkpoints(folder)
+    losses = {}
+    for path in paths:
+        try:
+            losses[path] = _read_record(path)["valid_loss"]
+        except CheckpointError:
+            continue
+    known = [path for path, loss in losses.items() if loss is not None]
+    best = min(known, key=lambda path: losses[path], default=None)
+    for path in paths[:-keep]:
+        if path != best:
+            _remove(path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        text = (path / STATE).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise _damaged(path / STATE, "it is missing") from None
+    except UnicodeDecodeError:
+        raise _damaged(path / STATE, "it is not UTF-8") from None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path / STATE, f"it is not JSON ({error})") from None
+    if not isinstance(record, dict) or record.get("seal") != _seal(record):
+        raise _damaged(path / STATE, "its content does not match its own sha256")
+    if record["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path / STATE}: expected format {FORMAT}, found {record['format']}; it was written "
+            "by another version of llmtutor"
+        )
+    return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """sha256 of a record without its seal."""
+    content = {name: value for name, value in record.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _damaged(path: Path, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: the checkpoint is damaged: {how}; resume from an older one (--fallback does)"
+    )

@@ -1,0 +1,223 @@
+"""Studies: each run is on disk when it ends, and a stopped study goes on where it stopped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmtutor.experiments import study as module
+from llmtutor.experiments.study import Study, environment, load_record, run_study, size
+
+SQUARES = """
+import sys, time
+from pathlib import Path
+from llmtutor.experiments.study import Study, run_study
+
+def run(n, seed):
+    time.sleep(0.01)
+    return {"square": n * n + seed, "curve": [n / 7] * 4_000}
+
+def runs(plan):
+    return [{"n": n, "seed": seed} for seed in (0, 1) for n in range(plan["up_to"])]
+
+squares = Study(name="squares", description="n²", run=run, plan=lambda: {"up_to": 12}, runs=runs)
+"""
+GO_ON = SQUARES + "for _ in run_study(squares, Path(sys.argv[1])): pass\n"
+
+
+def squares(up_to: int = 4, **changes: Any) -> Study:
+    def runs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{"n": n} for n in range(plan["up_to"])]
+
+    fields = {
+        "name": "squares",
+        "description": "n²",
+        "plan": lambda: {"up_to": up_to},
+        "runs": runs,
+        "run": lambda n: {"square": n * n},
+    }
+    return Study(**{**fields, **changes})
+
+
+def pow_2(n: int) -> dict[str, int]:
+    """At the top of a module, so that another process finds it."""
+    return {"square": n**2}
+
+
+def test_every_run_is_recorded_with_what_it_took_and_where_it_was_made(tmp_path: Path) -> None:
+    made = list(run_study(squares(), tmp_path))
+    assert [(done, whole) for done, whole, _ in made] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    record = load_record("squares", tmp_path)
+    assert [run["result"]["square"] for run in record.runs] == [0, 1, 4, 9]
+    assert record.environments == [environment()]
+    assert {"python", "torch", "numpy", "llmtutor"} == set(record.environments[0]["versions"])
+    assert record.environments[0]["cpu"] and record.environments[0]["threads"] >= 1
+    for run in record.runs:
+        assert record.planned <= run["started"] <= run["finished"]
+        assert run["seconds"] >= 0 and run["cpu_seconds"] >= 0
+    assert size(squares(), tmp_path) == (4, 4, record.cpu_seconds)
+
+
+def test_a_run_is_on_disk_before_the_next_one_starts(tmp_path: Path) -> None:
+    seen = []
+
+    def run(n: int) -> dict[str, int]:
+        seen.append(len(load_record("squares", tmp_path).runs))
+        return {"square": n * n}
+
+    list(run_study(squares(run=run), tmp_path))
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path: Path) -> None:
+    made = []
+
+    def run(n: int) -> dict[str, int]:
+        if n == 2 and made.count(2) == 0:
+            made.append(n)
+            raise KeyboardInterrupt
+        made.append(n)
+        return {"square": n * n}
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_study(squares(run=run), tmp_path))
+    assert len(list(run_study(squares(run=run), tmp_path, limit=1))) == 1
+    list(run_study(squares(run=run), tmp_path))
+    assert made == [0, 1, 2, 2, 3]  # only the interrupted one again
+    assert list(run_study(squares(run=run), tmp_path)) == []
+
+
+def test_a_study_killed_again_and_again_ends_like_one_left_in_peace(tmp_path: Path) -> None:
+    """SIGKILL at four moments, some while the file (which grows to megabytes) is being written."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", GO_ON, str(whole)], check=True)
+    file = killed / "squares.json"
+    for pause in (0.0, 0.011, 0.023, 0.041, None):
+        process = subprocess.Popen([sys.executable, "-c", GO_ON, str(killed)])
+        before = file.stat().st_size if file.exists() else 0
+        while process.poll() is None:
+            if pause is not None and file.exists() and file.stat().st_size > before:  # a run more
+                time.sleep(pause)
+                process.kill()
+            time.sleep(0.002)
+        assert process.returncode == 0 or pause is not None
+        load_record("squares", killed)  # whole at any time
+    expected, received = (load_record("squares", folder) for folder in (whole, killed))
+    assert [(r["settings"], r["result"]) for r in received.runs] == [
+        (r["settings"], r["result"]) for r in expected.runs
+    ]
+    assert [path.name for path in killed.iterdir()] == ["squares.json"]
+
+
+def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:
+    study = squares(run=pow_2)
+    list(run_study(study, tmp_path, limit=1))
+    made = [run["settings"]["n"] for _, _, run in run_study(study, tmp_path, processes=2)]
+    assert sorted(made) == [1, 2, 3]
+    record = load_record("squares", tmp_path)
+    assert {r["settings"]["n"]: r["result"]["square"] for r in record.runs} == {
+        0: 0,
+        1: 1,
+        2: 4,
+        3: 9,
+    }
+
+
+def test_the_plan_is_written_before_the_first_run_and_never_made_again(tmp_path: Path) -> None:
+    plans = iter([{"up_to": 3}, {"up_to": 99}])
+    study = squares(plan=lambda: next(plans))
+    runs = run_study(study, tmp_path)
+    next(runs)
+    assert load_record("squares", tmp_path).plan == {"up_to": 3}
+    runs.close()
+    assert len(list(run_study(study, tmp_path))) == 2
+    assert next(plans) == {"up_to": 99}
+
+
+def test_a_failed_write_leaves_the_last_record_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(run_study(squares(), tmp_path, limit=2))
+    before = (tmp_path / "squares.json").read_bytes()
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        list(run_study(squares(), tmp_path))
+    assert (tmp_path / "squares.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_not_a_number_is_refused_and_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        list(run_study(squares(run=lambda n: {"square": float("nan")}), tmp_path))
+    assert load_record("squares", tmp_path).runs == []
+
+
+def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
+    list(run_study(squares(), tmp_path))
+    changed = squares(runs=lambda plan: [{"n": n} for n in (0, 1, 2, 7)])
+    with pytest.raises(ValueError, match=r'holds a run that is not in the study: \{"n": 3\}'):
+        list(run_study(changed, tmp_path))
+
+
+def test_two_runs_with_one_setting_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the same settings"):
+        list(run_study(squares(runs=lambda plan: [{"n": 1}, {"n": 1}]), tmp_path))
+
+
+def test_results_are_found_by_settings(tmp_path: Path) -> None:
+    list(run_study(squares(), tmp_path))
+    record = load_record("squares", tmp_path)
+    assert record.results(n=3) == [{"square": 9}]
+    assert record.results(n=9) == [] and len(record.results()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected a JSON object"),
+        ("{}", "expected the record of a study"),
+        ("missing", "llmtutor experiment run squares"),
+        ("cut", "expected a JSON object"),
+        ("other", "expected the study 'squares', found 'cubes'"),
+    ],
+)
+def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str, message: str) -> None:
+    list(run_study(squares(), tmp_path, limit=1))
+    path = tmp_path / "squares.json"
+    whole = path.read_text(encoding="utf-8")
+    if text == "missing":
+        path.unlink()
+    else:
+        cut = {"cut": whole[: len(whole) // 2], "other": whole.replace('"squares"', '"cubes"')}
+        path.write_text(cut.get(text, text), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        load_record("squares", tmp_path)
+    assert "squares.json" in str(error.value)
+
+
+def test_another_machine_gets_an_entry_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(run_study(squares(), tmp_path, limit=1))
+    elsewhere = {**environment(), "cpu": "another"}
+    monkeypatch.setattr(module, "environment", lambda: elsewhere)
+    list(run_study(squares(), tmp_path))
+    record = load_record("squares", tmp_path)
+    assert [run["environment"] for run in record.runs] == [0, 1, 1, 1]
+    assert record.environments[1]["cpu"] == "another"
+
+
+def test_a_record_has_one_line_a_run(tmp_path: Path) -> None:
+    list(run_study(squares(), tmp_path))
+    text = (tmp_path / "squares.json").read_text(encoding="utf-8")
+    assert sum(json.dumps({"n": n}) in line for line in text.splitlines() for n in range(4)) == 4
