@@ -38,7 +38,7 @@ from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.presets import build, preset
 from llmtutor.optim.groups import make_optimizer
 from llmtutor.tokenizer import BPETokenizer
-from llmtutor.train.step import train_step
+from llmtutor.train.step import total_loss, train_step
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "gpt2-nano": GPT2LMHeadModel,
@@ -94,14 +94,13 @@ def their_step(
 def our_step(folder: str, ids: np.ndarray, shape: Shape, *, compiled: bool) -> Step:
     model: nn.Module = load_hf(folder).train()
     optimizer = make_optimizer(model, "adamw", LR, betas=BETAS, weight_decay=DECAY)
-    if compiled:
-        model.compile()
+    loss = torch.compile(total_loss) if compiled else total_loss
     done = 0
 
     def step() -> tuple[float, float]:
         nonlocal done
         batch = batch_at(ids, *shape, seed=0, step=done)
-        metrics = train_step(model, [batch], optimizer, clip=CLIP)
+        metrics = train_step(model, [batch], optimizer, clip=CLIP, loss=loss)
         done += 1
         return metrics.loss, metrics.grad_norm
 

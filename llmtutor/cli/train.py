@@ -33,7 +33,8 @@ def _settings_from_file(
         source = f"the checkpoint in {path}"
         options = read_config(Path(path)).to_dict() | {"out": str(run_folder(Path(path)))}
     if options:
-        Dict(options, source=source, use_commands_as_keys=False)(app, commands, arguments)
+        # Under the command's own name: at the top, a key called like a command is passed over.
+        Dict({"train": options}, source=source)(app, commands, arguments)
 
 
 app = cyclopts.App(

@@ -79,7 +79,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the products in a step; weights stay float32."""
     compile: bool = False
-    """Let torch.compile fuse the model's operations (slow to start, then faster)."""
+    """Let torch.compile fuse the operations from ids to loss (slow to start, then faster)."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     strategy: str = "ddp"

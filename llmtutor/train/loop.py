@@ -74,6 +74,7 @@ def run(training: Training, log: Loggers) -> None:
                     clip=config.clip,
                     precision=PRECISIONS[config.precision],
                     step=training.step + 1,
+                    loss=training.loss,
                 )
             except NonFiniteLoss as error:
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None

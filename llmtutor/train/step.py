@@ -7,7 +7,7 @@ micro-batch after the other gives the same step as all of them at once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ from llmtutor.train.diagnose import first_non_finite
 from llmtutor.train.distributed import accumulating, unwrap
 
 Batch = tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "batch seq"]]
+Loss = Callable[[nn.Module, Batch, torch.dtype], Tensor]
+"""Sum over the tokens of a batch, as ``total_loss`` gives it."""
 
 
 @dataclass(frozen=True)
@@ -39,47 +41,6 @@ class NonFiniteLoss(ValueError):  # noqa: N818
     """The loss or the gradient is infinite or not a number; no weight has been touched."""
 
 
-def train_step(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    optimizer: torch.optim.Optimizer,
-    *,
-    clip: float | None = None,
-    precision: torch.dtype = torch.float32,
-    step: int | None = None,
-) -> StepMetrics:
-    """Lower the loss on ``batches``, the micro-batches of one step (inputs, targets).
-
-    With ``precision=torch.bfloat16`` the products are taken in that format and the loss in
-    float32; weights, gradients and the optimizer keep theirs. ``step`` is for the message only.
-
-    Raises:
-        NonFiniteLoss: naming ``step`` and the first layer whose output or gradient is not finite.
-        ValueError: no batch.
-    """
-    if not batches:
-        raise ValueError("a step needs at least one batch, got none")
-    n_tokens = sum(targets.numel() for _, targets in batches)
-    optimizer.zero_grad(set_to_none=True)
-    loss = torch.zeros((), dtype=torch.float64)
-    for i, batch in enumerate(batches):
-        with accumulating(model, last=i == len(batches) - 1):
-            part = total_loss(model, batch, precision) / n_tokens
-            part.backward()
-        loss += part.detach().double().cpu()
-    norm = float(clip_grad_norm(model.parameters(), math.inf if clip is None else clip))
-    if not math.isfinite(norm) or not math.isfinite(loss):
-        where = first_non_finite(unwrap(model), lambda m, b: total_loss(m, b, precision), batches)
-        at = "" if step is None else f"step {step}: "
-        raise NonFiniteLoss(
-            f"{at}the loss is {loss.item():g} and the norm of the gradient {norm:g}: {where}; "
-            "the weights are as before this step. A lower learning rate, clipping or a longer "
-            "warm-up may help"
-        )
-    optimizer.step()
-    return StepMetrics(loss.item(), norm, n_tokens)
-
-
 def total_loss(model: nn.Module, batch: Batch, precision: torch.dtype = torch.float32) -> Tensor:
     """Sum of −log p(target) over a batch, in nats; the logits are float32 or wider."""
     inputs, targets = batch
@@ -95,3 +56,46 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     if precision == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
+
+
+def train_step(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    clip: float | None = None,
+    precision: torch.dtype = torch.float32,
+    step: int | None = None,
+    loss: Loss = total_loss,
+) -> StepMetrics:
+    """Lower the loss on ``batches``, the micro-batches of one step (inputs, targets).
+
+    With ``precision=torch.bfloat16`` the products are taken in that format and the loss in
+    float32; weights, gradients and the optimizer keep theirs. ``step`` is for the message only.
+    ``loss`` may be ``torch.compile(total_loss)``, one program from ids to loss.
+
+    Raises:
+        NonFiniteLoss: naming ``step`` and the first layer whose output or gradient is not finite.
+        ValueError: no batch.
+    """
+    if not batches:
+        raise ValueError("a step needs at least one batch, got none")
+    n_tokens = sum(targets.numel() for _, targets in batches)
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for i, batch in enumerate(batches):
+        with accumulating(model, last=i == len(batches) - 1):
+            part = loss(model, batch, precision) / n_tokens
+            part.backward()
+        total += part.detach().double().cpu()
+    norm = float(clip_grad_norm(model.parameters(), math.inf if clip is None else clip))
+    if not math.isfinite(norm) or not math.isfinite(total):
+        where = first_non_finite(unwrap(model), lambda m, b: total_loss(m, b, precision), batches)
+        at = "" if step is None else f"step {step}: "
+        raise NonFiniteLoss(
+            f"{at}the loss is {total.item():g} and the norm of the gradient {norm:g}: {where}; "
+            "the weights are as before this step. A lower learning rate, clipping or a longer "
+            "warm-up may help"
+        )
+    optimizer.step()
+    return StepMetrics(total.item(), norm, n_tokens)

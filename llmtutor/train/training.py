@@ -25,6 +25,7 @@ from llmtutor.train.state import (
     seed_everything,
     set_random_state,
 )
+from llmtutor.train.step import Loss, total_loss
 from llmtutor.train.text import Text, load_text
 
 
@@ -41,6 +42,8 @@ class Training:
     """What a step calls: the model, or the same inside DDP."""
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    loss: Loss = total_loss
+    """Of a batch; compiled, if the settings say so."""
     step: int = 0
     """Steps done."""
     n_tokens: int = 0
@@ -62,11 +65,10 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
     seed_everything(config.seed)
     model = build(config.model_config(text.tokenizer.vocab_size))
     wrapped = wrap(model, world, config.strategy)
-    if config.compile:
-        wrapped.compile()
     optimizer = make_optimizer(model, config.optimizer, config.lr, weight_decay=config.weight_decay)
     schedule = config.make_schedule()
-    training = Training(config, world, text, model, wrapped, optimizer, schedule)
+    loss = torch.compile(total_loss) if config.compile else total_loss
+    training = Training(config, world, text, model, wrapped, optimizer, schedule, loss)
     if state is not None:
         if state.tokenizer != text.tokenizer.fingerprint():
             raise ValueError(

@@ -88,6 +88,52 @@ def test_a_file_gives_options_and_the_command_line_wins(monkeypatch, file) -> No
     assert config.model["n_layers"] == 3
 
 
+def test_no_setting_of_a_file_is_passed_over(monkeypatch, file, tmp_path: Path) -> None:
+    """Also those that are called like another command of ``llmtutor``."""
+    other = TrainConfig(
+        preset="gpt2-nano",
+        model={"n_layers": 1},
+        corpus="tales",
+        tokenizer="bpe-300",
+        seq_len=16,
+        batch_size=6,
+        accumulate=2,
+        steps=7,
+        optimizer="muon",
+        lr=0.5,
+        schedule="wsd",
+        warmup=2,
+        decay=3,
+        final_lr=0.2,
+        weight_decay=0.3,
+        clip=None,
+        precision="bfloat16",
+        compile=True,
+        device="cpu",
+        strategy="fsdp",
+        seed=4,
+        eval_every=5,
+        eval_tokens=40,
+        save_every=3,
+        keep=9,
+        loggers=("wandb",),
+        out=str(tmp_path / "other"),
+    )
+    default = TrainConfig()
+    assert not [f.name for f in fields(other) if getattr(other, f.name) == getattr(default, f.name)]
+    path = tmp_path / "all.json"
+    path.write_text(other.to_json(), encoding="utf-8")
+    assert asked(monkeypatch, "--config", path)[0] == other
+
+
+def test_a_run_goes_on_with_its_own_tokenizer(capsys, file, tmp_path: Path) -> None:
+    code, out, err = run(capsys, "--config", file(tokenizer="bpe-300"))
+    assert code == 0, err
+    assert load_latest(tmp_path / "run" / "checkpoints").config["tokenizer"] == "bpe-300"
+    code, again, err = run(capsys, "--resume", tmp_path / "run")
+    assert (code, again) == (0, out), err
+
+
 def test_train_and_resume(capsys, file, tmp_path: Path) -> None:
     path = file()
     code, out, err = run(capsys, "--config", path)

@@ -19,7 +19,7 @@ from llmtutor.train.config import TrainConfig
 from llmtutor.train.log import read_log
 from llmtutor.train.loop import Interrupted, read_config, run_folder, stop_on_signal, train
 from llmtutor.train.state import CheckpointError, checkpoints, load_checkpoint, load_latest
-from llmtutor.train.step import NonFiniteLoss
+from llmtutor.train.step import NonFiniteLoss, total_loss
 
 # A process that trains whatever it is told to on standard input, each time in a fork of its own,
 # so that torch is loaded once. Writing is slow in it, so that a kill can fall into that; the
@@ -271,8 +271,13 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
 
     Names in the checkpoint stay the model's.
     """
-    real = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: real(self, backend="eager"))
+    real, compiled = torch.compile, []
+
+    def in_graphs(function):
+        compiled.append(function)
+        return real(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", in_graphs)
     one = tiny(out=str(tmp_path / "a"), steps=3)
     fused = tiny(out=str(tmp_path / "b"), steps=3, compile=True)
     train(one, quiet=True)
@@ -281,6 +286,7 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
         assert x == pytest.approx(y, abs=1e-4)
     saved = [load_latest(Path(c.out) / "checkpoints").model for c in (one, fused)]
     assert set(saved[0]) == set(saved[1])
+    assert compiled == [total_loss]
 
 
 # Resuming -----------------------------------------------------------------------------------------
