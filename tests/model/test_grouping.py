@@ -138,7 +138,7 @@ def test_refuses_a_mixer_without_such_heads() -> None:
     changed = made.config.replace()
     object.__setattr__(changed, "mixer", "ssm")  # no such mixer is registered yet
     made.config = changed
-    with pytest.raises(ValueError, match="only the heads of 'mha' and 'gqa'.*'ssm'"):
+    with pytest.raises(ValueError, match=r"only the heads of 'mha' and 'gqa'.*'ssm'"):
         group_heads(made, 2)
 
 
