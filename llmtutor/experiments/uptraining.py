@@ -68,8 +68,9 @@ def train_on(
         if step in marks:
             losses[str(step)] = round(held_out_loss(model), 5)
         if step < marks[-1]:
+            factor = schedule(step)
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step)
+                group["lr"] = group["initial_lr"] * factor
             train_step(model, [next(batches)], optimizer, clip=CLIP)
     return losses
 
