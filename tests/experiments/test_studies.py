@@ -13,6 +13,7 @@ from llmtutor.experiments import studies
 from llmtutor.experiments.scaling import Prediction, compute_optimal, fit_law, predict
 from llmtutor.experiments.studies import (
     LEARNING_RATES,
+    SCALING,
     SEEDS,
     STUDIES,
     find_study,
@@ -27,7 +28,7 @@ from llmtutor.experiments.training import SEQ_LEN, train_run
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, Record]:
-    return {name: load_record(name) for name in STUDIES}
+    return {name: load_record(name) for name in SCALING}
 
 
 def test_examples() -> None:
@@ -35,14 +36,21 @@ def test_examples() -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_is_recorded_whole_with_its_circumstances(
-    name: str, records: dict[str, Record]
-) -> None:
-    record, study = records[name], STUDIES[name]
+def test_a_study_is_recorded_whole_with_its_circumstances(name: str) -> None:
+    record, study = load_record(name), STUDIES[name]
     wanted = study.runs(record.plan)
     assert len(record.runs) == len(wanted)
     assert all(run["settings"] in wanted for run in record.runs)
     for run in record.runs:
+        assert run["cpu_seconds"] > 0
+        assert record.environments[run["environment"]]["versions"]["torch"]
+
+
+@pytest.mark.parametrize("name", SCALING)
+def test_sizes_and_curves_of_a_scaling_study_fit_its_settings(
+    name: str, records: dict[str, Record]
+) -> None:
+    for run in records[name].runs:
         result, settings = run["result"], run["settings"]
         batch = settings.get("batch_size", 16) * SEQ_LEN
         assert result["steps"] == settings["n_tokens"] // batch
@@ -50,8 +58,6 @@ def test_a_study_is_recorded_whole_with_its_circumstances(
         curve = result["curve"]
         assert curve["step"][-1] == result["steps"]
         assert len(curve["step"]) == len(curve["loss"]) == len(curve["grad_norm"])
-        assert run["cpu_seconds"] > 0
-        assert record.environments[run["environment"]]["versions"]["torch"]
 
 
 def test_final_losses_are_in_keeping_with_the_curves(records: dict[str, Record]) -> None:

@@ -2,7 +2,7 @@
 
 from llmtutor.layers.attention.cache import Cache, KVCache
 from llmtutor.layers.attention.core import attention, attention_weights, fused_attention
-from llmtutor.layers.attention.gqa import GroupedQueryAttention, mean_pool_heads
+from llmtutor.layers.attention.gqa import GroupedQueryAttention, first_heads, mean_pool_heads
 from llmtutor.layers.attention.masks import causal_mask, padding_mask, sliding_window_mask
 from llmtutor.layers.attention.mha import MultiHeadAttention
 
@@ -14,6 +14,7 @@ __all__ = [
     "attention",
     "attention_weights",
     "causal_mask",
+    "first_heads",
     "fused_attention",
     "mean_pool_heads",
     "padding_mask",

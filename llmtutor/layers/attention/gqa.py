@@ -67,11 +67,32 @@ def mean_pool_heads(
         ValueError: rows that do not divide among the heads, ``n_kv_heads`` no divisor of
             ``n_heads``.
     """
+    return _groups(weight, n_heads, n_kv_heads).mean(1).flatten(0, 1)
+
+
+def first_heads(
+    weight: Float[Tensor, "out *d_in"], n_heads: int, n_kv_heads: int
+) -> Float[Tensor, "new_out *d_in"]:
+    """As ``mean_pool_heads``, but the first head of each group stays and the others go.
+
+    The paper's figure 4 compares the two.
+
+    >>> import torch
+    >>> first_heads(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2, 1)
+    tensor([1., 2.])
+
+    Raises:
+        ValueError: as ``mean_pool_heads``.
+    """
+    return _groups(weight, n_heads, n_kv_heads)[:, 0].flatten(0, 1)
+
+
+def _groups(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
+    """(n_heads · head_dim, …) → (n_kv_heads, heads of a group, head_dim, …)."""
     check_groups(n_heads, n_kv_heads)
     if weight.ndim == 0 or weight.shape[0] % n_heads:
         raise ValueError(
             f"the first dimension must be n_heads · head_dim with n_heads = {n_heads}, "
             f"got shape {tuple(weight.shape)}"
         )
-    groups = weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1))
-    return groups.mean(1).flatten(0, 1)
+    return weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1))

@@ -9,6 +9,7 @@ from llmtutor.layers.attention import (
     GroupedQueryAttention,
     MultiHeadAttention,
     attention,
+    first_heads,
     fused_attention,
     mean_pool_heads,
 )
@@ -149,11 +150,15 @@ def test_refuses(n_kv_heads) -> None:
         GroupedQueryAttention(D_MODEL, N_HEADS, n_kv_heads)
     with pytest.raises(ValueError, match=message):
         mean_pool_heads(torch.zeros(8, 2), 8, n_kv_heads)
+    with pytest.raises(ValueError, match=message):
+        first_heads(torch.zeros(8, 2), 8, n_kv_heads)
 
 
 def test_refuses_rows_that_are_no_heads() -> None:
     with pytest.raises(ValueError, match=r"n_heads · head_dim with n_heads = 4, .*\(6, 2\)"):
         mean_pool_heads(torch.zeros(6, 2), 4, 2)
+    with pytest.raises(ValueError, match=r"n_heads · head_dim with n_heads = 4, .*\(6, 2\)"):
+        first_heads(torch.zeros(6, 2), 4, 2)
     for path in (attention, fused_attention):
         with pytest.raises(ValueError, match="heads of k divide those of q"):
             path(torch.zeros(1, 4, 2, 3), torch.zeros(1, 3, 2, 3), torch.zeros(1, 3, 2, 3))

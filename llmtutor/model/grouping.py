@@ -1,0 +1,62 @@
+"""Chapter 14, gqa: a trained multi-head model becomes one whose heads share keys and values.
+
+What comes out computes something else than before, since heads that had differed are now one.
+A little more training, *uptraining*, lets the model get used to it (Ainslie et al. 2023).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llmtutor.layers.attention.gqa import mean_pool_heads
+from llmtutor.model.transformer import Transformer
+
+Pool = Callable[[Tensor, int, int], Tensor]
+"""``pool(weight, n_heads, n_kv_heads)``: a projection (or bias) with fewer heads, row by row."""
+POOLED = ("mixer.key.", "mixer.value.")
+
+
+@torch.no_grad()
+def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_heads) -> Transformer:
+    """A copy of ``model`` with ``n_kv_heads`` heads of keys and values; ``model`` stays as it is.
+
+    Each projection of keys or values goes through ``pool``; all other weights are copied. Where
+    the heads of each group were equal already, and with as many heads as before, the copy computes
+    the same function. The model may be grouped before, if its heads divide once more.
+
+    >>> from llmtutor.model.presets import build, preset
+    >>> mha = build(preset("llama-nano", n_layers=1))
+    >>> mqa = group_heads(mha, 1)
+    >>> [tuple(m.blocks[0].mixer.key.weight.shape) for m in (mha, mqa)]
+    [(128, 128), (32, 128)]
+
+    Raises:
+        ValueError: a mixer without heads of keys and values, ``n_kv_heads`` that does not divide
+            those there are, a ``pool`` that gives another shape.
+    """
+    config = model.config
+    if config.mixer not in ("mha", "gqa"):
+        raise ValueError(
+            f"only the heads of 'mha' and 'gqa' can be grouped, the model has {config.mixer!r}"
+        )
+    n_heads = config.n_kv_heads or config.n_heads
+    if n_kv_heads < 1 or n_heads % n_kv_heads:
+        raise ValueError(
+            f"n_kv_heads must divide the model's {n_heads} heads of keys and values, "
+            f"got {n_kv_heads}"
+        )
+    state = model.state_dict()
+    for name, weight in state.items():
+        if any(part in name for part in POOLED):
+            state[name] = pool(weight, n_heads, n_kv_heads)
+            shape = (n_kv_heads * config.head_dim, *weight.shape[1:])
+            if state[name].shape != shape:
+                raise ValueError(
+                    f"pool must make {shape} of {name}, it made {tuple(state[name].shape)}"
+                )
+    with torch.random.fork_rng(devices=[]):  # the first weights of the copy are thrown away
+        grouped = Transformer(config.replace(mixer="gqa", n_kv_heads=n_kv_heads))
+    grouped.to(model.head.weight.device, model.head.weight.dtype)
+    grouped.load_state_dict(state)
+    return grouped.train(model.training)
