@@ -10,6 +10,7 @@ import nbformat
 import pages
 import pytest
 import yaml
+from docutils import nodes
 from sphinx.ext.mathjax import MATHJAX_URL
 
 ROOT = pages.ROOT
@@ -110,6 +111,31 @@ def test_mathjax_is_local_where_it_is_installed(tmp_path: Path, installed: bool)
         (tmp_path / "static" / "vendor" / "mathjax.js").touch()
     offline.choose_mathjax(SimpleNamespace(confdir=tmp_path), config)
     assert config.mathjax_path == ("vendor/mathjax.js" if installed else MATHJAX_URL)
+
+
+def test_a_chapter_behind_a_gap_is_numbered_by_its_file() -> None:
+    import numbering
+
+    title, link = nodes.title(secnumber=[14]), nodes.reference(secnumber=[14, 2])
+    env = SimpleNamespace(
+        toc_secnumbers={
+            "book/chapters/13_before": {"": (13,)},
+            "book/chapters/21_after": {"": (14,), "#deep": (14, 2), "#deeper": None},
+            "book/other": {"": (15,)},
+        },
+        titles=dict.fromkeys(["book/chapters/13_before", "book/other"], nodes.title()),
+        tocs=dict.fromkeys(["book/chapters/13_before", "book/other"], nodes.bullet_list()),
+    )
+    env.titles["book/chapters/21_after"] = title
+    env.tocs["book/chapters/21_after"] = nodes.bullet_list("", nodes.list_item("", link))
+    assert numbering.renumber(None, env) == ["book/chapters/21_after"]
+    assert env.toc_secnumbers == {
+        "book/chapters/13_before": {"": (13,)},
+        "book/chapters/21_after": {"": (21,), "#deep": (21, 2), "#deeper": None},
+        "book/other": {"": (15,)},
+    }
+    assert (title["secnumber"], link["secnumber"]) == ([21], [21, 2])
+    assert numbering.renumber(None, env) == []
 
 
 def test_chapters_hold_no_widget_that_a_page_cannot_show() -> None:

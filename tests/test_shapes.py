@@ -16,6 +16,7 @@ CHECKED = (
     "llmtutor.data.batches",
     "llmtutor.evaluate.perplexity",
     "llmtutor.evaluate.causality",
+    "llmtutor.generate",
 )
 
 
@@ -132,3 +133,41 @@ def test_positions_keep_their_shapes_alone_and_in_a_model() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "noticed\n"
+
+
+def test_decoding_keeps_its_shapes() -> None:
+    done = run(
+        """
+        from llmtutor.generate import sampling
+        from llmtutor.generate.generate import generate
+        from llmtutor.generate.reader import Reader, prompt_ids
+        from llmtutor.generate.speculative import accept, speculative
+        from llmtutor.model.config import ModelConfig
+        from llmtutor.model.transformer import Transformer
+
+        sizes = dict(vocab_size=7, max_seq_len=12, n_layers=1, d_model=8, n_heads=2, d_ff=12)
+        large, small = (Transformer(ModelConfig(**sizes)) for _ in range(2))
+        knobs = dict(temperature=2.0, top_k=5, top_p=0.9, min_p=0.1, repetition_penalty=1.5)
+        for sampler in (sampling.Sampler(**knobs), sampling.Sampler(greedy=True)):
+            for use_cache in (True, False):
+                settings = dict(max_new_tokens=6, sampler=sampler, use_cache=use_cache)
+                generate(large, [[1, 2, 3], [4]], **settings)
+                speculative(large, small, [1, 2, 3], n_draft=3, **settings)
+        sampling.sample(torch.zeros(2, 7))
+        ids = prompt_ids(large, [[1, 2], [3]], 1)
+        Reader(large, ids, 4, use_cache=True)(ids, n=2)
+        p = torch.full((3, 2, 7), 1 / 7)
+        accept(p, p[:, :1], torch.zeros(3, 1).long())
+        for wrong in (
+            lambda: sampling.top_p(torch.zeros(7), 0.5),
+            lambda: sampling.repetition_penalty(torch.zeros(2, 7), torch.zeros(3, 4).long(), 2.0),
+            lambda: accept(p, p[:, :1, :5], torch.zeros(3, 1).long()),
+        ):
+            try:
+                wrong()
+            except TypeCheckError as error:
+                print("noticed")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "noticed\n" * 3

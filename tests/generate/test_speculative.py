@@ -52,6 +52,21 @@ def test_100_000_rounds_leave_the_distribution_of_plain_sampling(
     assert (closeness == 1) == (share == 1)
 
 
+@pytest.mark.parametrize("knobs", [{"top_k": 3}, {"top_p": 0.8, "temperature": 1.5}], ids=str)
+def test_filters_may_leave_other_tokens_to_the_draft_than_to_the_model(
+    knobs: dict, assert_drawn_from
+) -> None:
+    generator, nothing = seeded(5), torch.zeros(1, 1, dtype=torch.int64)
+    logits = 2 * torch.randn(2, 1, 8, dtype=torch.float64, generator=generator)
+    p, q = (Sampler(**knobs).probabilities(table, nothing) for table in logits)
+    assert ((p > 0) & (q == 0)).any() and ((p == 0) & (q > 0)).any() and ((p > 0) & (q > 0)).any()
+    proposed = torch.multinomial(q.expand(N_DRAWS, -1), 1, generator=generator)
+    tables = p.expand(N_DRAWS, 2, -1), q.expand(N_DRAWS, 1, -1)
+    n_stand, after = accept(*tables, proposed, generator)
+    got = torch.where(n_stand == 1, proposed[:, 0], after)
+    assert_drawn_from(got.bincount(minlength=8), p[0])
+
+
 def test_by_hand() -> None:
     p = torch.tensor([[[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]])
     q = torch.tensor([[[0.0, 0.0, 1.0]]])
