@@ -1,4 +1,4 @@
-"""Chapter 12, scaling: the studies of this book, by name.
+"""Chapter 12, scaling: its studies, and the names of all studies of the book.
 
 They build on each other: ``sizes`` takes its learning rates from ``learning-rate``, and
 ``held-out`` writes down what the law fitted to ``sizes`` predicts before it makes its runs.
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from llmtutor.experiments import comparison
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
 from llmtutor.experiments.study import Record, Settings, Study, load_record, results_dir
 from llmtutor.experiments.training import model_config, train_run
@@ -188,6 +189,7 @@ _ALL = [
         runs=_held_out,
         run=train_run,
     ),
+    *comparison.STUDIES,
 ]
 STUDIES: Mapping[str, Study] = MappingProxyType({study.name: study for study in _ALL})
 
