@@ -15,14 +15,14 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_studies() -> None:
     """Show the studies: how many of their runs are recorded, and what they took."""
-    from llmtutor.experiments.studies import STUDIES  # noqa: PLC0415
+    from llmtutor.experiments.catalogue import CATALOGUE  # noqa: PLC0415
     from llmtutor.experiments.study import results_dir, size  # noqa: PLC0415
 
-    print(f"{'NAME':14} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
-    for name, study in STUDIES.items():
+    print(f"{'NAME':16} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
+    for name, study in CATALOGUE.items():
         done, whole, seconds = size(study)
         runs = f"{done}/{'?' if whole is None else whole}"
-        print(f"{name:14} {runs:>8} {seconds / 60:12.1f}  {study.description}")
+        print(f"{name:16} {runs:>8} {seconds / 60:12.1f}  {study.description}")
     print(f"\nrecorded in {results_dir()}")
 
 
@@ -45,7 +45,7 @@ def run(name: str, /, *, limit: int | None = None, threads: int = 1, processes: 
     """
     import torch  # noqa: PLC0415
 
-    from llmtutor.experiments.studies import find_study  # noqa: PLC0415
+    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
     from llmtutor.experiments.study import run_study  # noqa: PLC0415
 
     study = find_study(name)
@@ -71,7 +71,7 @@ def show(name: str, /) -> None:
     name
         The study (see `llmtutor experiment list`).
     """
-    from llmtutor.experiments.studies import find_study  # noqa: PLC0415
+    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
     from llmtutor.experiments.study import load_record  # noqa: PLC0415
 
     record = load_record(find_study(name).name)
@@ -87,6 +87,12 @@ def show(name: str, /) -> None:
 
 def _line(made: dict) -> str:
     settings = " ".join(f"{k}={v}" for k, v in made["settings"].items())
-    loss = made["result"].get("valid_loss")
-    what = "diverged" if loss is None else f"loss {loss:.4f}"
-    return f"{what}  {made['cpu_seconds']:6.1f} s  {settings}"
+    return f"{_found(made['result'])}  {made['cpu_seconds']:6.1f} s  {settings}"
+
+
+def _found(result: dict) -> str:
+    """The final loss, or the numbers of a study that measures something else."""
+    if "valid_loss" not in result:
+        return " ".join(f"{k}={v}" for k, v in result.items() if isinstance(v, int | float))
+    loss = result["valid_loss"]
+    return "diverged" if loss is None else f"loss {loss:.4f}"

@@ -1,10 +1,9 @@
-"""Chapter 12, scaling: its studies, and the names of all studies of the book.
+"""Chapter 12, scaling: its studies.
 
 They build on each other: ``sizes`` takes its learning rates from ``learning-rate``, and
 ``held-out`` writes down what the law fitted to ``sizes`` predicts before it makes its runs.
 """
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from llmtutor.experiments import stories, uptraining
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
 from llmtutor.experiments.study import Record, Settings, Study, load_record, results_dir
 from llmtutor.experiments.training import model_config, train_run
@@ -191,19 +189,3 @@ _ALL = [
     ),
 ]
 SCALING: Mapping[str, Study] = MappingProxyType({study.name: study for study in _ALL})
-"""Those of chapter 12."""
-_OTHERS = (uptraining.UPTRAINING, stories.STORIES)
-STUDIES: Mapping[str, Study] = MappingProxyType(
-    {**SCALING, **{study.name: study for study in _OTHERS}}
-)
-"""Those of the whole book."""
-
-
-def find_study(name: str) -> Study:
-    """The study called ``name``; ``ValueError`` with the nearest name if there is none."""
-    if name in STUDIES:
-        return STUDIES[name]
-    near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"there is no study {name!r}; did you mean {near!r}? There are {', '.join(STUDIES)}"
-    )

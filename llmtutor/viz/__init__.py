@@ -4,6 +4,7 @@ from llmtutor.viz.alt import alt_text
 from llmtutor.viz.display import show
 from llmtutor.viz.explore import explore
 from llmtutor.viz.html import bar_table, token_spans
+from llmtutor.viz.intervals import intervals
 from llmtutor.viz.plots import bars, heatmap, histogram, lines, loss_curve, rank_frequency, spans
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "explore",
     "heatmap",
     "histogram",
+    "intervals",
     "lines",
     "loss_curve",
     "rank_frequency",

@@ -6,7 +6,7 @@ import pytest
 
 from llmtutor import cli
 from llmtutor.cli import experiment
-from llmtutor.experiments import studies, study
+from llmtutor.experiments import catalogue, study
 from llmtutor.experiments.study import Study
 
 
@@ -19,7 +19,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run=lambda n: {"valid_loss": None if n == 2 else n / 2},
         plan=lambda: {"prediction": 0.5},
     )
-    monkeypatch.setattr(studies, "STUDIES", {"fake": fake})
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"fake": fake})
     monkeypatch.setattr(study, "results_dir", lambda: tmp_path)
     return tmp_path
 
@@ -61,3 +61,8 @@ def test_mistakes_are_one_line(
     assert cli.main(["experiment", *command]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_study_that_measures_no_loss_shows_its_numbers() -> None:
+    made = {"settings": {"n": 1}, "result": {"speed": 7, "curve": [1]}, "cpu_seconds": 1.0}
+    assert experiment._line(made) == "speed=7     1.0 s  n=1"

@@ -15,8 +15,6 @@ from llmtutor.experiments.studies import (
     LEARNING_RATES,
     SCALING,
     SEEDS,
-    STUDIES,
-    find_study,
     learning_rate_rule,
     means,
     measurements,
@@ -33,17 +31,6 @@ def records() -> dict[str, Record]:
 
 def test_examples() -> None:
     assert doctest.testmod(studies).failed == 0
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_study_is_recorded_whole_with_its_circumstances(name: str) -> None:
-    record, study = load_record(name), STUDIES[name]
-    wanted = study.runs(record.plan)
-    assert len(record.runs) == len(wanted)
-    assert all(run["settings"] in wanted for run in record.runs)
-    for run in record.runs:
-        assert run["cpu_seconds"] > 0
-        assert record.environments[run["environment"]]["versions"]["torch"]
 
 
 @pytest.mark.parametrize("name", SCALING)
@@ -166,13 +153,6 @@ def test_the_law_divides_a_budget_inside_the_range(records: dict[str, Record]) -
     law = fit_law(*measurements(records["sizes"]))
     n, d = compute_optimal(law, 6 * 100_672 * 600_000)
     assert law(n, d) <= law(100_672, 600_000)
-
-
-@pytest.mark.parametrize("name", ["siezs", "held_out", "Tying"])
-def test_an_unknown_study_gets_the_nearest_name(name: str) -> None:
-    nearest = {"siezs": "sizes", "held_out": "held-out", "Tying": "tying"}[name]
-    with pytest.raises(ValueError, match=f"did you mean {nearest!r}"):
-        find_study(name)
 
 
 def test_a_run_that_diverged_is_not_averaged_away() -> None:

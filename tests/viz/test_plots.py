@@ -8,7 +8,16 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from llmtutor.viz import bars, heatmap, histogram, lines, loss_curve, rank_frequency, spans
+from llmtutor.viz import (
+    bars,
+    heatmap,
+    histogram,
+    intervals,
+    lines,
+    loss_curve,
+    rank_frequency,
+    spans,
+)
 from llmtutor.viz.display import png, svg
 from llmtutor.viz.labels import spread
 from llmtutor.viz.style import GREY, INK, LINE_STYLES, PALETTE, number
@@ -32,6 +41,9 @@ MAKE = {
     "ranks": lambda: rank_frequency({"train": [5, 3, 0, 9], "valid": [1, 2, 2]}),
     "heatmap": lambda: heatmap(
         [[1, 2], [3, 4]], **AXES, value_label="count", x_ticks=["p", "q"], title="T"
+    ),
+    "intervals": lambda: intervals(
+        {"rope": (-0.2, -0.1, 0.05), "none": (0.1, 0.2, 0.3)}, **AXES, marked=["none"]
     ),
     "spans": lambda: spans(
         {"first": [(0, 4), (4, 2)], "second": []}, x_label="place", y_label="row"

@@ -1,0 +1,113 @@
+"""Chapter 20, comparison: its studies, and what all their runs say together.
+
+``comparison-rates`` finds a learning rate for each variant, on Shakespeare and with a seed of its
+own; ``comparison`` then trains every variant with the same seeds on two corpora;
+``comparison-cost`` takes the times.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmtutor.evaluate.compare import Comparison, compare_family
+from llmtutor.experiments.cost import measure_variant
+from llmtutor.experiments.scaling import best_learning_rate
+from llmtutor.experiments.study import Record, Settings, Study, load_record
+from llmtutor.experiments.trial import train_variant
+from llmtutor.experiments.variants import VARIANTS
+
+CORPORA = ("shakespeare", "tinystories-sample")
+RATES = (0.004, 0.008, 0.016, 0.032)
+RATE_SEED = 100
+SEEDS = 8
+ROUNDS = 5
+
+
+def best_rate(record: Record, variant: str) -> float:
+    """The minimum of the parabola through the best rate tried and its neighbours.
+
+    A best rate at the end of those tried has no neighbour on one side, and is taken as it is.
+    """
+    found = {
+        run["settings"]["lr"]: run["result"]["valid_loss"]
+        for run in record.runs
+        if run["settings"]["variant"] == variant
+    }
+    best = min(found, key=found.__getitem__)
+    if best in (min(found), max(found)):
+        return best
+    return round(best_learning_rate(found), 5)
+
+
+def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
+    """Final validation losses by variant and seed, in the order of VARIANTS."""
+    found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
+    for run in record.runs:
+        settings = run["settings"]
+        if settings["corpus"] == corpus:
+            found[settings["variant"]][settings["seed"]] = run["result"]["valid_loss"]
+    return {name: dict(sorted(by_seed.items())) for name, by_seed in found.items() if by_seed}
+
+
+def verdicts(record: Record, corpus: str) -> dict[str, Comparison]:
+    """Every other variant against the baseline on one corpus, one family for Holm's correction.
+
+    Raises:
+        ValueError: a variant with other seeds than the baseline: the study is not whole yet.
+    """
+    by_variant = losses(record, corpus)
+    baseline = by_variant.pop("baseline")
+    return compare_family(by_variant, baseline)
+
+
+def _plan_comparison() -> dict[str, Any]:
+    record = load_record("comparison-rates")
+    return {
+        "learning_rate": {
+            name: best_rate(record, variant.rate_of or name) for name, variant in VARIANTS.items()
+        }
+    }
+
+
+def _rates(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
+        for name, variant in VARIANTS.items()
+        for lr in RATES
+        if variant.rate_of is None
+    ]
+
+
+def _comparison(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"variant": name, "corpus": corpus, "lr": plan["learning_rate"][name], "seed": seed}
+        for seed in range(SEEDS)
+        for name in VARIANTS
+        for corpus in CORPORA
+    ]
+
+
+def _costs(plan: Mapping[str, Any]) -> list[Settings]:
+    return [{"variant": name, "round": i} for i in range(ROUNDS) for name in VARIANTS]
+
+
+COMPARISON = (
+    Study(
+        name="comparison-rates",
+        description="A learning rate for each variant of the comparison",
+        runs=_rates,
+        run=train_variant,
+    ),
+    Study(
+        name="comparison",
+        description="Variants against one baseline: paired seeds, equal parameters, two corpora",
+        plan=_plan_comparison,
+        runs=_comparison,
+        run=train_variant,
+    ),
+    Study(
+        name="comparison-cost",
+        description="What each variant costs: training and decoding speed, memory, cache",
+        runs=_costs,
+        run=measure_variant,
+    ),
+)

@@ -1,0 +1,148 @@
+"""Chapter 20, comparison: what is compared, variant by variant, each at the baseline's size.
+
+A variant changes one thing in ``BASELINE``. What that adds in parameters, or saves, is made up for
+in ``d_ff``, so that no variant wins by being larger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from llmtutor.model.accounting import forward_flops, parameters
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.parts import check_name
+from llmtutor.model.presets import build
+from llmtutor.model.transformer import Transformer
+
+SEQ_LEN = 64
+BATCH_SIZE = 8
+CLIP = 1.0
+VOCAB_SIZE = 512
+BASELINE = ModelConfig(
+    vocab_size=VOCAB_SIZE,
+    max_seq_len=SEQ_LEN,
+    n_layers=2,
+    d_model=64,
+    n_heads=8,
+    d_ff=256,
+    mixer="mha",
+    ffn="relu",
+    norm="layernorm",
+    norm_placement="pre",
+    position="sinusoidal",
+    tie_weights=False,
+    bias=True,
+    init="glorot",
+)
+"""The transformer of Vaswani et al. (2017) as a decoder, but with pre-norm, which trains without
+a long warm-up; post-norm is one of the variants."""
+
+Kind = Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "planted"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the baseline."""
+
+    kind: Kind
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the configuration, all but ``d_ff``."""
+    match: Literal["parameters", "flops"] = "parameters"
+    """What ``d_ff`` is chosen to keep equal to the baseline's."""
+    weights_seed: int = 0
+    """Added to the seed that the weights are drawn from, not to the one of the batches."""
+    zeroed_head: Literal["never", "training", "evaluation"] = "never"
+    """From when on the first head of every block gives nothing: a defect, planted to see whether
+    it is noticed."""
+    rate_of: str | None = None
+    """Takes the learning rate that was chosen for this other variant."""
+
+
+_MODERN = {"position": "rope", "norm": "rmsnorm", "ffn": "swiglu", "bias": False}
+_GQA_2 = {"mixer": "gqa", "n_kv_heads": 2}
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "baseline": Variant("baseline"),
+        "learned": Variant("position", {"position": "learned"}),
+        "learned, equal FLOPs": Variant(
+            "position", {"position": "learned"}, match="flops", rate_of="learned"
+        ),
+        "shaw": Variant("position", {"position": "shaw"}),
+        "shaw, equal FLOPs": Variant(
+            "position", {"position": "shaw"}, match="flops", rate_of="shaw"
+        ),
+        "t5": Variant("position", {"position": "t5"}),
+        "alibi": Variant("position", {"position": "alibi"}),
+        "rope": Variant("position", {"position": "rope"}),
+        "no position": Variant("position", {"position": "none"}),
+        "mqa": Variant("attention", {"mixer": "gqa", "n_kv_heads": 1}),
+        "gqa-2": Variant("attention", _GQA_2),
+        "gqa-4": Variant("attention", {"mixer": "gqa", "n_kv_heads": 4}),
+        "gelu": Variant("feed-forward", {"ffn": "gelu"}),
+        "swiglu": Variant("feed-forward", {"ffn": "swiglu"}),
+        "rmsnorm": Variant("norm", {"norm": "rmsnorm"}),
+        "post-norm": Variant("norm", {"norm_placement": "post"}),
+        "modern": Variant("stack", _MODERN),
+        "modern, gqa-2": Variant("stack", {**_MODERN, **_GQA_2}),
+        "baseline again": Variant("planted", weights_seed=1000, rate_of="baseline"),
+        "head missing": Variant("planted", zeroed_head="training", rate_of="baseline"),
+        "head lost": Variant("planted", zeroed_head="evaluation", rate_of="baseline"),
+    }
+)
+"""By name, the baseline first. ``baseline again`` is the baseline with other weights at the start:
+its difference from the baseline is what chance alone makes. ``head missing`` trains without one of
+its heads, ``head lost`` loses it when it has been trained."""
+
+
+def variant_config(name: str) -> ModelConfig:
+    """The configuration of a variant: its changes, and the ``d_ff`` that keeps the size.
+
+    >>> [variant_config(name).d_ff for name in ("baseline", "mqa", "swiglu", "learned")]
+    [256, 312, 170, 240]
+
+    Raises:
+        ValueError: an unknown name, with the nearest one.
+    """
+    variant = VARIANTS[check_name("variant", name, VARIANTS)]
+    config = BASELINE.replace(**variant.changes)
+    size = _flops if variant.match == "flops" else _parameters
+    one, two = (size(config.replace(d_ff=d_ff)) for d_ff in (1, 2))  # linear in d_ff
+    return config.replace(d_ff=1 + round((size(BASELINE) - one) / (two - one)))
+
+
+def build_variant(name: str, seed: int) -> Transformer:
+    """The model of a variant, its weights drawn from ``seed``.
+
+    Raises:
+        ValueError: an unknown name, with the nearest one.
+    """
+    config = variant_config(name)
+    torch.manual_seed(seed + VARIANTS[name].weights_seed)
+    model = build(config)
+    if VARIANTS[name].zeroed_head == "training":
+        zero_first_head(model)
+    return model
+
+
+def zero_first_head(model: Transformer) -> None:
+    """Silence the first head of every block: its output is 0 whatever it attends to."""
+    keep = torch.ones(model.config.d_model)
+    keep[: model.config.head_dim] = 0
+
+    def silence(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0] * keep.to(inputs[0]),)
+
+    for block in model.blocks:
+        block.get_submodule("mixer.output").register_forward_pre_hook(silence)
+
+
+def _parameters(config: ModelConfig) -> int:
+    return parameters(config).total
+
+
+def _flops(config: ModelConfig) -> int:
+    return forward_flops(config, 1, SEQ_LEN)

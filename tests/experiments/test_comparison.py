@@ -1,0 +1,171 @@
+"""The comparison: verdicts, rates and costs come out of the raw records again, by other means."""
+
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from llmtutor.experiments.comparison import (
+    CORPORA,
+    RATES,
+    ROUNDS,
+    SEEDS,
+    best_rate,
+    losses,
+    verdicts,
+)
+from llmtutor.experiments.study import Record, load_record
+from llmtutor.experiments.variants import BASELINE, VARIANTS, variant_config
+from llmtutor.model.presets import build
+
+each_corpus = pytest.mark.parametrize("corpus", CORPORA)
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return load_record("comparison")
+
+
+@pytest.fixture(scope="module")
+def rates() -> Record:
+    return load_record("comparison-rates")
+
+
+def by_hand(record: Record, corpus: str) -> dict[str, np.ndarray]:
+    """Final losses by variant, in the order of the seeds, without any function of the library."""
+    found: dict[str, dict[int, float]] = {}
+    for run in record.runs:
+        if run["settings"]["corpus"] == corpus:
+            by_seed = found.setdefault(run["settings"]["variant"], {})
+            by_seed[run["settings"]["seed"]] = run["result"]["valid_loss"]
+    return {name: np.array([by_seed[s] for s in range(SEEDS)]) for name, by_seed in found.items()}
+
+
+@each_corpus
+def test_at_least_five_paired_seeds(record: Record, corpus: str) -> None:
+    found = losses(record, corpus)
+    assert list(found) == list(VARIANTS)
+    assert all(list(by_seed) == list(range(SEEDS)) for by_seed in found.values())
+    assert SEEDS >= 5
+
+
+@each_corpus
+def test_verdicts_by_scipy_and_holm_by_definition(record: Record, corpus: str) -> None:
+    """Holm's rule in its original form: reject in order of p until the first p above α/(m − i)."""
+    found, raw = verdicts(record, corpus), by_hand(record, corpus)
+    baseline = raw.pop("baseline")
+    tests = {name: stats.ttest_rel(values, baseline) for name, values in raw.items()}
+    ordered = sorted(tests, key=lambda name: tests[name].pvalue)
+    told: set[str] = set()
+    for i, name in enumerate(ordered):
+        if tests[name].pvalue >= 0.05 / (len(ordered) - i):
+            break
+        told.add(name)
+    assert found.keys() == raw.keys()
+    for name, comparison in found.items():
+        test, differences = tests[name], raw[name] - baseline
+        assert comparison.difference == pytest.approx(differences.mean(), abs=1e-12)
+        assert comparison.p_value == pytest.approx(test.pvalue, rel=1e-9)
+        low, high = test.confidence_interval(0.95)
+        assert comparison.t_interval == pytest.approx((low, high), abs=1e-9)
+        sign = "better" if differences.mean() < 0 else "worse"
+        assert comparison.verdict == (sign if name in told else "not distinguishable")
+
+
+@each_corpus
+def test_what_was_planted_is_found(record: Record, corpus: str) -> None:
+    found = verdicts(record, corpus)
+    assert found["baseline again"].verdict == "not distinguishable"
+    assert found["head lost"].verdict == "worse"
+
+
+@each_corpus
+def test_a_null_does_differ_from_seed_to_seed(record: Record, corpus: str) -> None:
+    """Else it would be the same run twice, and its verdict would prove nothing."""
+    raw = by_hand(record, corpus)
+    assert (raw["baseline again"] != raw["baseline"]).all()
+
+
+def test_learning_rates_are_those_that_the_rates_say(record: Record, rates: Record) -> None:
+    for name, variant in VARIANTS.items():
+        wanted = best_rate(rates, variant.rate_of or name)
+        assert record.plan["learning_rate"][name] == pytest.approx(wanted, abs=1e-5)
+        assert RATES[0] <= wanted <= RATES[-1]
+    for run in record.runs:
+        settings = run["settings"]
+        assert settings["lr"] == record.plan["learning_rate"][settings["variant"]]
+
+
+def test_a_best_rate_by_hand(rates: Record) -> None:
+    """The vertex of the parabola through three points at equal distances of the logarithm."""
+    tried = {
+        run["settings"]["lr"]: run["result"]["valid_loss"]
+        for run in rates.runs
+        if run["settings"]["variant"] == "baseline"
+    }
+    left, middle, right = (tried[lr] for lr in (0.008, 0.016, 0.032))
+    assert middle < min(left, right)
+    shift = (left - right) / (2 * (left - 2 * middle + right))
+    assert best_rate(rates, "baseline") == pytest.approx(0.016 * 2**shift, abs=1e-5)
+
+
+def test_the_seed_of_the_rates_is_none_of_the_comparison(record: Record, rates: Record) -> None:
+    seeds = [{run["settings"]["seed"] for run in which.runs} for which in (record, rates)]
+    assert not seeds[0] & seeds[1]
+    assert max(run["finished"] for run in rates.runs) <= record.planned
+
+
+def test_sizes_in_the_record_are_those_of_the_models(record: Record) -> None:
+    for name in VARIANTS:
+        n_params = sum(p.numel() for p in build(variant_config(name)).parameters())
+        runs = [run for run in record.runs if run["settings"]["variant"] == name]
+        assert {run["result"]["n_params"] for run in runs} == {n_params}
+
+
+def test_a_variant_that_lost_its_head_trained_as_the_baseline_did(record: Record) -> None:
+    """The same seed, the same machine: the same curve to the last digit."""
+    curves = {
+        (run["settings"]["variant"], run["settings"]["corpus"], run["settings"]["seed"]): run
+        for run in record.runs
+    }
+    for corpus in CORPORA:
+        for seed in range(SEEDS):
+            whole, lost = (curves[n, corpus, seed] for n in ("baseline", "head lost"))
+            if whole["environment"] == lost["environment"]:
+                assert whole["result"]["curve"] == lost["result"]["curve"]
+
+
+def test_seeds_needed_would_tell_the_difference(record: Record) -> None:
+    """By simulation: so many seeds tell a difference like the measured one in about 80 %."""
+    found = verdicts(record, CORPORA[0])
+    random = np.random.default_rng(0)
+    for name, one in found.items():
+        if one.seeds_needed is None or not 5 <= one.seeds_needed <= 100:
+            continue
+        draws = random.normal(one.difference, one.deviation, (2000, one.seeds_needed))
+        p = stats.ttest_1samp(draws, 0, axis=1).pvalue
+        assert (p < 0.05 / len(found)).mean() == pytest.approx(0.8, abs=0.08), name
+
+
+def test_costs_are_recorded_for_every_variant_in_rounds() -> None:
+    costs = load_record("comparison-cost")
+    order = [(run["settings"]["round"], run["settings"]["variant"]) for run in costs.runs]
+    assert order == [(i, name) for i in range(ROUNDS) for name in VARIANTS]
+    for run in costs.runs:
+        config, result = variant_config(run["settings"]["variant"]), run["result"]
+        heads = config.n_kv_heads or config.n_heads
+        assert result["kv_bytes_per_token"] == 2 * config.n_layers * heads * config.head_dim * 4
+        assert result["peak_bytes"] > 16 * result["n_params"]
+    at = {
+        name: [r["result"] for r in costs.runs if r["settings"]["variant"] == name]
+        for name in VARIANTS
+    }
+    for name, results in at.items():
+        assert len({(r["peak_bytes"], r["forward_flops_per_token"]) for r in results}) == 1, name
+        speeds = [r["train_tokens_per_second"] for r in results]
+        assert stdev(speeds) < 0.2 * mean(speeds), name
+    assert (
+        at["mqa"][0]["kv_bytes_per_token"] * BASELINE.n_heads
+        == (at["baseline"][0]["kv_bytes_per_token"])
+    )
