@@ -2,13 +2,14 @@
 
 ``comparison-rates`` finds a learning rate for each variant, on Shakespeare and with a seed of its
 own; ``comparison`` then trains every variant with the same seeds on two corpora;
-``comparison-cost`` takes the times.
+``comparison-cost`` takes the times; ``comparison-head`` asks one of the questions again, with as
+many new seeds as the first answer says it needs.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from llmtutor.evaluate.compare import Comparison, compare_family
+from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
 from llmtutor.experiments.study import Record, Settings, Study, load_record
@@ -20,6 +21,10 @@ RATES = (0.004, 0.008, 0.016, 0.032)
 RATE_SEED = 100
 SEEDS = 8
 ROUNDS = 5
+HEAD_CHANCE = 0.9
+"""With which ``comparison-head`` is to tell a difference as large as the one measured before."""
+FRESH_SEED = 200
+"""The first of its seeds, none of which was seen before."""
 
 
 def best_rate(record: Record, variant: str) -> float:
@@ -68,6 +73,17 @@ def _plan_comparison() -> dict[str, Any]:
     }
 
 
+def _plan_head() -> dict[str, Any]:
+    record = load_record("comparison")
+    found = verdicts(record, CORPORA[0])["head lost"]
+    return {
+        "difference": found.difference,
+        "deviation": found.deviation,
+        "n_seeds": seeds_needed(found.difference, found.deviation, chance=HEAD_CHANCE),
+        "learning_rate": record.plan["learning_rate"]["baseline"],
+    }
+
+
 def _rates(plan: Mapping[str, Any]) -> list[Settings]:
     return [
         {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
@@ -90,6 +106,14 @@ def _costs(plan: Mapping[str, Any]) -> list[Settings]:
     return [{"variant": name, "round": i} for i in range(ROUNDS) for name in VARIANTS]
 
 
+def _head(plan: Mapping[str, Any]) -> list[Settings]:
+    return [
+        {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
+        for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])
+        for name in ("baseline", "head lost")
+    ]
+
+
 COMPARISON = (
     Study(
         name="comparison-rates",
@@ -109,5 +133,12 @@ COMPARISON = (
         description="What each variant costs: training and decoding speed, memory, cache",
         runs=_costs,
         run=measure_variant,
+    ),
+    Study(
+        name="comparison-head",
+        description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
+        plan=_plan_head,
+        runs=_head,
+        run=train_variant,
     ),
 )

@@ -8,6 +8,7 @@ from scipy import stats
 
 from llmtutor.experiments.comparison import (
     CORPORA,
+    HEAD_CHANCE,
     RATES,
     ROUNDS,
     SEEDS,
@@ -74,10 +75,28 @@ def test_verdicts_by_scipy_and_holm_by_definition(record: Record, corpus: str) -
 
 
 @each_corpus
-def test_what_was_planted_is_found(record: Record, corpus: str) -> None:
-    found = verdicts(record, corpus)
-    assert found["baseline again"].verdict == "not distinguishable"
-    assert found["head lost"].verdict == "worse"
+def test_a_planted_null_is_not_told(record: Record, corpus: str) -> None:
+    assert verdicts(record, corpus)["baseline again"].verdict == "not distinguishable"
+
+
+def test_a_planted_defect_is_worse_on_both_corpora(record: Record) -> None:
+    """On one corpus in the comparison itself, on the other with the new seeds that it asked for."""
+    assert verdicts(record, "tinystories-sample")["head lost"].verdict == "worse"
+    again = load_record("comparison-head")
+    assert verdicts(again, "shakespeare")["head lost"].verdict == "worse"
+
+
+def test_the_question_asked_again_was_planned_and_its_seeds_are_new(record: Record) -> None:
+    again = load_record("comparison-head")
+    first = verdicts(record, "shakespeare")["head lost"]
+    # the sample size of a paired t-test, by simulation: power 0.9 at the planned number
+    n = again.plan["n_seeds"]
+    draws = np.random.default_rng(0).normal(first.difference, first.deviation, (4000, n))
+    told = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert told == pytest.approx(HEAD_CHANCE, abs=0.03)
+    seeds = {run["settings"]["seed"] for run in again.runs}
+    assert len(seeds) == n and not seeds & {run["settings"]["seed"] for run in record.runs}
+    assert max(run["finished"] for run in record.runs) <= again.planned
 
 
 @each_corpus
