@@ -123,6 +123,10 @@ def test_a_chapter_behind_a_gap_is_numbered_by_its_file() -> None:
             "book/chapters/21_after": {"": (14,), "#deep": (14, 2), "#deeper": None},
             "book/other": {"": (15,)},
         },
+        toc_fignumbers={
+            "book/chapters/13_before": {"displaymath": {"eq-a": (13, 1)}},
+            "book/chapters/21_after": {"displaymath": {"eq-b": (14, 1), "eq-c": (14, 2)}},
+        },
         titles=dict.fromkeys(["book/chapters/13_before", "book/other"], nodes.title()),
         tocs=dict.fromkeys(["book/chapters/13_before", "book/other"], nodes.bullet_list()),
     )
@@ -133,6 +137,10 @@ def test_a_chapter_behind_a_gap_is_numbered_by_its_file() -> None:
         "book/chapters/13_before": {"": (13,)},
         "book/chapters/21_after": {"": (21,), "#deep": (21, 2), "#deeper": None},
         "book/other": {"": (15,)},
+    }
+    assert env.toc_fignumbers == {
+        "book/chapters/13_before": {"displaymath": {"eq-a": (13, 1)}},
+        "book/chapters/21_after": {"displaymath": {"eq-b": (21, 1), "eq-c": (21, 2)}},
     }
     assert (title["secnumber"], link["secnumber"]) == ([21], [21, 2])
     assert numbering.renumber(None, env) == []

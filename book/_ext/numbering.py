@@ -14,7 +14,7 @@ from sphinx.environment import BuildEnvironment
 
 
 def renumber(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Give headings, titles and contents their first number; returns the pages that changed."""
+    """Give headings, equations and contents their first number; returns the pages that changed."""
     changed = []
     for name, numbers in env.toc_secnumbers.items():
         found = re.match(r"(\d\d)_", name.rpartition("/")[2])
@@ -22,6 +22,9 @@ def renumber(app: Sphinx, env: BuildEnvironment) -> list[str]:
             continue
         chapter = int(found[1])
         env.toc_secnumbers[name] = {a: n and (chapter, *n[1:]) for a, n in numbers.items()}
+        for kind, things in env.toc_fignumbers.get(name, {}).items():
+            counted = {thing: (chapter, *n[1:]) for thing, n in things.items()}
+            env.toc_fignumbers[name][kind] = counted
         titles: list[Any] = [env.titles[name], *env.tocs[name].findall(nodes.reference)]
         for title in titles:
             if title.get("secnumber"):
