@@ -35,6 +35,7 @@ def intervals(
         raise ValueError(f"marked rows are not among the rows: {sorted(strange)}")
     with style():
         fig, ax = new_figure(x_label, y_label, title, 1.5 + 0.36 * len(rows))
+        ax.use_sticky_edges = False  # else the longest bar touches the axis
         ax.vlines(0, -0.7, len(rows) - 0.3, colors=GREY, linestyles="--", linewidth=1.2)
         for place, (label, (low, middle, high)) in enumerate(rows.items()):
             color = PALETTE[0] if label in marked else GREY
