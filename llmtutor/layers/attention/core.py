@@ -99,7 +99,8 @@ def fused_attention(
     _check(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
-    is_causal = causal and mask is None and bias is None and seq_q == seq_k
+    # (bool settles the question while torch.compile traces with lengths left open.)
+    is_causal = causal and mask is None and bias is None and bool(1 < seq_q == seq_k)
     if causal and not is_causal and seq_q > 1:
         plain = causal_mask(seq_q, seq_k, device=q.device)
         mask = plain if mask is None else mask & plain
