@@ -8,7 +8,8 @@ once and opened by both. One unit of work is 64 new tokens after a prompt of 64,
 cache, for one row and for eight: `generate` here and there, as their users call it, prompt
 included. The ids are compared before anything is timed. In float32, in one process, in turn, after
 a warm-up round; with the threads that torch takes by itself, and again with one, since the work of
-a token is hardly enough to share.
+a token is hardly enough to share. Ours is measured as it comes and, with the usual threads, with a
+`Compiled` step (left out without a C++ compiler); making the program is reported and not timed.
 
 The second table is ours alone: the time from one token to the next where a text has 64 tokens and
 where it has 512, in `generate` with a cache and without. The third counts the bytes of a cache.
@@ -16,10 +17,12 @@ The last line is one JSON object.
 """
 
 import json
+import shutil
 import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from itertools import product
 from statistics import median
 
@@ -28,6 +31,7 @@ from _measure import Times, Work, in_turn, machine, ratio, record, without_first
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from llmtutor.generate.compiled import Compiled
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.interop.hf import load_hf, save_hf
@@ -42,13 +46,15 @@ CONTEXT = 1024
 BATCHES = (1, 8)
 PROMPT, NEW = 64, 64
 LENGTHS = (64, 512)
-WINDOW = {"cached": 32, "uncached": 4}  # tokens timed around each length
+WINDOW = {"compiled": 32, "cached": 32, "uncached": 4}  # tokens timed around each length
 AIM, GROWTH_AIM = 2.0, 0.10
 PEER = "transformers"
 
 Prompts = list[list[int]]
 PerToken = dict[str, dict[str, list[float]]]
-"""Seconds a token, cached and uncached, at each length."""
+"""Seconds a token, compiled, cached and uncached, at each length."""
+Readers = dict[str, Transformer | Compiled]
+"""Our model as it comes, and compiled."""
 
 
 def pair(name: str) -> tuple[Transformer, PreTrainedModel]:
@@ -65,7 +71,13 @@ def random_prompts(batch: int, length: int) -> Prompts:
     return prompts
 
 
-def our_ids(model: Transformer, prompts: Prompts) -> Prompts:
+def readers(model: Transformer) -> Readers:
+    can_compile = shutil.which("g++") or shutil.which("clang++")
+    torch.compiler.reset()
+    return {"ours": model} | ({"ours, compiled": Compiled(model)} if can_compile else {})
+
+
+def our_ids(model: Transformer | Compiled, prompts: Prompts) -> Prompts:
     return generate(model, prompts, max_new_tokens=NEW, sampler=Sampler(greedy=True))
 
 
@@ -84,15 +96,21 @@ def their_ids(model: PreTrainedModel, prompts: Prompts) -> Prompts:
     return new
 
 
-def works(ours: Transformer, theirs: PreTrainedModel, batch: int) -> dict[str, Work]:
-    """The same new ids by each; the peer comes first."""
+def works(ours: Readers, theirs: PreTrainedModel, batch: int) -> tuple[dict[str, Work], float]:
+    """The same new ids by each, the peer first; and the seconds of the longest first run."""
     prompts = random_prompts(batch, PROMPT)
-    if our_ids(ours, prompts) != their_ids(theirs, prompts):
-        raise AssertionError("expected the same ids from both, got others")
-    return {PEER: lambda: their_ids(theirs, prompts), "ours": lambda: our_ids(ours, prompts)}
+    want, longest = their_ids(theirs, prompts), 0.0
+    made: dict[str, Work] = {PEER: lambda: their_ids(theirs, prompts)}
+    for who, model in ours.items():
+        start = time.perf_counter()
+        if our_ids(model, prompts) != want:
+            raise AssertionError(f"expected the same ids from {PEER} and {who}, got others")
+        longest = max(longest, time.perf_counter() - start)
+        made[who] = partial(our_ids, model, prompts)
+    return made, longest
 
 
-def seconds_per_token(model: Transformer, batch: int, length: int, kind: str) -> float:
+def seconds_per_token(model: Transformer | Compiled, batch: int, length: int, kind: str) -> float:
     """From one token to the next, where the text has about ``length``; the prompt is not in it."""
     n = WINDOW[kind]
     stamps: list[float] = []
@@ -108,17 +126,22 @@ def seconds_per_token(model: Transformer, batch: int, length: int, kind: str) ->
         max_new_tokens=n + 1,
         sampler=Sampler(greedy=True),
         on_token=stamp,
-        use_cache=kind == "cached",
+        use_cache=kind != "uncached",
     )
     return (stamps[-1] - stamps[0]) / n
 
 
-def per_token(model: Transformer, batch: int, rounds: int) -> PerToken:
-    """All four in turn; the first round is a warm-up."""
-    times: dict[str, Times] = {kind: {str(length): [] for length in LENGTHS} for kind in WINDOW}
+def per_token(ours: Readers, batch: int, rounds: int) -> PerToken:
+    """All kinds in turn; the first round is a warm-up."""
+    models = {"cached": ours["ours"], "uncached": ours["ours"]}
+    if "ours, compiled" in ours:
+        models["compiled"] = ours["ours, compiled"]
+    kinds = [kind for kind in WINDOW if kind in models]
+    times: dict[str, Times] = {kind: {str(length): [] for length in LENGTHS} for kind in kinds}
     for _ in range(rounds + 1):
-        for kind, length in product(WINDOW, LENGTHS):
-            times[kind][str(length)].append(seconds_per_token(model, batch, length, kind))
+        for kind, length in product(kinds, LENGTHS):
+            seconds = seconds_per_token(models[kind], batch, length, kind)
+            times[kind][str(length)].append(seconds)
     return {kind: without_first(values) for kind, values in times.items()}
 
 
@@ -147,11 +170,13 @@ def show_decoding(work: str, batch: int, times: Times) -> dict[str, float]:
     for who, values in times.items():
         middle, tokens = median(values), batch * NEW
         print(
-            f"  {work:36}{who:14}{middle:8.3f}s{min(values):8.3f}s{max(values):8.3f}s"
+            f"  {work:36}{who:16}{middle:8.3f}s{min(values):8.3f}s{max(values):8.3f}s"
             f"{tokens / middle:10,.0f}{1 / ratio(times, who):7.2f}"
         )
         figures[f"{work}_{who}_tokens_per_second"] = round(tokens / middle)
     figures[f"{work}_time_to_{PEER}"] = ratio(times)
+    if "ours, compiled" in times:
+        figures[f"{work}_compiled_time_to_{PEER}"] = ratio(times, "ours, compiled")
     return figures
 
 
@@ -171,21 +196,24 @@ def main(quick: bool) -> None:
     figures: dict[str, object] = {"benchmark": "generation", "quick": quick}
     seconds: dict[str, Times] = {}
     tokens: dict[str, PerToken] = {}
-    models = {name: pair(name) for name in MODELS}
-    cases = list(product(MODELS, BATCHES, dict.fromkeys((usual, 1))))
-    print(f"\n{NEW} new tokens after {PROMPT}")
-    print(f"{'':52}{'median':>9}{'min':>9}{'max':>9}{'tokens/s':>10}{'speed':>7}")
-    for name, batch, threads in cases:
-        torch.set_num_threads(threads)
-        work = label(name, batch, threads)
-        seconds[work] = in_turn(rounds, works(*models[name], batch))
-        figures |= show_decoding(work, batch, seconds[work])
+    for name in MODELS:
+        ours, theirs = pair(name)
+        both = readers(ours)
+        for batch, threads in product(BATCHES, dict.fromkeys((usual, 1))):
+            torch.set_num_threads(threads)
+            work = label(name, batch, threads)
+            # A program is made for a number of threads.
+            these = both if threads == usual else {"ours": ours}
+            todo, first = works(these, theirs, batch)
+            seconds[work] = in_turn(rounds, todo)
+            figures |= show_decoding(work, batch, seconds[work])
+            if len(these) > 1:
+                figures[f"{work}_compile_seconds"] = round(first, 1)
+                print(f"  {'':36}compiled within {first:.0f} s")
+            tokens[work] = per_token(these, batch, rounds)
     print("\ntime per token" + "".join(f"{f'at {length}':>12}" for length in LENGTHS))
-    for name, batch, threads in cases:
-        torch.set_num_threads(threads)
-        work = label(name, batch, threads)
-        tokens[work] = per_token(models[name][0], batch, rounds)
-        figures |= show_growth(work, tokens[work])
+    for work, times in tokens.items():
+        figures |= show_growth(work, times)
     torch.set_num_threads(usual)
     print(f"\nbytes of the cache of llama-nano, one row of {CONTEXT} tokens")
     for heads, nbytes in (counted := cache_bytes()).items():

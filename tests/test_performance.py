@@ -63,6 +63,9 @@ def test_ratios_are_those_of_the_recorded_times(path: Path) -> None:
         peer = next(iter(times))
         ratio = median(times["ours"]) / median(times[peer])
         assert result[f"{work}_time_to_{peer}"] == pytest.approx(ratio, abs=0.02)
+        if (key := f"{work}_compiled_time_to_{peer}") in result:
+            ratio = median(times["ours, compiled"]) / median(times[peer])
+            assert result[key] == pytest.approx(ratio, abs=0.02)
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
@@ -105,7 +108,8 @@ def test_the_growth_is_that_of_the_recorded_times() -> None:
     record = json.loads(GENERATION.read_text(encoding="utf-8"))
     assert set(record["seconds_per_token"]) == set(record["seconds"])
     for work, kinds in record["seconds_per_token"].items():
-        assert list(kinds) == ["cached", "uncached"]
+        compiled = ["compiled"] if "ours, compiled" in record["seconds"][work] else []
+        assert list(kinds) == [*compiled, "cached", "uncached"]
         for kind, times in kinds.items():
             short, long = (median(times[length]) for length in ("64", "512"))
             growth = record[f"{work}_{kind}_growth"]
