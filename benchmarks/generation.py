@@ -203,7 +203,7 @@ def main(quick: bool) -> None:
             torch.set_num_threads(threads)
             work = label(name, batch, threads)
             # A program is made for a number of threads.
-            these = both if threads == usual else {"ours": ours}
+            these: Readers = both if threads == usual else {"ours": ours}
             todo, first = works(these, theirs, batch)
             seconds[work] = in_turn(rounds, todo)
             figures |= show_decoding(work, batch, seconds[work])
