@@ -196,6 +196,8 @@ def main(quick: bool) -> None:
     figures: dict[str, object] = {"benchmark": "generation", "quick": quick}
     seconds: dict[str, Times] = {}
     tokens: dict[str, PerToken] = {}
+    print(f"\n{NEW} new tokens after {PROMPT}")
+    print(f"{'':54}{'median':>9}{'min':>9}{'max':>9}{'tokens/s':>10}{'speed':>7}")
     for name in MODELS:
         ours, theirs = pair(name)
         both = readers(ours)
