@@ -38,6 +38,19 @@ def test_losses_by_hand() -> None:
     ]
 
 
+def test_growth_and_bytes_by_hand() -> None:
+    times = {"cached": {"64": [3.0, 1.0, 2.0], "512": [2.2]}, "uncached": {"64": [1], "512": [9]}}
+    assert extension().growth_rows({"gpt2_batch_8": times}) == [
+        ("work", "by", "at 64 tokens", "at 512 tokens", "growth"),
+        ("gpt2 batch 8", "cached", "2000.00 ms", "2200.00 ms", "+10.0%"),
+        ("gpt2 batch 8", "uncached", "1000.00 ms", "9000.00 ms", "+800.0%"),
+    ]
+    assert extension().byte_rows({"four": 4096, "one": 1024}) == [
+        ("four", "4,096", "1.00"),
+        ("one", "1,024", "0.25"),
+    ]
+
+
 def test_something_is_recorded() -> None:
     assert RESULTS
 
@@ -50,6 +63,9 @@ def test_ratios_are_those_of_the_recorded_times(path: Path) -> None:
         peer = next(iter(times))
         ratio = median(times["ours"]) / median(times[peer])
         assert result[f"{work}_time_to_{peer}"] == pytest.approx(ratio, abs=0.02)
+        if (key := f"{work}_compiled_time_to_{peer}") in result:
+            ratio = median(times["ours, compiled"]) / median(times[peer])
+            assert result[key] == pytest.approx(ratio, abs=0.02)
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
@@ -82,3 +98,30 @@ def test_the_record_meets_its_aims() -> None:
     assert record["intervals"]["time_ratio"][1] <= 0.25
     assert record["intervals"]["loss_at_equal_time"][1] <= 1.60
     assert record["parameters"]["ours"] <= record["parameters"]["baseline"]
+
+
+GENERATION = ROOT / "data" / "results" / "bench-generation.json"
+
+
+@pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")
+def test_the_growth_is_that_of_the_recorded_times() -> None:
+    record = json.loads(GENERATION.read_text(encoding="utf-8"))
+    assert set(record["seconds_per_token"]) == set(record["seconds"])
+    for work, kinds in record["seconds_per_token"].items():
+        compiled = ["compiled"] if "ours, compiled" in record["seconds"][work] else []
+        assert list(kinds) == [*compiled, "cached", "uncached"]
+        for kind, times in kinds.items():
+            short, long = (median(times[length]) for length in ("64", "512"))
+            growth = record[f"{work}_{kind}_growth"]
+            assert growth == pytest.approx(long / short - 1, abs=1e-4)
+
+
+@pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")
+def test_the_recorded_bytes_are_those_of_the_heads() -> None:
+    """Two (keys, values), 4 layers, 1,024 tokens, heads of 32 numbers of 4 bytes."""
+    record = json.loads(GENERATION.read_text(encoding="utf-8"))
+    one = 2 * 4 * 1024 * 32 * 4
+    assert record["cache_bytes"] == {
+        "multi-head attention": 4 * one,
+        **{f"n_kv_heads = {n}": n * one for n in (1, 2, 4)},
+    }

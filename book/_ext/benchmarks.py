@@ -11,6 +11,17 @@ median, least and most over the rounds, and the ratio of the medians to the firs
 
 shows the losses under the key ``left_out`` of ``bench-speedrun.json``: the mean, least and most
 over the seeds of each run, and the difference of its mean to that of the first one.
+
+```{growth} generation
+```
+
+shows how long a token takes in a short text and in a long one, from ``seconds_per_token`` of
+``bench-generation.json``, and
+
+```{bytes} generation cache_bytes
+```
+
+shows numbers of bytes under the key ``cache_bytes``, with their ratio to the first one.
 """
 
 import json
@@ -25,6 +36,7 @@ from sphinx.util.docutils import SphinxDirective
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 HEAD = ("work", "by", "median", "least", "most", "ratio")
 LOSS_HEAD = ("run", "mean loss", "least", "most", "difference")
+BYTES_HEAD = ("heads of keys and values", "bytes", "ratio")
 
 
 def rows(seconds: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
@@ -58,6 +70,34 @@ def loss_rows(losses: dict[str, list[float]]) -> list[tuple[str, ...]]:
         )
         for name, values in losses.items()
     ]
+
+
+def growth_rows(works: dict[str, dict[str, dict[str, list[float]]]]) -> list[tuple[str, ...]]:
+    """Head, and one row for each kind of decoding of each work: medians, and how they grow.
+
+    >>> growth_rows({"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}})[1]
+    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0%')
+    """
+    kinds = [(work, kind, times) for work, of in works.items() for kind, times in of.items()]
+    table: list[tuple[str, ...]] = [
+        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth")
+    ]
+    for work, kind, times in kinds:
+        middles = [median(values) for values in times.values()]
+        shown = [f"{1000 * middle:.2f} ms" for middle in middles]
+        growth = f"{middles[-1] / middles[0] - 1:+.1%}"
+        table.append((work.replace("_", " "), kind, *shown, growth))
+    return table
+
+
+def byte_rows(counted: dict[str, int]) -> list[tuple[str, ...]]:
+    """One row for each number of bytes.
+
+    >>> byte_rows({"all heads": 4096, "one head": 1024})[1]
+    ('one head', '1,024', '0.25')
+    """
+    first = next(iter(counted.values()))
+    return [(name, f"{value:,}", f"{value / first:.2f}") for name, value in counted.items()]
 
 
 def _duration(seconds: float) -> str:
@@ -100,17 +140,41 @@ class Benchmark(Recorded):
         return [nodes.paragraph(text, text), _table([HEAD, *rows(result["seconds"])])]
 
 
-class Losses(Recorded):
-    """Renders losses of one recorded benchmark."""
+class Part(Recorded):
+    """A directive that shows what is recorded under one key, its second argument."""
 
     required_arguments = 2
 
-    def run(self) -> list[nodes.Node]:
-        """The table."""
+    def part(self) -> Any:
+        """The part of the record."""
         result, key = self.result(), self.arguments[1]
         if key not in result:
             raise self.error(f"no {key!r} in the record; there are {', '.join(result)}")
-        return [_table([LOSS_HEAD, *loss_rows(result[key])])]
+        return result[key]
+
+
+class Losses(Part):
+    """Renders losses of one recorded benchmark."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [_table([LOSS_HEAD, *loss_rows(self.part())])]
+
+
+class Bytes(Part):
+    """Renders numbers of bytes of one recorded benchmark."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [_table([BYTES_HEAD, *byte_rows(self.part())])]
+
+
+class Growth(Recorded):
+    """Renders the time per token of one recorded benchmark."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [_table(growth_rows(self.result()["seconds_per_token"]))]
 
 
 def _table(lines: list[tuple[str, ...]]) -> nodes.table:
@@ -128,4 +192,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.add_directive("benchmark", Benchmark)
     app.add_directive("losses", Losses)
+    app.add_directive("growth", Growth)
+    app.add_directive("bytes", Bytes)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

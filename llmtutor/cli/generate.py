@@ -12,6 +12,7 @@ import torch
 from cyclopts import Parameter
 
 from llmtutor.data.readers import END_OF_TEXT
+from llmtutor.generate.compiled import Compiled
 from llmtutor.generate.generate import generate as generate_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
@@ -39,6 +40,7 @@ def generate(
     seed: int | None = None,
     draft: Path | None = None,
     n_draft: int = 4,
+    compile: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Let a trained model go on from a prompt.
 
@@ -64,9 +66,13 @@ def generate(
         Texts are no other than without, only sooner there if the draft is good and much smaller.
     n_draft
         Tokens it proposes at a time.
+    compile
+        Make one program of a token's step: slow to start, then faster. Needs a C++ compiler.
     """
     model, tokenizer = load(run)
     helper = load(draft) if draft is not None else None
+    if helper and compile:
+        raise ValueError("a draft proposes several tokens a step: leave out --draft or --compile")
     if helper and helper[1].fingerprint() != tokenizer.fingerprint():
         raise ValueError(f"{draft} has another tokenizer than {run}: a draft needs the same")
     stops = {one_token(tokenizer, text) for text in stop}
@@ -74,6 +80,7 @@ def generate(
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(seed)
     sampler = sampler or Sampler()
+    reader = Compiled(model) if compile else model
     context = min(m.config.max_seq_len for m in [model, *([helper[0]] if helper else [])])
 
     def go_on(text: str) -> None:
@@ -83,7 +90,7 @@ def generate(
         write, finish = streamer(tokenizer)
         if helper is None:
             generate_ids(
-                model,
+                reader,
                 [ids],
                 max_new_tokens=n,
                 sampler=sampler,

@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from llmtutor.generate.reader import Reader, prompt_ids
+from llmtutor.generate.reader import Model, Reader, prompt_ids
 from llmtutor.generate.sampling import Sampler
-from llmtutor.model.transformer import Transformer
 
 
 @torch.inference_mode()
 def generate(
-    model: Transformer,
+    model: Model,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -26,7 +25,7 @@ def generate(
     A row ends with a token of ``stop``, which is its last id, or after ``max_new_tokens``. Prompts
     may be of different lengths; a row goes on as it would alone, but draws depend on its place in
     the batch. ``on_token(row, id)`` is called as each id is known. With ``generator`` the draws
-    are repeatable.
+    are repeatable. ``model`` is a ``Transformer``, or ``Compiled`` for long texts of small models.
 
     >>> from llmtutor.model.presets import build, preset
     >>> _ = torch.manual_seed(0)
@@ -49,10 +48,11 @@ def generate(
         text = ids[:, :end]
         ids[:, end] = sampler.choose(read(text)[:, -1], text, generator)
         # A row that has ended is carried on unseen, until the last one has.
-        for row, id in [(row, int(ids[row, end])) for row in going]:
-            new[row].append(id)
+        chosen = ids[:, end].tolist()
+        for row in going:
+            new[row].append(chosen[row])
             if on_token is not None:
-                on_token(row, id)
+                on_token(row, chosen[row])
         going = [row for row in going if new[row][-1] not in stop]
         if not going:
             break

@@ -5,13 +5,38 @@ The slow way is kept because it is plainly right: the fast one is tested against
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.generate.sampling import PAD
-from llmtutor.model.transformer import Transformer
+from llmtutor.layers.basic import Embedding
+from llmtutor.model.caches import Caches
+from llmtutor.model.config import ModelConfig
+
+
+class Model(Protocol):
+    """What can read a text: a ``Transformer``, or one compiled for it."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its context and vocabulary."""
+
+    @property
+    def embedding(self) -> Embedding:
+        """Its first layer, which stands on the device where the ids go."""
+
+    def make_caches(
+        self, batch: int, max_len: int | None, starts: Int[Tensor, " batch"] | None
+    ) -> Caches:
+        """Room for the keys and values of the texts."""
+
+    def __call__(
+        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the token after each position."""
 
 
 class Reader:
@@ -23,7 +48,7 @@ class Reader:
     """
 
     def __init__(
-        self, model: Transformer, ids: Int[Tensor, "batch seq"], max_len: int, *, use_cache: bool
+        self, model: Model, ids: Int[Tensor, "batch seq"], max_len: int, *, use_cache: bool
     ) -> None:
         self.model = model
         self.starts = (ids == PAD).sum(1)
@@ -44,7 +69,7 @@ class Reader:
 
 
 def prompt_ids(
-    model: Transformer, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> Int[Tensor, "batch seq"]:
     """The prompts on the model's device, padded on the left with ``PAD`` to the longest.
 

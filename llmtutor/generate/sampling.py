@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llmtutor.layers.basic import softmax
@@ -130,12 +130,16 @@ def draw(
     """
     device = probs.device if generator is None else generator.device
     total = probs.sum(-1)
-    if not bool((total.isfinite() & (total > 0)).all()):
+    _check_distribution(total.isfinite() & (total > 0))
+    return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
+
+
+def _check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
+    if not bool(is_one.all()):
         raise ValueError(
             "expected logits with a finite largest value in each row, found nan, +inf or nothing "
             "but -inf: the model's weights or activations have overflowed"
         )
-    return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
 
 
 def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
@@ -185,8 +189,7 @@ class Sampler:
         self, logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch vocab"]:
         """The logits after every knob, given the text so far (padded with ``PAD``)."""
-        if self.repetition_penalty != 1:
-            logits = repetition_penalty(logits, ids, self.repetition_penalty)
+        logits = self._penalised(logits, ids)
         if self.greedy:
             everything = torch.arange(logits.shape[-1], device=logits.device)
             return logits.masked_fill(everything != greedy(logits)[:, None], -math.inf)
@@ -212,7 +215,16 @@ class Sampler:
         Raises:
             ValueError: logits that give no distribution.
         """
-        return draw(self.probabilities(logits, ids), generator)
+        if not self.greedy:
+            return draw(self.probabilities(logits, ids), generator)
+        logits = self._penalised(logits, ids)  # of one token nothing need be drawn
+        _check_distribution(logits.amax(-1).isfinite())
+        return greedy(logits)
+
+    def _penalised(self, logits: Tensor, ids: Tensor) -> Tensor:
+        if self.repetition_penalty == 1:
+            return logits
+        return repetition_penalty(logits, ids, self.repetition_penalty)
 
 
 # Ranges ------------------------------------------------------------------------------------------

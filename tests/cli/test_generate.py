@@ -120,6 +120,27 @@ def test_a_draft_changes_no_greedy_text(run, runs) -> None:
     assert code == 1 and "has another tokenizer" in err
 
 
+def test_compiled_it_writes_the_same(run, runs, monkeypatch) -> None:
+    """Captured and run operation by operation: to generate code takes long and a compiler."""
+    real, compiled = torch.compile, []
+
+    def in_graphs(function, **options):
+        compiled.append(function)
+        return real(function, **options, backend="eager")
+
+    options = [runs / "large", "--prompt", "the ", "--greedy", "--max-new-tokens", 30]
+    plain = run(*options)
+    monkeypatch.setattr(torch, "compile", in_graphs)
+    monkeypatch.setenv("CXX", sys.executable)
+    assert run(*options, "--compile") == plain
+    assert len(compiled) == 1
+    code, _, err = run(*options, "--compile", "--draft", runs / "small")
+    assert code == 1 and "leave out --draft or --compile" in err
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    code, _, err = run(*options, "--compile")
+    assert code == 1 and "needs a C++ compiler" in err
+
+
 def test_text_ends_at_a_stop_token_and_at_the_end_of_the_context(run, runs) -> None:
     options = [runs / "large", "--prompt", "the ", "--seed", 1]
     out = run(*options, "--max-new-tokens", 10_000)[1]

@@ -85,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         v = self._split(self.value(x))
         if cache is not None:
             k, v = cache.append(k, v)
-        mask, bias = self._rules(q, positions, k.shape[2], None if cache is None else cache.starts)
+        mask, bias = self._rules(q, positions, None if cache is None else cache.starts)
         heads = fused_attention(q, k, v, mask=mask, causal=self.causal, bias=bias)
         return self.output(heads.transpose(1, 2).flatten(2))
 
@@ -119,40 +119,41 @@ class MultiHeadAttention(nn.Module):
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
         q, k, positions = self._queries_keys(x, 0)
-        mask, bias = self._rules(q, positions, k.shape[2], None)
+        mask, bias = self._rules(q, positions, None)
         return attention_weights(q, k, mask=mask, causal=self.causal, bias=bias)
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Both, rotated, and the positions: those after the ``start`` that the cache holds."""
+        """Both, rotated, and all positions: the ``start`` that the cache holds, then those of x."""
         if x.ndim != 3:
             raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
         q, k = self._split(self.query(x)), self._split(self.key(x))
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
-        return self.position.rotate(q, positions), self.position.rotate(k, positions), positions
+        positions = torch.arange(start + x.shape[1], device=x.device)
+        new = positions[start:]
+        return self.position.rotate(q, new), self.position.rotate(k, new), positions
 
     def _rules(
-        self, q: Tensor, q_positions: Tensor, seq_k: int, starts: Tensor | None
+        self, q: Tensor, positions: Tensor, starts: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """What the plain causal mask does not say: masks for window and padding, and the bias.
 
         Positions are slots in the cache, padding included: every scheme that acts here looks at
         distances alone, and those are the same counted from the first real token.
         """
-        k_positions = torch.arange(seq_k, device=q.device)
-        bias = self.position.score_bias(q, q_positions, k_positions)
+        seq_q, seq_k = q.shape[2], len(positions)
+        bias = self.position.score_bias(q, positions[seq_k - seq_q :], positions)
         mask = None
         if self.window is not None:
-            mask = sliding_window_mask(q.shape[2], self.window, seq_k, device=q.device)
+            mask = sliding_window_mask(seq_q, self.window, seq_k, device=q.device)
         if starts is not None:
-            real = k_positions >= starts[:, None, None, None]
+            real = positions >= starts[:, None, None, None]
             mask = real if mask is None else mask & real
         return mask, bias
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, seq, heads · head_dim) → (batch, heads, seq, head_dim)."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
     def extra_repr(self) -> str:
         """What the projections below do not show, for ``print(model)``."""

@@ -5,6 +5,7 @@ token, fast for small ``i`` and slow for large.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -32,8 +33,19 @@ def geometric_frequencies(dim: int, base: float) -> Float[Tensor, " pairs"]:
     return base ** (-steps / dim)
 
 
+Layout = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+def cos_and_sin(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    """The plain layout of a table: both as they are."""
+    return cos, sin
+
+
 class AngleTable:
     """``cos`` and ``sin`` of every position up to the longest one seen, times ``scale``.
+
+    ``layout`` brings the two into the form in which they are used, once for the whole table; it
+    must treat each position by itself.
 
     The table is no buffer of a module on purpose. ``model.to(torch.bfloat16)`` rounds every
     floating-point buffer and ``.double()`` only pads the digits it finds: a buffer would come out
@@ -42,15 +54,23 @@ class AngleTable:
     for, and made again only when those change or a longer sequence arrives.
     """
 
-    def __init__(self, frequencies: Float[Tensor, " pairs"], scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        frequencies: Float[Tensor, " pairs"],
+        scale: float = 1.0,
+        layout: Layout = cos_and_sin,
+    ) -> None:
         self.frequencies = frequencies
-        self.scale = scale
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self.scale, self.layout = scale, layout
+        self._tables: tuple[Tensor, ...] = ()
+        self._dtype: torch.dtype | None = None
 
     def __call__(
         self, positions: Int[Tensor, " seq"], seq: int, dtype: torch.dtype
-    ) -> tuple[Float[Tensor, "seq pairs"], Float[Tensor, "seq pairs"]]:
+    ) -> tuple[Tensor, ...]:
         """``(cos, sin)`` at these ``seq`` positions, in ``dtype``, on the device of ``positions``.
+
+        Both are (seq, pairs), or what the ``layout`` makes of them.
 
         Raises:
             ValueError: positions of another shape, negative or not integers.
@@ -59,31 +79,23 @@ class AngleTable:
         if torch.compiler.is_compiling():  # a compiled graph computes them, and keeps no table
             return self._angles(positions, dtype)
         tables = self._tables
-        if (
-            tables is None
-            or len(tables[0]) < length
-            or tables[0].dtype != dtype
-            or tables[0].device != positions.device
-        ):
+        if self._dtype != dtype or len(tables[0]) < length or tables[0].device != positions.device:
             tables = self._tables = self._build(length, dtype, positions.device)
-        cos, sin = tables
+            self._dtype = dtype
         index = positions.long()
-        return cos[index], sin[index]
+        return tuple(table[index] for table in tables)
 
-    def _build(
-        self, length: int, dtype: torch.dtype, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _build(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
         """Rows for the next power of two, so that a text growing by one token is served too."""
         rows = max(SHORTEST_TABLE, 1 << (length - 1).bit_length())
         tables = self._angles(torch.arange(rows, device=device), dtype)
         # Inside a transform such as jacrev new tensors come wrapped; a wrapper kept would be met
         # again after the transform is over.
-        cos, sin = (torch.func.debug_unwrap(table) for table in tables)
-        return cos, sin
+        return tuple(torch.func.debug_unwrap(table) for table in tables)
 
-    def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         # Not every device has float64: the angles are computed where the frequencies are.
         steps = positions.to(self.frequencies.device, torch.float64)
         angles = steps[:, None] * self.frequencies
         cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
-        return cos.to(positions.device, dtype), sin.to(positions.device, dtype)
+        return self.layout(cos.to(positions.device, dtype), sin.to(positions.device, dtype))

@@ -51,7 +51,10 @@ class NoPosition(Position):
 
 
 def check_positions(positions: Tensor, seq: int) -> int:
-    """The largest of ``positions`` (−1 for none), which must be ``seq`` integers from 0 up.
+    """The largest of ``positions``, which must be ``seq`` integers from 0 up.
+
+    −1 for none, and while ``torch.compile`` traces: it has no values to look at. Who indexes with
+    them then relies on the kernel, which checks the bounds itself.
 
     >>> check_positions(torch.tensor([4, 5, 6]), 3)
     6
@@ -66,9 +69,8 @@ def check_positions(positions: Tensor, seq: int) -> int:
             f"positions must have shape ({seq},), one for each token of the sequence, "
             f"got {tuple(positions.shape)}"
         )
-    # torch.compile traces without values; the positions of a whole sequence end at seq − 1.
     if seq == 0 or torch.compiler.is_compiling():
-        return seq - 1
+        return -1
     low, high = torch.aminmax(positions)
     if low < 0:
         raise ValueError(f"positions count from 0, got {int(low)}")

@@ -8,7 +8,7 @@ import difflib
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from llmtutor.layers.positions.angles import AngleTable, geometric_frequencies
@@ -53,7 +53,8 @@ class Rope(Position):
         if scaling is not None:
             frequencies = scaling.scale(frequencies, base)
         factor = scaling.attention_factor if scaling is not None else 1.0
-        self.angles = AngleTable(frequencies, factor)
+        layout = half_layout if pairing == "half" else interleaved_layout
+        self.angles = AngleTable(frequencies, factor, layout)
 
     @property
     def frequencies(self) -> Float[Tensor, " pairs"]:
@@ -71,8 +72,8 @@ class Rope(Position):
         """
         check_last(x, "head_dim", self.head_dim)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = self.angles(positions, x.shape[-2], dtype)
-        turned = rotate_pairs(x[..., : self.rotary_dim], cos, sin, self.pairing).to(x.dtype)
+        turns = self.angles(positions, x.shape[-2], dtype)
+        turned = rotate_pairs(x[..., : self.rotary_dim].to(dtype), *turns).to(x.dtype)
         if self.rotary_dim == self.head_dim:
             return turned
         return torch.cat((turned, x[..., self.rotary_dim :]), dim=-1)
@@ -85,28 +86,41 @@ class Rope(Position):
         return text if self.scaling is None else f"{text}, scaling={self.scaling}"
 
 
+def half_layout(
+    cos: Float[Tensor, "seq pairs"], sin: Float[Tensor, "seq pairs"]
+) -> tuple[Float[Tensor, "seq dim"], Float[Tensor, "seq dim"]]:
+    """``(cos, cos)`` and ``(−sin, sin)``, for whole heads at a time."""
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def interleaved_layout(
+    cos: Float[Tensor, "seq pairs"], sin: Float[Tensor, "seq pairs"]
+) -> tuple[Complex[Tensor, "seq pairs"]]:
+    """The complex numbers ``cos + i sin``."""
+    return (torch.complex(cos, sin),)
+
+
 def rotate_pairs(
-    x: Float[Tensor, "*batch seq dim"],
-    cos: Float[Tensor, "seq pairs"],
-    sin: Float[Tensor, "seq pairs"],
-    pairing: Pairing,
+    x: Float[Tensor, "*batch seq dim"], *turns: Tensor
 ) -> Float[Tensor, "*batch seq dim"]:
     """Each pair ``(a, b)`` of ``x`` turned: ``(a cos − b sin, a sin + b cos)``.
 
+    ``turns`` is what the layout of a pairing makes of the cosines and sines.
+
     >>> cos, sin = torch.zeros(1, 2), torch.ones(1, 2)  # a quarter turn
-    >>> rotate_pairs(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), cos, sin, "interleaved")
+    >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    >>> rotate_pairs(x, *interleaved_layout(cos, sin))
     tensor([[-2.,  1., -4.,  3.]])
-    >>> rotate_pairs(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), cos, sin, "half")
+    >>> rotate_pairs(x, *half_layout(cos, sin))
     tensor([[-3., -4.,  1.,  2.]])
     """
-    x = x.to(cos.dtype)
-    if pairing == "interleaved":
+    if len(turns) == 1:
         # Neighbours are what torch takes for the complex number a + ib, and turning it is one
         # product with cos + i sin, several times faster than four products of every other entry.
         numbers = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(numbers * torch.complex(cos, sin)).flatten(-2)
+        return torch.view_as_real(numbers * turns[0]).flatten(-2)
     # (a, b) · (cos, cos) + (b, a) · (−sin, sin): whole heads at a time, in one pass less.
-    cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+    cos, sin = turns
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 

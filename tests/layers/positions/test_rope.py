@@ -393,4 +393,5 @@ def test_base():
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_quarter_turn(pairing):
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
-    assert rotate_pairs(torch.tensor([[3.0, 4.0]]), zero, one, pairing).tolist() == [[-4.0, 3.0]]
+    turns = Rope(2, pairing=pairing).angles.layout(zero, one)
+    assert rotate_pairs(torch.tensor([[3.0, 4.0]]), *turns).tolist() == [[-4.0, 3.0]]

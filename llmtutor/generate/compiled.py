@@ -1,0 +1,77 @@
+"""Chapter 21, generation: a token's step as one compiled program.
+
+In a small model most of a token's time goes into starting some hundred small operations from
+Python, one after the other. ``torch.compile`` makes one program of them.
+"""
+
+import os
+import shutil
+import sys
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llmtutor.layers.basic import Embedding
+from llmtutor.model.caches import Caches
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.transformer import Transformer
+
+
+class Compiled:
+    """A model that reads one more token with a compiled program, and all else as it is.
+
+    It stands in for the model: ``generate(Compiled(model), prompts, …)`` gives the ids that
+    ``generate(model, prompts, …)`` does, up to rounding. The prompt is read without compiling. The
+    program is made at the first token after it, which takes tens of seconds; it serves any length,
+    and is made again for another batch, for prompts padded otherwise (some or none), another dtype,
+    device or number of threads.
+
+    Raises:
+        ValueError: a model on the CPU, and no C++ compiler.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        if model.embedding.weight.device.type == "cpu":
+            check_compiler()
+        self.model = model
+        # Dynamic, or each length of the past would be a program of its own.
+        self._step = torch.compile(model.forward, dynamic=True)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration of the model."""
+        return self.model.config
+
+    @property
+    def embedding(self) -> Embedding:
+        """The first layer of the model."""
+        return self.model.embedding
+
+    def make_caches(
+        self,
+        batch: int,
+        max_len: int | None = None,
+        starts: Int[Tensor, " batch"] | None = None,
+    ) -> Caches:
+        """As ``Transformer.make_caches``."""
+        return self.model.make_caches(batch, max_len, starts)
+
+    def __call__(
+        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """As the model: logits of the token after each position."""
+        one_more = cache is not None and ids.ndim == 2 and ids.shape[1] == 1
+        logits: Tensor = (self._step if one_more else self.model)(ids, cache=cache)
+        return logits
+
+
+def check_compiler() -> None:
+    """Raise ``ValueError`` unless there is the C++ compiler that torch.compile calls."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if shutil.which(compiler) is None:
+        raise ValueError(
+            f"compiling for the CPU needs a C++ compiler, but there is no {compiler!r}: install "
+            "one, name another in the environment variable CXX, or decode without compiling"
+        )
