@@ -5,7 +5,7 @@ The slow way is kept because it is plainly right: the fast one is tested against
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from llmtutor.model.caches import Caches
 from llmtutor.model.config import ModelConfig
 
 
+@runtime_checkable
 class Model(Protocol):
     """What can read a text: a ``Transformer``, or one compiled for it."""
 

@@ -155,16 +155,22 @@ def test_a_variant_that_lost_its_head_trained_as_the_baseline_did(record: Record
                 assert whole["result"]["curve"] == lost["result"]["curve"]
 
 
-def test_seeds_needed_would_tell_the_difference(record: Record) -> None:
-    """By simulation: so many seeds tell a difference like the measured one in about 80 %."""
+def test_seeds_needed_are_enough_and_one_less_is_not(record: Record) -> None:
+    """By simulation: the fewest pairs that tell a difference like the measured one in 80 %."""
     found = verdicts(record, CORPORA[0])
     random = np.random.default_rng(0)
-    for name, one in found.items():
-        if one.seeds_needed is None or not 5 <= one.seeds_needed <= 100:
-            continue
-        draws = random.normal(one.difference, one.deviation, (2000, one.seeds_needed))
+
+    def told(name: str, n: int) -> float:
+        draws = random.normal(found[name].difference, found[name].deviation, (4000, n))
         p = stats.ttest_1samp(draws, 0, axis=1).pvalue
-        assert (p < 0.05 / len(found)).mean() == pytest.approx(0.8, abs=0.08), name
+        return float((p < 0.05 / len(found)).mean())
+
+    tried = [n for n, c in found.items() if c.seeds_needed and 4 <= c.seeds_needed <= 100]
+    assert len(tried) > 5
+    for name in tried:
+        needed = found[name].seeds_needed
+        assert needed is not None
+        assert told(name, needed) > 0.77 and told(name, needed - 1) < 0.83, name
 
 
 def test_costs_are_recorded_for_every_variant_in_rounds() -> None:
