@@ -47,6 +47,7 @@ BATCHES = (1, 8)
 PROMPT, NEW = 64, 64
 LENGTHS = (64, 512)
 WINDOW = {"compiled": 32, "cached": 32, "uncached": 4}  # tokens timed around each length
+ROUNDS = {"compiled": 60, "cached": 60, "uncached": 6}
 AIM, GROWTH_AIM = 2.0, 0.10
 PEER = "transformers"
 
@@ -131,24 +132,29 @@ def seconds_per_token(model: Transformer | Compiled, batch: int, length: int, ki
     return (stamps[-1] - stamps[0]) / n
 
 
-def per_token(ours: Readers, batch: int, rounds: int) -> PerToken:
-    """All kinds in turn; the first round is a warm-up."""
+def per_token(ours: Readers, batch: int, *, quick: bool) -> PerToken:
+    """All kinds in turn, each as often as it has rounds; the first round is a warm-up."""
     models = {"cached": ours["ours"], "uncached": ours["ours"]}
     if "ours, compiled" in ours:
         models["compiled"] = ours["ours, compiled"]
     kinds = [kind for kind in WINDOW if kind in models]
     times: dict[str, Times] = {kind: {str(length): [] for length in LENGTHS} for kind in kinds}
-    for _ in range(rounds + 1):
-        for kind, length in product(kinds, LENGTHS):
+    rounds = {kind: 3 if quick else ROUNDS[kind] for kind in kinds}
+    for i in range(max(rounds.values()) + 1):
+        for kind, length in product([kind for kind in kinds if i <= rounds[kind]], LENGTHS):
             seconds = seconds_per_token(models[kind], batch, length, kind)
             times[kind][str(length)].append(seconds)
     return {kind: without_first(values) for kind, values in times.items()}
 
 
 def growth(times: Times) -> float:
-    """By which part of itself the median time grows from the first length to the last."""
-    first, *_, last = (median(values) for values in times.values())
-    return round(last / first - 1, 4)
+    """By which part of itself the time grows from the first length to the last.
+
+    The median over the rounds, since the two are measured right after each other in a round, while
+    the speed of a machine that is shared with others can double within minutes.
+    """
+    first, *_, last = times.values()
+    return round(median(long / short for short, long in zip(first, last, strict=True)) - 1, 4)
 
 
 def cache_bytes() -> dict[str, int]:
@@ -189,7 +195,7 @@ def show_growth(work: str, times: PerToken) -> dict[str, float]:
 
 def main(quick: bool) -> None:
     about = machine("torch", "transformers")
-    usual, rounds = torch.get_num_threads(), 3 if quick else 15
+    usual, rounds = torch.get_num_threads(), 4 if quick else 30
     if quick:
         print("QUICK: few rounds. A first look, not a result.")
     print(f"{rounds} rounds; the aims are {AIM} times the speed and less than {GROWTH_AIM:.0%}")
@@ -212,7 +218,7 @@ def main(quick: bool) -> None:
             if len(these) > 1:
                 figures[f"{work}_compile_seconds"] = round(first, 1)
                 print(f"  {'':36}compiled within {first:.0f} s")
-            tokens[work] = per_token(these, batch, rounds)
+            tokens[work] = per_token(these, batch, quick=quick)
     print("\ntime per token" + "".join(f"{f'at {length}':>12}" for length in LENGTHS))
     for work, times in tokens.items():
         figures |= show_growth(work, times)

@@ -73,7 +73,7 @@ def loss_rows(losses: dict[str, list[float]]) -> list[tuple[str, ...]]:
 
 
 def growth_rows(works: dict[str, dict[str, dict[str, list[float]]]]) -> list[tuple[str, ...]]:
-    """Head, and one row for each kind of decoding of each work: medians, and how they grow.
+    """Head, and one row for each kind of decoding of each work: medians, and the median growth.
 
     >>> growth_rows({"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}})[1]
     ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0%')
@@ -83,10 +83,10 @@ def growth_rows(works: dict[str, dict[str, dict[str, list[float]]]]) -> list[tup
         ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth")
     ]
     for work, kind, times in kinds:
-        middles = [median(values) for values in times.values()]
-        shown = [f"{1000 * middle:.2f} ms" for middle in middles]
-        growth = f"{middles[-1] / middles[0] - 1:+.1%}"
-        table.append((work.replace("_", " "), kind, *shown, growth))
+        first, *_, last = times.values()
+        shown = [f"{1000 * median(values):.2f} ms" for values in times.values()]
+        growth = median(long / short for short, long in zip(first, last, strict=True)) - 1
+        table.append((work.replace("_", " "), kind, *shown, f"{growth:+.1%}"))
     return table
 
 

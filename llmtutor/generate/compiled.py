@@ -32,11 +32,15 @@ class Compiled:
     """
 
     def __init__(self, model: Transformer) -> None:
-        if model.embedding.weight.device.type == "cpu":
+        on_cpu = model.embedding.weight.device.type == "cpu"
+        if on_cpu:
             check_compiler()
         self.model = model
-        # Dynamic, or each length of the past would be a program of its own.
-        self._step = torch.compile(model.forward, dynamic=True)
+        # Dynamic, or each length of the past would be a program of its own. On a CPU what calls
+        # the operations is compiled too: from Python, calling the small ones takes their time.
+        self._step = torch.compile(
+            model.forward, dynamic=True, options={"cpp_wrapper": True} if on_cpu else None
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -58,11 +62,18 @@ class Compiled:
         return self.model.make_caches(batch, max_len, starts)
 
     def __call__(
-        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """As the model: logits of the token after each position."""
+        self,
+        ids: Int[Tensor, "batch seq"],
+        *,
+        cache: Caches | None = None,
+        n_last: int | None = None,
+    ) -> Float[Tensor, "batch n_last vocab"]:
+        """As the model: logits of the token after each position, or the last of them."""
         one_more = cache is not None and ids.ndim == 2 and ids.shape[1] == 1
-        logits: Tensor = (self._step if one_more else self.model)(ids, cache=cache)
+        if one_more and n_last in (None, 1):
+            only: Tensor = self._step(ids, cache=cache)
+            return only
+        logits: Tensor = self.model(ids, cache=cache, n_last=n_last)
         return logits
 
 

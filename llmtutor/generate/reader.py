@@ -35,9 +35,9 @@ class Model(Protocol):
         """Room for the keys and values of the texts."""
 
     def __call__(
-        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the token after each position."""
+        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None, n_last: int | None
+    ) -> Float[Tensor, "batch n_last vocab"]:
+        """Logits of the token after each of the last ``n_last`` positions, None: after all."""
 
 
 class Reader:
@@ -62,11 +62,11 @@ class Reader:
         if self.caches is None:
             # Each row by itself from its first token, as if there were no batch.
             rows = [row[start:][None] for row, start in zip(ids, self.starts, strict=True)]
-            return torch.cat([self.model(row)[:, -n:] for row in rows])
+            return torch.cat([self.model(row, n_last=n) for row in rows])
         known = min(self.caches.length, ids.shape[1] - n)
         self.caches.rewind(known)
         # Whatever stands in for the padding: the cache hides it.
-        return self.model(ids[:, known:].clamp(min=0), cache=self.caches)[:, -n:]
+        return self.model(ids[:, known:].clamp(min=0), cache=self.caches, n_last=n)
 
 
 def prompt_ids(

@@ -148,9 +148,13 @@ def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
     >>> greedy(torch.tensor([[1.0, 3.0, 3.0]]))
     tensor([1])
     """
-    # torch leaves open which of equal maxima argmax names.
-    ids = torch.arange(logits.shape[-1], device=logits.device)
-    return ids.masked_fill(logits < logits.amax(-1, keepdim=True), logits.shape[-1]).amin(-1)
+    return _likeliest(logits)[1]
+
+
+def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row and its id; torch promises the first of equal ones."""
+    largest = logits.max(-1)
+    return largest.values, largest.indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +222,9 @@ class Sampler:
         if not self.greedy:
             return draw(self.probabilities(logits, ids), generator)
         logits = self._penalised(logits, ids)  # of one token nothing need be drawn
-        _check_distribution(logits.amax(-1).isfinite())
-        return greedy(logits)
+        largest, ids = _likeliest(logits)
+        _check_distribution(largest.isfinite())
+        return ids
 
     def _penalised(self, logits: Tensor, ids: Tensor) -> Tensor:
         if self.repetition_penalty == 1:

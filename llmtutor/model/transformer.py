@@ -30,7 +30,7 @@ class Transformer(nn.Module):
 
     Raises:
         ValueError: ids that are not integers of shape (batch, seq), lie outside the vocabulary,
-            or are more than ``max_seq_len`` in a row.
+            or are more than ``max_seq_len`` in a row; ``n_last`` outside 1 … seq.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -64,12 +64,17 @@ class Transformer(nn.Module):
         )
 
     def forward(
-        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None
-    ) -> Float[Tensor, "batch seq vocab"]:
+        self,
+        ids: Int[Tensor, "batch seq"],
+        *,
+        cache: Caches | None = None,
+        n_last: int | None = None,
+    ) -> Float[Tensor, "batch n_last vocab"]:
         """Logits of the token after each position: (batch, seq) → (batch, seq, vocab_size).
 
         With a ``cache`` from ``make_caches``, ``ids`` are the next tokens of each row, one or
-        more; the cache then holds them too. Logits of padding mean nothing.
+        more; the cache then holds them too. Logits of padding mean nothing. With ``n_last`` only
+        the last so many positions get logits: who reads a prompt needs those of its end alone.
         """
         if ids.ndim != 2 or 0 in ids.shape:
             raise ValueError(
@@ -82,18 +87,22 @@ class Transformer(nn.Module):
                 f"a sequence of {seq} tokens is longer than max_seq_len = "
                 f"{self.config.max_seq_len}; cut it, or build the model with a larger max_seq_len"
             )
+        if n_last is not None and not 1 <= n_last <= seq:
+            raise ValueError(f"n_last must lie in 1 … seq = {seq}, got {n_last}")
         x = self.embedding(ids)
         if cache is None:
             x = self.position.embed(x, torch.arange(seq, device=ids.device))
             for block in self.blocks:
                 x = block(x)
-            return self.head(self.norm(x))
-        cache.check(len(self.blocks), *ids.shape)
-        # One row for each token: positions differ between rows padded on the left.
-        positions = cache.positions(seq, ids.device).flatten()
-        x = self.position.embed(x.flatten(0, 1), positions).view_as(x)
-        for block, layer in zip(self.blocks, cache, strict=True):
-            x = block(x, cache=layer)
+        else:
+            cache.check(len(self.blocks), *ids.shape)
+            # One row for each token: positions differ between rows padded on the left.
+            positions = cache.positions(seq, ids.device).flatten()
+            x = self.position.embed(x.flatten(0, 1), positions).view_as(x)
+            for block, layer in zip(self.blocks, cache, strict=True):
+                x = block(x, cache=layer)
+        if n_last is not None:
+            x = x[:, -n_last:]
         return self.head(self.norm(x))
 
     def make_caches(

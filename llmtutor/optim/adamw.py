@@ -86,7 +86,8 @@ def update_adamw(
     firsts, seconds = rule.memory("exp_avg", params), rule.memory("exp_avg_sq", params)
     beta1, beta2 = group["betas"]
     lr, eps, weight_decay = group["lr"], group["eps"], group["weight_decay"]
-    torch._foreach_add_(steps, 1)
+    # A number in place of the tensor would be made into one for each of the parameters.
+    torch._foreach_add_(steps, torch.ones((), device=steps[0].device))
     if group["fused"] and has_kernel(params):
         torch._fused_adamw_(
             params,

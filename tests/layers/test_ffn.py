@@ -97,6 +97,17 @@ def test_activations_are_their_formulas(x: float) -> None:
         assert got == pytest.approx(FORMULAS[name](x), rel=1e-12, abs=1e-12), name
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_that_are_compiled_are_the_same(name) -> None:
+    """Also where the source has another form for ``torch.compile``; values and gradients."""
+    compiled = torch.compile(ACTIVATIONS[name], backend="eager", fullgraph=True)
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64, requires_grad=True)
+    got, want = compiled(x), ACTIVATIONS[name](x)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(y.sum(), x)[0] for y in (got, want)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
 def test_every_activation_has_a_formula() -> None:
     assert set(FORMULAS) == {*ACTIVATIONS, *GATES}
 
