@@ -70,10 +70,10 @@ class Compiled:
     ) -> Float[Tensor, "batch n_last vocab"]:
         """As the model: logits of the token after each position, or the last of them."""
         one_more = cache is not None and ids.ndim == 2 and ids.shape[1] == 1
-        if one_more and n_last in (None, 1):
-            only: Tensor = self._step(ids, cache=cache)
-            return only
-        logits: Tensor = self.model(ids, cache=cache, n_last=n_last)
+        if one_more and n_last == 1:
+            n_last = None  # the same, and one program for both
+        read = self._step if one_more else self.model
+        logits: Tensor = read(ids, cache=cache, n_last=n_last)
         return logits
 
 

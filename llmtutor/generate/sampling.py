@@ -148,13 +148,7 @@ def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
     >>> greedy(torch.tensor([[1.0, 3.0, 3.0]]))
     tensor([1])
     """
-    return _likeliest(logits)[1]
-
-
-def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each row and its id; torch promises the first of equal ones."""
-    largest = logits.max(-1)
-    return largest.values, largest.indices
+    return logits.max(-1).indices  # torch promises the first of equal ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,9 +216,9 @@ class Sampler:
         if not self.greedy:
             return draw(self.probabilities(logits, ids), generator)
         logits = self._penalised(logits, ids)  # of one token nothing need be drawn
-        largest, ids = _likeliest(logits)
-        _check_distribution(largest.isfinite())
-        return ids
+        largest = logits.max(-1)  # as greedy does, and the check in the same pass
+        _check_distribution(largest.values.isfinite())
+        return largest.indices
 
     def _penalised(self, logits: Tensor, ids: Tensor) -> Tensor:
         if self.repetition_penalty == 1:

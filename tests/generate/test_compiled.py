@@ -85,7 +85,8 @@ def test_what_is_not_one_more_token_is_read_as_before(make_model, graphs) -> Non
             fast(ids[0], cache=cache)
         assert not graphs
         fast(ids[:, :1], cache=cache)
-    assert len(graphs) == 1 and cache.length == 6
+        fast(ids[:, :1], cache=cache, n_last=1)  # the same program
+    assert len(graphs) == 1 and cache.length == 7
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compiler")
