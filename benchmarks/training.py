@@ -6,13 +6,16 @@
 One unit of work is everything that a step does: a random batch is cut out of the training part of
 Shakespeare's works (1,024 tokens learned from it), forward, loss, backward, the norm of the
 gradient clipped to 1, one update of AdamW. The library's side is what its users write: the model
-with `labels`, `clip_grad_norm_`, `torch.optim.AdamW`, as it comes and, in a row of its own, with
-`fused=True`; its batches are cut by indexing one tensor of ids. Ours is `batch_at`, `train_step`
-and `make_optimizer`. Weights are the same at the start, float32, one process with the same threads,
-in turn, after a warm-up round; both as written and after `torch.compile` (left out without a C++
-compiler). Losses and gradient norms of the first steps are compared before anything is timed. The
-peak of memory is that of a process of its own which makes 30 steps and nothing else, less what the
-process held before the model was made. The last line is one JSON object.
+with `labels`, `clip_grad_norm_`, `torch.optim.AdamW`, as it comes; its batches are cut by indexing
+one tensor of ids. Ours is `batch_at`, `train_step`, `make_optimizer` and `freed_memory_kept`, as in
+`llmtutor train`. Both also after `torch.compile` (left out without a C++ compiler), and there the
+library gets all that ours has: `fused=True`, and freed memory kept as well.
+
+Each of them has a process of its own, since the memory that is kept belongs to a process. The
+processes are alive together and work in turn, the others asleep: a turn is one step that is not
+timed and four that are. Weights are the same at the start, float32, the same threads. The losses of
+the first steps have to fall. The peak of memory is that of the same processes, less what each held
+before its model was made. The last line is one JSON object.
 """
 
 import json
@@ -20,14 +23,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from itertools import product
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
-from _measure import Times, Work, in_turn, machine, peak_mb, ratio, record, timed
+from _measure import Times, machine, peak_mb, ratio, record, timed, without_first
 from torch import nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -38,6 +45,7 @@ from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.presets import build, preset
 from llmtutor.optim.groups import make_optimizer
 from llmtutor.tokenizer import BPETokenizer
+from llmtutor.train.memory import freed_memory_kept
 from llmtutor.train.step import total_loss, train_step
 
 MODELS: dict[str, type[PreTrainedModel]] = {
@@ -46,8 +54,12 @@ MODELS: dict[str, type[PreTrainedModel]] = {
 }
 SHAPES = ((12, 64), (8, 256))  # sequences × tokens of a step: those of the record, and longer ones
 LR, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
+IDS = "ids.npy"
 AIM = 1.3
-PEER = "transformers"
+STEPS = 4
+"""Timed in a turn, after one that is not: it finds what the other processes left of the caches."""
+PEER, OURS = "transformers", "ours"
+PEER_TUNED, OURS_COMPILED = "transformers, compiled and tuned", "ours, compiled"
 
 Shape = tuple[int, int]
 Step = Callable[[], tuple[float, float]]
@@ -107,57 +119,70 @@ def our_step(folder: str, ids: np.ndarray, shape: Shape, *, compiled: bool) -> S
     return step
 
 
-def steps(name: str, folder: str, ids: np.ndarray, shape: Shape) -> dict[str, Step]:
-    """All of them on the same weights; the peer comes first."""
-    made = {
-        PEER: their_step(name, folder, ids, shape, fused=False, compiled=False),
-        "ours": our_step(folder, ids, shape, compiled=False),
-        f"{PEER}, fused AdamW": their_step(name, folder, ids, shape, fused=True, compiled=False),
-    }
-    if shutil.which("g++") or shutil.which("clang++"):
-        torch.compiler.reset()
-        made["ours, compiled"] = our_step(folder, ids, shape, compiled=True)
-        made[f"{PEER}, fused AdamW, compiled"] = their_step(
-            name, folder, ids, shape, fused=True, compiled=True
+def make_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -> Step:
+    if who in (PEER, PEER_TUNED):
+        tuned = who == PEER_TUNED
+        return their_step(name, folder, ids, shape, fused=tuned, compiled=tuned)
+    return our_step(folder, ids, shape, compiled=who == OURS_COMPILED)
+
+
+def answer(who: str, name: str, folder: str, shape: Shape, turns: Iterable[str]) -> None:
+    """What a process does: prints its first losses, the seconds of a step for each turn, its peak.
+
+    The peak is that of the model and its steps, in MB.
+    """
+    ids = np.load(Path(folder) / IDS)
+    before = peak_mb()
+    with nullcontext() if who == PEER else freed_memory_kept():
+        step = make_step(who, name, folder, ids, shape)
+        print(json.dumps([step() for _ in range(12)]), flush=True)
+        for _ in turns:
+            step()
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            print((time.perf_counter() - start) / STEPS, flush=True)
+    print(peak_mb() - before)
+
+
+class Worker:
+    """The other end of ``answer``: a process that sleeps unless it is its turn."""
+
+    def __init__(self, who: str, name: str, folder: str, shape: Shape) -> None:
+        command = [sys.executable, __file__, "--worker", who, name, folder, *map(str, shape)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    return made
-
-
-def check(made: dict[str, Step]) -> None:
-    """Same weights and other batches of the same text: losses near each other and falling."""
-    for who, step in made.items():
-        losses, norms = zip(*(step() for _ in range(12)), strict=True)
+        losses, norms = zip(*self.read(), strict=True)
         if not (losses[0] > losses[-1] > 3 and all(0 < norm < 100 for norm in norms)):
             raise AssertionError(f"{who} does not train: losses {losses}, norms {norms}")
 
+    def read(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
 
-def loading(ids: np.ndarray, shape: Shape) -> Times:
+    def turn(self) -> float:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        seconds: float = self.read()
+        return seconds
+
+    def end(self) -> float:
+        """Its peak of memory, in MB."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        peak: float = self.read()
+        self.process.wait()
+        return peak
+
+
+def loading(ids: np.ndarray, shape: Shape) -> float:
+    """Median seconds of a batch."""
     times: Times = {}
     for i in range(200):
-        timed(times, "ours", lambda i=i: batch_at(ids, *shape, seed=0, step=i))  # type: ignore[misc]
-    return times
-
-
-def memory(name: str, who: str, shape: Shape) -> float:
-    """Peak in MB above what was held before the model was made, in a process of its own."""
-    command = [sys.executable, __file__, "--memory", name, who, *map(str, shape)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout)
-
-
-def measure_memory(name: str, who: str, shape: Shape) -> None:
-    ids = np.random.default_rng(0).integers(preset(name).vocab_size, size=100_000)
-    with tempfile.TemporaryDirectory() as folder:
-        saved(name, folder)
-        before = peak_mb()
-        step = (
-            our_step(folder, ids, shape, compiled=False)
-            if who == "ours"
-            else their_step(name, folder, ids, shape, fused=False, compiled=False)
-        )
-        for _ in range(30):
-            step()
-    print(peak_mb() - before)
+        timed(times, OURS, lambda i=i: batch_at(ids, *shape, seed=0, step=i))  # type: ignore[misc]
+    return median(times[OURS])
 
 
 def table(work: str, tokens: int, times: Times) -> dict[str, float]:
@@ -171,45 +196,47 @@ def table(work: str, tokens: int, times: Times) -> dict[str, float]:
             f"  {who:36}{middle:8.3f}s{min(values):8.3f}s{max(values):8.3f}s"
             f"{tokens / middle:11,.0f}{1 / ratio(times, who):7.2f}"
         )
-        label = who.replace(", ", "_").replace(" ", "_").lower()
-        figures[f"{work}_{label}_tokens_per_second"] = round(tokens / middle)
+        figures[f"{work}_{key(who)}_tokens_per_second"] = round(tokens / middle)
     figures[f"{work}_time_to_{PEER}"] = ratio(times)
-    if "ours, compiled" in times:
-        figures[f"{work}_compiled_time_to_{PEER}"] = ratio(times, "ours, compiled")
-        figures[f"{work}_compiled_time_to_{PEER}_fused_compiled"] = ratio(
-            times, "ours, compiled", f"{PEER}, fused AdamW, compiled"
+    if OURS_COMPILED in times:
+        figures[f"{work}_compiled_time_to_{PEER}"] = ratio(times, OURS_COMPILED)
+        figures[f"{work}_compiled_time_to_{key(PEER_TUNED)}"] = ratio(
+            times, OURS_COMPILED, PEER_TUNED
         )
     return figures
 
 
-def as_work(step: Step) -> Work:
-    return lambda: step()
+def key(who: str) -> str:
+    return who.replace(", ", "_").replace(" ", "_").lower()
 
 
 def main(quick: bool) -> None:
     about = machine("torch", "transformers")
-    rounds = 5 if quick else 40
+    rounds = 3 if quick else 30
     if quick:
         print("QUICK: few rounds. A first look, not a result.")
     print(f"{rounds} rounds, {torch.get_num_threads()} threads; the aim is {AIM} times the speed")
     ids = corpus_ids(quick)
     figures: dict[str, object] = {"benchmark": "training", "quick": quick}
     seconds: dict[str, Times] = {}
+    can_compile = shutil.which("g++") or shutil.which("clang++")
+    everybody = [PEER, OURS] + ([OURS_COMPILED, PEER_TUNED] if can_compile else [])
     for name, shape in product(MODELS, SHAPES):
         work = f"{name}_{shape[0]}x{shape[1]}"
         with tempfile.TemporaryDirectory() as folder:
             saved(name, folder)
-            made = steps(name, folder, ids, shape)
-        check(made)
-        times = in_turn(rounds, {who: as_work(step) for who, step in made.items()})
+            np.save(Path(folder) / IDS, ids)
+            workers = {who: Worker(who, name, folder, shape) for who in everybody}
+            turns = [{who: w.turn() for who, w in workers.items()} for _ in range(rounds + 1)]
+            peaks = {who: worker.end() for who, worker in workers.items()}
+        times = without_first({who: [turn[who] for turn in turns] for who in everybody})
         figures |= table(work, shape[0] * shape[1], times)
-        load = median(loading(ids, shape)["ours"])
-        share = load / min(median(values) for who, values in times.items() if "ours" in who)
-        mb = {who: memory(name, who, shape) for who in (PEER, "ours")}
+        load = loading(ids, shape)
+        share = load / min(median(values) for who, values in times.items() if OURS in who)
         print(f"  data loading: {1000 * load:.2f} ms, {share:.2%} of our fastest step")
-        print(f"  peak memory of a run: {mb['ours']:.0f} MB, {PEER} {mb[PEER]:.0f} MB")
+        print(f"  peak memory of a run: {peaks[OURS]:.0f} MB, {PEER} {peaks[PEER]:.0f} MB")
         figures[f"{work}_loading_share"] = round(share, 5)
-        figures |= {f"{work}_{who}_peak_mb": round(value, 1) for who, value in mb.items()}
+        figures |= {f"{work}_{who}_peak_mb": round(peaks[who], 1) for who in (PEER, OURS)}
         seconds[work] = times
     if not quick:
         record("training", {**figures, **about}, seconds, threads=torch.get_num_threads())
@@ -220,9 +247,9 @@ if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.compile's own
-    if sys.argv[1:2] == ["--memory"]:
-        name, who, batch_size, seq = sys.argv[2:]
-        measure_memory(name, who, (int(batch_size), int(seq)))
+    if sys.argv[1:2] == ["--worker"]:
+        who, name, folder, batch_size, seq = sys.argv[2:]
+        answer(who, name, folder, (int(batch_size), int(seq)), sys.stdin)
     elif sys.argv[1:] in ([], ["--quick"]):
         main(quick="--quick" in sys.argv)
     else:

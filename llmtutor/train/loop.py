@@ -29,6 +29,7 @@ from llmtutor.train.distributed import (
     mean,
 )
 from llmtutor.train.log import Loggers, open_loggers
+from llmtutor.train.memory import freed_memory_kept
 from llmtutor.train.state import (
     TrainState,
     checkpoints,
@@ -144,7 +145,7 @@ def train(
             training.text.tokenizer.save(out / "tokenizer")
             log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
         try:
-            with guarded(world):
+            with guarded(world), freed_memory_kept():
                 run(training, log)
         finally:
             log.close()

@@ -48,6 +48,18 @@ def test_accumulation_is_the_large_batch(parts: int) -> None:
     assert one.n_tokens == two.n_tokens == 48
 
 
+def test_a_compiled_loss_is_the_same() -> None:
+    """Its source has another form for ``torch.compile``; values and gradients."""
+    one, two = model(), model()
+    compiled = torch.compile(total_loss, backend="eager", fullgraph=True)
+    losses = [loss(net, batch(6)) for net, loss in ((one, total_loss), (two, compiled))]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+    for loss in losses:
+        loss.backward()
+    for p, q in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_a_token_weighs_the_same_in_a_short_micro_batch() -> None:
     """The mean of means would give the 2 tokens as much weight as the 48."""
     net = model()

@@ -98,4 +98,9 @@ class AngleTable:
         steps = positions.to(self.frequencies.device, torch.float64)
         angles = steps[:, None] * self.frequencies
         cos, sin = self.scale * angles.cos(), self.scale * angles.sin()
+        if torch.compiler.is_compiling():
+            # Changes no digit. But torch.compile keeps what a matrix product gives, and would
+            # otherwise compute a cosine of its own for every component of every head.
+            same = torch.eye(len(self.frequencies), dtype=torch.float64, device=cos.device)
+            cos, sin = cos @ same, sin @ same
         return self.layout(cos.to(positions.device, dtype), sin.to(positions.device, dtype))

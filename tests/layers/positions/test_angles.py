@@ -52,6 +52,14 @@ def test_float32_table_is_the_float64_one_rounded():
         assert torch.equal(exact.float(), single)
 
 
+def test_compiled_without_a_table_to_the_last_digit(builds):
+    positions = torch.tensor([0, 17, 100_000])
+    compiled = torch.compile(lambda p: table(p, torch.float32, 1.25), backend="eager")
+    for got, want in zip(compiled(positions), table(positions, torch.float32, 1.25), strict=True):
+        assert torch.equal(got, want)
+    assert len(builds) == 1  # the second one, as written
+
+
 def test_one_table_serves_many_calls_and_grows_by_doubling(builds):
     angles = AngleTable(FREQUENCIES)
     for _ in range(3):
