@@ -28,6 +28,7 @@ from statistics import median
 
 import torch
 from _measure import Times, Work, in_turn, machine, ratio, record, without_first
+from scipy.stats import quantile_test
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
@@ -47,7 +48,9 @@ BATCHES = (1, 8)
 PROMPT, NEW = 64, 64
 LENGTHS = (64, 512)
 WINDOW = {"compiled": 32, "cached": 32, "uncached": 4}  # tokens timed around each length
-ROUNDS = {"compiled": 60, "cached": 60, "uncached": 6}
+ROUNDS = {"compiled": 150, "cached": 150, "uncached": 6}
+FEW_ROUNDS = 40
+"""Of those with a cache, for the larger batch: its growth is no close call."""
 AIM, GROWTH_AIM = 2.0, 0.10
 PEER = "transformers"
 
@@ -139,7 +142,8 @@ def per_token(ours: Readers, batch: int, *, quick: bool) -> PerToken:
         models["compiled"] = ours["ours, compiled"]
     kinds = [kind for kind in WINDOW if kind in models]
     times: dict[str, Times] = {kind: {str(length): [] for length in LENGTHS} for kind in kinds}
-    rounds = {kind: 3 if quick else ROUNDS[kind] for kind in kinds}
+    most = 6 if quick else max(ROUNDS.values()) if batch == 1 else FEW_ROUNDS
+    rounds = {kind: min(ROUNDS[kind], most) for kind in kinds}
     for i in range(max(rounds.values()) + 1):
         for kind, length in product([kind for kind in kinds if i <= rounds[kind]], LENGTHS):
             seconds = seconds_per_token(models[kind], batch, length, kind)
@@ -147,14 +151,17 @@ def per_token(ours: Readers, batch: int, *, quick: bool) -> PerToken:
     return {kind: without_first(values) for kind, values in times.items()}
 
 
-def growth(times: Times) -> float:
-    """By which part of itself the time grows from the first length to the last.
+def growth(times: Times) -> tuple[float, float, float]:
+    """By which part of itself the time grows from the first length to the last, and how surely.
 
     The median over the rounds, since the two are measured right after each other in a round, while
-    the speed of a machine that is shared with others can double within minutes.
+    the speed of a machine that is shared with others can double within minutes. Least and most are
+    its interval of 95 %, by the binomial distribution of how many rounds lie below it.
     """
     first, *_, last = times.values()
-    return round(median(long / short for short, long in zip(first, last, strict=True)) - 1, 4)
+    parts = [long / short - 1 for short, long in zip(first, last, strict=True)]
+    interval = quantile_test(parts, p=0.5).confidence_interval(0.95)
+    return round(median(parts), 4), round(interval.low, 4), round(interval.high, 4)
 
 
 def cache_bytes() -> dict[str, int]:
@@ -186,11 +193,13 @@ def show_decoding(work: str, batch: int, times: Times) -> dict[str, float]:
     return figures
 
 
-def show_growth(work: str, times: PerToken) -> dict[str, float]:
+def show_growth(work: str, times: PerToken) -> dict[str, tuple[float, float, float]]:
+    grown = {kind: growth(values) for kind, values in times.items()}
     for kind, values in times.items():
         shown = "".join(f"{1000 * median(v):10.3f} ms" for v in values.values())
-        print(f"  {work:36}{kind:14}{shown}{growth(values):+9.1%}")
-    return {f"{work}_{kind}_growth": growth(values) for kind, values in times.items()}
+        middle, low, high = grown[kind]
+        print(f"  {work:36}{kind:14}{shown}{middle:+9.1%} ({low:+.1%} to {high:+.1%})")
+    return grown
 
 
 def main(quick: bool) -> None:
@@ -220,8 +229,7 @@ def main(quick: bool) -> None:
                 print(f"  {'':36}compiled within {first:.0f} s")
             tokens[work] = per_token(these, batch, quick=quick)
     print("\ntime per token" + "".join(f"{f'at {length}':>12}" for length in LENGTHS))
-    for work, times in tokens.items():
-        figures |= show_growth(work, times)
+    figures["growth"] = {work: show_growth(work, times) for work, times in tokens.items()}
     torch.set_num_threads(usual)
     print(f"\nbytes of the cache of llama-nano, one row of {CONTEXT} tokens")
     for heads, nbytes in (counted := cache_bytes()).items():

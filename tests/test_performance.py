@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import math
 import types
+from bisect import bisect_left
 from pathlib import Path
 from statistics import median
 
@@ -41,10 +43,11 @@ def test_losses_by_hand() -> None:
 def test_growth_and_bytes_by_hand() -> None:
     cached = {"64": [3.0, 1.0, 2.0], "512": [3.3, 2.0, 2.1]}  # +10 %, +100 %, +5 %
     times = {"cached": cached, "uncached": {"64": [1], "512": [9]}}
-    assert extension().growth_rows({"gpt2_batch_8": times}) == [
-        ("work", "by", "at 64 tokens", "at 512 tokens", "growth"),
-        ("gpt2 batch 8", "cached", "2000.00 ms", "2100.00 ms", "+10.0%"),
-        ("gpt2 batch 8", "uncached", "1000.00 ms", "9000.00 ms", "+800.0%"),
+    growth = {"cached": [0.1, 0.05, 1.0], "uncached": [8, 8, 8]}
+    assert extension().growth_rows({"gpt2_batch_8": times}, {"gpt2_batch_8": growth}) == [
+        ("work", "by", "at 64 tokens", "at 512 tokens", "growth", "95 %"),
+        ("gpt2 batch 8", "cached", "2000.00 ms", "2100.00 ms", "+10.0%", "+5.0% to +100.0%"),
+        ("gpt2 batch 8", "uncached", "1000.00 ms", "9000.00 ms", "+800.0%", "+800.0% to +800.0%"),
     ]
     assert extension().byte_rows({"four": 4096, "one": 1024}) == [
         ("four", "4,096", "1.00"),
@@ -104,6 +107,12 @@ def test_the_record_meets_its_aims() -> None:
 GENERATION = ROOT / "data" / "results" / "bench-generation.json"
 
 
+def interval_of_a_median(n: int) -> tuple[float, float]:
+    """Ranks of n values that enclose their median in 95 of 100 cases, by the normal curve."""
+    half = 1.96 * math.sqrt(n) / 2
+    return n / 2 - half, n / 2 + half
+
+
 @pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")
 def test_the_growth_is_that_of_the_recorded_times() -> None:
     record = json.loads(GENERATION.read_text(encoding="utf-8"))
@@ -113,8 +122,11 @@ def test_the_growth_is_that_of_the_recorded_times() -> None:
         assert list(kinds) == [*compiled, "cached", "uncached"]
         for kind, times in kinds.items():
             rounds = zip(times["64"], times["512"], strict=True)
-            growth = record[f"{work}_{kind}_growth"]
-            assert growth == pytest.approx(median(b / a for a, b in rounds) - 1, abs=1e-4)
+            parts = sorted(b / a - 1 for a, b in rounds)
+            middle, low, high = record["growth"][work][kind]
+            assert middle == pytest.approx(median(parts), abs=1e-4)
+            below = bisect_left(parts, low + 1e-4), bisect_left(parts, high - 1e-4)
+            assert below == pytest.approx(interval_of_a_median(len(parts)), abs=1)
 
 
 @pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")

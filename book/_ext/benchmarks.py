@@ -72,21 +72,25 @@ def loss_rows(losses: dict[str, list[float]]) -> list[tuple[str, ...]]:
     ]
 
 
-def growth_rows(works: dict[str, dict[str, dict[str, list[float]]]]) -> list[tuple[str, ...]]:
-    """Head, and one row for each kind of decoding of each work: medians, and the median growth.
+def growth_rows(
+    works: dict[str, dict[str, dict[str, list[float]]]],
+    growth: dict[str, dict[str, tuple[float, float, float]]],
+) -> list[tuple[str, ...]]:
+    """Head, and one row for each kind of decoding of each work: medians, and the recorded growth.
 
-    >>> growth_rows({"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}})[1]
-    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0%')
+    >>> times = {"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}}
+    >>> growth_rows(times, {"gpt2_batch_1": {"cached": (0.07, 0.05, 0.11)}})[1]
+    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0%', '+5.0% to +11.0%')
     """
     kinds = [(work, kind, times) for work, of in works.items() for kind, times in of.items()]
     table: list[tuple[str, ...]] = [
-        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth")
+        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth", "95 %")
     ]
     for work, kind, times in kinds:
-        first, *_, last = times.values()
         shown = [f"{1000 * median(values):.2f} ms" for values in times.values()]
-        growth = median(long / short for short, long in zip(first, last, strict=True)) - 1
-        table.append((work.replace("_", " "), kind, *shown, f"{growth:+.1%}"))
+        middle, low, high = growth[work][kind]
+        grown = (f"{middle:+.1%}", f"{low:+.1%} to {high:+.1%}")
+        table.append((work.replace("_", " "), kind, *shown, *grown))
     return table
 
 
@@ -174,7 +178,8 @@ class Growth(Recorded):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        return [_table(growth_rows(self.result()["seconds_per_token"]))]
+        result = self.result()
+        return [_table(growth_rows(result["seconds_per_token"], result["growth"]))]
 
 
 def _table(lines: list[tuple[str, ...]]) -> nodes.table:
