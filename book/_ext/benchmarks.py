@@ -80,17 +80,17 @@ def growth_rows(
 
     >>> times = {"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}}
     >>> growth_rows(times, {"gpt2_batch_1": {"cached": (0.07, 0.05, 0.11)}})[1]
-    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0%', '+5.0% to +11.0%')
+    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0% (+5.0 to +11.0)')
     """
     kinds = [(work, kind, times) for work, of in works.items() for kind, times in of.items()]
     table: list[tuple[str, ...]] = [
-        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth", "95 %")
+        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth (95 %)")
     ]
     for work, kind, times in kinds:
         shown = [f"{1000 * median(values):.2f} ms" for values in times.values()]
         middle, low, high = growth[work][kind]
-        grown = (f"{middle:+.1%}", f"{low:+.1%} to {high:+.1%}")
-        table.append((work.replace("_", " "), kind, *shown, *grown))
+        grown = f"{middle:+.1%} ({100 * low:+.1f} to {100 * high:+.1f})"
+        table.append((work.replace("_", " "), kind, *shown, grown))
     return table
 
 
