@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -54,6 +55,11 @@ def peak_mb() -> float:
     import resource  # noqa: PLC0415 - there is none on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, which torch.compile calls on a CPU."""
+    return bool(shutil.which("g++") or shutil.which("clang++"))
 
 
 def machine(*packages: str) -> dict[str, object]:

@@ -17,7 +17,6 @@ The last line is one JSON object.
 """
 
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from itertools import product
 from statistics import median
 
 import torch
-from _measure import Times, Work, in_turn, machine, ratio, record, without_first
+from _measure import Times, Work, can_compile, in_turn, machine, ratio, record, without_first
 from scipy.stats import quantile_test
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -48,9 +47,9 @@ BATCHES = (1, 8)
 PROMPT, NEW = 64, 64
 LENGTHS = (64, 512)
 WINDOW = {"compiled": 32, "cached": 32, "uncached": 4}  # tokens timed around each length
-ROUNDS = {"compiled": 150, "cached": 150, "uncached": 6}
-FEW_ROUNDS = 40
-"""Of those with a cache, for the larger batch: its growth is no close call."""
+ROUNDS = {1: 150, 8: 40}
+"""With a cache, by the batch: for the larger one the growth is no close call."""
+FEW_ROUNDS = 6
 AIM, GROWTH_AIM = 2.0, 0.10
 PEER = "transformers"
 
@@ -76,9 +75,8 @@ def random_prompts(batch: int, length: int) -> Prompts:
 
 
 def readers(model: Transformer) -> Readers:
-    can_compile = shutil.which("g++") or shutil.which("clang++")
     torch.compiler.reset()
-    return {"ours": model} | ({"ours, compiled": Compiled(model)} if can_compile else {})
+    return {"ours": model} | ({"ours, compiled": Compiled(model)} if can_compile() else {})
 
 
 def our_ids(model: Transformer | Compiled, prompts: Prompts) -> Prompts:
@@ -142,8 +140,8 @@ def per_token(ours: Readers, batch: int, *, quick: bool) -> PerToken:
         models["compiled"] = ours["ours, compiled"]
     kinds = [kind for kind in WINDOW if kind in models]
     times: dict[str, Times] = {kind: {str(length): [] for length in LENGTHS} for kind in kinds}
-    most = 6 if quick else max(ROUNDS.values()) if batch == 1 else FEW_ROUNDS
-    rounds = {kind: min(ROUNDS[kind], most) for kind in kinds}
+    many = FEW_ROUNDS if quick else ROUNDS[batch]
+    rounds = {kind: FEW_ROUNDS if kind == "uncached" else many for kind in kinds}
     for i in range(max(rounds.values()) + 1):
         for kind, length in product([kind for kind in kinds if i <= rounds[kind]], LENGTHS):
             seconds = seconds_per_token(models[kind], batch, length, kind)

@@ -14,7 +14,6 @@ square matrix products measured between the rounds. The last line is one JSON ob
 """
 
 import json
-import shutil
 import sys
 import tempfile
 import warnings
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from _measure import Times, Work, in_turn, machine, ratio, record
+from _measure import Times, Work, can_compile, in_turn, machine, ratio, record
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -71,7 +70,7 @@ def works(name: str, batch: int) -> dict[str, Work]:
         "ours": step(ours, lambda: ours(ids), upstream),
         PEAK: lambda: a @ a,
     }
-    if shutil.which("g++") or shutil.which("clang++"):
+    if can_compile():
         torch.compiler.reset()
         fast, fast_theirs = torch.compile(ours), torch.compile(theirs)
         made["transformers, compiled"] = step(

@@ -19,7 +19,6 @@ before its model was made. The last line is one JSON object.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import Times, machine, peak_mb, ratio, record, timed, without_first
+from _measure import Times, can_compile, machine, peak_mb, ratio, record, timed, without_first
 from torch import nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -219,8 +218,7 @@ def main(quick: bool) -> None:
     ids = corpus_ids(quick)
     figures: dict[str, object] = {"benchmark": "training", "quick": quick}
     seconds: dict[str, Times] = {}
-    can_compile = shutil.which("g++") or shutil.which("clang++")
-    everybody = [PEER, OURS] + ([OURS_COMPILED, PEER_TUNED] if can_compile else [])
+    everybody = [PEER, OURS] + ([OURS_COMPILED, PEER_TUNED] if can_compile() else [])
     for name, shape in product(MODELS, SHAPES):
         work = f"{name}_{shape[0]}x{shape[1]}"
         with tempfile.TemporaryDirectory() as folder:

@@ -56,6 +56,23 @@ def test_afterwards_all_memory_is_returned() -> None:
     assert after > 0.9 * PAGES
 
 
+@with_glibc
+def test_a_larger_block_is_returned_at_once() -> None:
+    """128 MiB in one block, and in 16: what the process still has of it, in MiB."""
+    script = """
+import psutil
+def held(): return psutil.Process().memory_info().rss >> 20
+with freed_memory_kept():
+    before = held()
+    torch.ones(128 << 20, dtype=torch.uint8)
+    print(held() - before)
+    faults()
+    print(held() - before)
+"""
+    one, many = counted(script)
+    assert one < 16 and many > 112
+
+
 def test_another_c_library_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))  # as on macOS and with musl
     monkeypatch.delattr(memory, "ctypes")
