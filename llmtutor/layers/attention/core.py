@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llmtutor.layers.attention.masks import causal_mask
+from llmtutor.layers.attention.stored import stored_attention, worth_storing
 from llmtutor.layers.basic import softmax
 
 
@@ -86,6 +87,8 @@ def fused_attention(
 ) -> Float[Tensor, "*batch q v_dim"]:
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
+    Compiled for a CPU, a short causal sequence goes through ``stored_attention`` instead.
+
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
     for a single query, which is the last position and has none. Keys and values that several
     query heads share are not repeated in memory. With a ``bias`` that
@@ -101,6 +104,9 @@ def fused_attention(
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = False
     if causal and mask is None and bias is None and 1 < seq_q == seq_k:
+        if worth_storing(q):
+            keys, values = (_for_each_query_head(x, q) for x in (k, v))
+            return stored_attention(q, keys, values, _scale(q, scale))
         is_causal = True  # by an "if", since the kernel takes no bool that torch.compile left open
     if causal and not is_causal and seq_q > 1:
         plain = causal_mask(seq_q, seq_k, device=q.device)
