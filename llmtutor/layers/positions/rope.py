@@ -119,8 +119,12 @@ def rotate_pairs(
         # product with cos + i sin, several times faster than four products of every other entry.
         numbers = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
         return torch.view_as_real(numbers * turns[0]).flatten(-2)
-    # (a, b) · (cos, cos) + (b, a) · (−sin, sin): whole heads at a time, in one pass less.
     cos, sin = turns
+    if torch.compiler.is_compiling():
+        # As the formula has it: compiled, a roll would look up each component by itself.
+        (a, b), (_, cos), (_, sin) = (whole.chunk(2, dim=-1) for whole in (x, cos, sin))
+        return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    # (a, b) · (cos, cos) + (b, a) · (−sin, sin): whole heads at a time, in one pass less.
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 

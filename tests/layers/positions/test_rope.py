@@ -220,6 +220,20 @@ def test_gradient(pairing, fraction):
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_compiled_turns_the_same(fraction, pairing):
+    """Also where the source has another form for ``torch.compile``; values and gradients."""
+    rope, positions = Rope(8, pairing=pairing, fraction=fraction), torch.arange(3, 9)
+    compiled = torch.compile(lambda x: rope.rotate(x, positions), backend="eager", fullgraph=True)
+    x = draw(2, 3, 6, 8).requires_grad_()
+    got, want = compiled(x), rope.rotate(x, positions)
+    torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
+    weight = draw(2, 3, 6, 8, seed=1)
+    slopes = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (got, want)]
+    torch.testing.assert_close(*slopes, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_any_layout_in_memory(pairing):
     """Heads cut out of a projection are views with odd strides and offsets."""
     rope, positions = Rope(6, pairing=pairing), torch.arange(5)
