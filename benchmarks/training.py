@@ -15,11 +15,12 @@ Each of them has a process of its own, since the memory that is kept belongs to 
 processes are alive together and work in turn, the others asleep: a turn is one step that is not
 timed and four that are. Weights are the same at the start, float32, the same threads. The losses of
 the first steps have to fall. The peak of memory is that of the same processes, less what each held
-before its model was made, with its libraries and its compiler loaded. The last line is one JSON
-object.
+before its model was made, with its libraries and its compiler loaded; making the program is in it.
+The last line is one JSON object.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -157,8 +158,10 @@ class Worker:
 
     def __init__(self, who: str, name: str, folder: str, shape: Shape) -> None:
         command = [sys.executable, __file__, "--worker", who, name, folder, *map(str, shape)]
+        # Programs kept from an earlier run would spare a process the memory of making its own.
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "programs")}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         losses, norms = zip(*self.read(), strict=True)
         if not (losses[0] > losses[-1] > 3 and all(0 < norm < 100 for norm in norms)):
