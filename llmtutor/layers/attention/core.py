@@ -87,11 +87,12 @@ def fused_attention(
 ) -> Float[Tensor, "*batch q v_dim"]:
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
-    Compiled for a CPU, a short causal sequence goes through ``stored_attention`` instead.
+    Compiled for a CPU, a short causal sequence goes through ``stored_attention`` instead, which
+    stores the weights and repeats keys and values that query heads share.
 
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
-    for a single query, which is the last position and has none. Keys and values that several
-    query heads share are not repeated in memory. With a ``bias`` that
+    for a single query, which is the last position and has none. Otherwise keys and values that
+    several query heads share are not repeated in memory. With a ``bias`` that
     needs a gradient, or that has three axes beside four of the queries, torch 2.13 takes another
     path on the CPU, which stores the weights.
 

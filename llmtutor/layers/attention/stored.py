@@ -2,8 +2,8 @@
 
 ``fused_attention`` hands whole sequences to torch's kernel, which stores no weights and computes
 them a second time on the way back. For a short sequence the weights are few, and a program that
-stores them, made of two products and what torch.compile joins in between, is through sooner:
-``benchmarks/training.py`` counts what that is worth on a CPU.
+stores them, made of two products and what torch.compile joins in between, was through sooner on
+the CPU on which ``benchmarks/training.py`` was recorded; the two limits were chosen there.
 """
 
 import math
@@ -39,7 +39,7 @@ def stored_attention(
 ) -> Float[Tensor, "*batch seq v_dim"]:
     """Causal attention over whole sequences, ``attention(q, k, v, causal=True, scale=scale)``.
 
-    From ``WHOLE`` tokens on in two halves: to the first half of the queries the second half of
+    More than ``WHOLE`` tokens go in two halves: to the first half of the queries the second half of
     the keys is future, and a quarter of all scores need not be computed.
 
     >>> q = torch.tensor([[1.0], [0.0]])
