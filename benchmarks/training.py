@@ -26,8 +26,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -47,7 +47,9 @@ from llmtutor.model.presets import build, preset
 from llmtutor.optim.groups import make_optimizer
 from llmtutor.tokenizer import BPETokenizer
 from llmtutor.train.memory import freed_memory_kept
-from llmtutor.train.step import total_loss, train_step
+from llmtutor.train.step import Batch, Loss, total_loss, train_step
+from llmtutor.train.threads import equal_parts, side_by_side
+from llmtutor.train.training import compiled
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "gpt2-nano": GPT2LMHeadModel,
@@ -78,16 +80,12 @@ def saved(name: str, folder: str) -> None:
     save_hf(build(preset(name)), folder)
 
 
-def their_step(
-    name: str, folder: str, ids: np.ndarray, shape: Shape, *, fused: bool, compiled: bool
-) -> Step:
+def their_step(name: str, folder: str, ids: np.ndarray, shape: Shape) -> Step:
+    """As the library's users write it."""
     batch_size, seq = shape
     model = MODELS[name].from_pretrained(folder).train()
     row = torch.from_numpy(ids.astype(np.int64))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LR, betas=BETAS, weight_decay=DECAY, fused=fused or None
-    )
-    run = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=BETAS, weight_decay=DECAY)
     offsets = torch.arange(seq)
     generator = torch.Generator().manual_seed(0)
 
@@ -95,7 +93,7 @@ def their_step(
         starts = torch.randint(len(row) - seq, (batch_size, 1), generator=generator)
         batch = row[starts + offsets]
         optimizer.zero_grad(set_to_none=True)
-        loss = run(batch, labels=batch, use_cache=False).loss
+        loss = model(batch, labels=batch, use_cache=False).loss
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -104,10 +102,15 @@ def their_step(
     return step
 
 
-def our_step(folder: str, ids: np.ndarray, shape: Shape, *, compiled: bool) -> Step:
-    model: nn.Module = load_hf(folder).train()
+def their_loss(model: nn.Module, batch: Batch, precision: torch.dtype) -> torch.Tensor:
+    """The library's loss, a mean, as the sum that ``train_step`` asks for."""
+    inputs, targets = batch
+    loss: torch.Tensor = model(inputs, labels=inputs, use_cache=False).loss
+    return loss * targets.numel()
+
+
+def our_step(model: nn.Module, ids: np.ndarray, shape: Shape, loss: Loss) -> Step:
     optimizer = make_optimizer(model, "adamw", LR, betas=BETAS, weight_decay=DECAY)
-    loss = torch.compile(total_loss) if compiled else total_loss
     done = 0
 
     def step() -> tuple[float, float]:
@@ -120,11 +123,19 @@ def our_step(folder: str, ids: np.ndarray, shape: Shape, *, compiled: bool) -> S
     return step
 
 
-def make_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -> Step:
-    if who in (PEER, PEER_TUNED):
-        tuned = who == PEER_TUNED
-        return their_step(name, folder, ids, shape, fused=tuned, compiled=tuned)
-    return our_step(folder, ids, shape, compiled=who == OURS_COMPILED)
+@contextmanager
+def made_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -> Iterator[Step]:
+    if who == PEER:
+        yield their_step(name, folder, ids, shape)
+        return
+    theirs = who == PEER_TUNED
+    model: nn.Module = MODELS[name].from_pretrained(folder) if theirs else load_hf(folder)
+    loss: Loss = their_loss if theirs else total_loss
+    if who != OURS:
+        loss = compiled(loss, torch.device("cpu"))
+    parts = equal_parts(shape[0], torch.get_num_threads())
+    with freed_memory_kept(), side_by_side(loss, parts) as loss:
+        yield our_step(model.train(), ids, shape, loss)
 
 
 def answer(who: str, name: str, folder: str, shape: Shape, turns: Iterable[str]) -> None:
@@ -136,8 +147,7 @@ def answer(who: str, name: str, folder: str, shape: Shape, turns: Iterable[str])
     if who in (OURS_COMPILED, PEER_TUNED):
         load_compiler()
     before = peak_mb()
-    with nullcontext() if who == PEER else freed_memory_kept():
-        step = make_step(who, name, folder, ids, shape)
+    with made_step(who, name, folder, ids, shape) as step:
         print(json.dumps([step() for _ in range(12)]), flush=True)
         for _ in turns:
             step()

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmtutor.data.batches import batch_at
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
@@ -39,6 +41,7 @@ from llmtutor.train.state import (
     sweep,
 )
 from llmtutor.train.step import NonFiniteLoss, train_step
+from llmtutor.train.threads import equal_parts, side_by_side, threads
 from llmtutor.train.training import Training, save_training, setup, validate
 
 CHECKPOINTS = "checkpoints"
@@ -56,7 +59,13 @@ def run(training: Training, log: Loggers) -> None:
         Interrupted: Ctrl-C or SIGTERM, after the step in which it came; the state is saved.
     """
     config, world = training.config, training.world
-    with stop_on_signal(patient=world.world_size > 1) as wanted:
+    cores = torch.get_num_threads()
+    alone = world.world_size == 1 and world.device.type == "cpu"
+    parts = equal_parts(config.batch_size // config.accumulate, cores) if alone else 1
+    with (
+        stop_on_signal(patient=world.world_size > 1) as wanted,
+        side_by_side(training.loss, parts) as loss,
+    ):
         while training.step < config.steps:
             began = time.perf_counter()
             lr = set_learning_rate(training)
@@ -75,7 +84,7 @@ def run(training: Training, log: Loggers) -> None:
                     clip=config.clip,
                     precision=PRECISIONS[config.precision],
                     step=training.step + 1,
-                    loss=training.loss,
+                    loss=loss,
                 )
             except NonFiniteLoss as error:
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None
@@ -96,7 +105,8 @@ def run(training: Training, log: Loggers) -> None:
             last = training.step == config.steps
             save = last or training.step % config.save_every == 0
             if save or training.step % config.eval_every == 0:
-                training.valid_loss = validate(training)
+                with threads(cores):
+                    training.valid_loss = validate(training)
                 log.log({"step": training.step, "valid_loss": training.valid_loss})
             if save:
                 save_training(training)

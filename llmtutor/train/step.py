@@ -50,10 +50,22 @@ def total_loss(model: nn.Module, batch: Batch, precision: torch.dtype = torch.fl
         logits = logits.float()
     logits, targets = logits.flatten(0, 1), targets.flatten()
     if torch.compiler.is_compiling():
-        # The same, −log p = log Σ exp(logits) − logit; its gradient compiles to one pass less.
-        chosen = logits.gather(-1, targets[:, None]).squeeze(-1)
-        return (logits.logsumexp(-1) - chosen).sum()
+        return _compiled_cross_entropy(logits, targets)
     return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def _compiled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The same, −log p = log Σ exp(logits) − logit, in a form that compiles to fewer passes.
+
+    The logit of the target is found by comparing, whose gradient needs no tensor of zeros to be
+    written into. A target that is no token would be found nowhere: there the loss is nan.
+    """
+    # In int32, of which a CPU compares as many at once as it adds of float32.
+    tokens = torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device)
+    hit = tokens == targets[:, None].to(torch.int32)
+    chosen = torch.where(hit, logits, 0.0).sum(-1)
+    is_token = (targets >= 0) & (targets < logits.shape[-1])
+    return (logits.logsumexp(-1) - torch.where(is_token, chosen, math.nan)).sum()
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

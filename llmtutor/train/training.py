@@ -67,7 +67,7 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
     wrapped = wrap(model, world, config.strategy)
     optimizer = make_optimizer(model, config.optimizer, config.lr, weight_decay=config.weight_decay)
     schedule = config.make_schedule()
-    loss = torch.compile(total_loss) if config.compile else total_loss
+    loss = compiled(total_loss, world.device) if config.compile else total_loss
     training = Training(config, world, text, model, wrapped, optimizer, schedule, loss)
     if state is not None:
         if state.tokenizer != text.tokenizer.fingerprint():
@@ -80,6 +80,17 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
         training.step, training.n_tokens = state.step, state.n_tokens
         training.seconds, training.valid_loss = state.seconds, state.valid_loss
     return training
+
+
+def compiled(loss: Loss, device: torch.device) -> Loss:
+    """``loss`` as one program, made at its first call.
+
+    On a CPU what calls the operations is part of it, so that Python is free in the meantime.
+    """
+    program: Loss = torch.compile(
+        loss, options={"cpp_wrapper": True} if device.type == "cpu" else None
+    )
+    return program
 
 
 def _load(training: Training, state: TrainState) -> None:

@@ -273,8 +273,8 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
     """
     real, compiled = torch.compile, []
 
-    def in_graphs(function):
-        compiled.append(function)
+    def in_graphs(function, *, options):
+        compiled.append((function, options))
         return real(function, backend="eager")
 
     monkeypatch.setattr(torch, "compile", in_graphs)
@@ -286,7 +286,7 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
         assert x == pytest.approx(y, abs=1e-4)
     saved = [load_latest(Path(c.out) / "checkpoints").model for c in (one, fused)]
     assert set(saved[0]) == set(saved[1])
-    assert compiled == [total_loss]
+    assert compiled == [(total_loss, {"cpp_wrapper": True})]
 
 
 # Resuming -----------------------------------------------------------------------------------------
@@ -359,15 +359,18 @@ def test_a_run_is_not_overwritten(tiny, tmp_path: Path) -> None:
 # Trouble ------------------------------------------------------------------------------------------
 
 
-def test_nan_stops_saves_and_says_where(tiny, monkeypatch) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_nan_stops_saves_and_says_where(tiny, monkeypatch, cores) -> None:
+    """Each core takes its rows through the layer, in each step."""
     config = tiny(steps=20, save_every=20, eval_every=20)
     real, calls = GatedMLP.forward, iter(range(1000))
 
     def forward(self, x):
-        return real(self, x) * (float("nan") if next(calls) >= 5 else 1.0)
+        return real(self, x) * (float("nan") if next(calls) >= 5 * cores else 1.0)
 
     monkeypatch.setattr(GatedMLP, "forward", forward)
-    with pytest.raises(NonFiniteLoss, match=r"step 6: the loss is nan.* layer blocks\.0\.ffn") as e:
+    message = r"step 6: the loss is nan.* layer blocks\.0\.ffn"
+    with threads(cores), pytest.raises(NonFiniteLoss, match=message) as e:
         train(config, quiet=True)
     assert f"A checkpoint is saved; go on with: llmtutor train --resume {config.out}" in str(
         e.value

@@ -7,6 +7,7 @@ the CPU on which ``benchmarks/training.py`` was recorded; the two limits were ch
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,8 @@ from torch import Tensor
 
 LONGEST = 256
 """Tokens up to which the weights are stored; twice as many would take four times the memory."""
-WHOLE = 128
-"""Tokens up to which one product gives all scores, those of the future with them."""
+BLOCK = 64
+"""Queries whose scores are computed together, those of their future with them."""
 
 
 def worth_storing(q: Float[Tensor, "*batch seq head_dim"]) -> bool:
@@ -39,20 +40,20 @@ def stored_attention(
 ) -> Float[Tensor, "*batch seq v_dim"]:
     """Causal attention over whole sequences, ``attention(q, k, v, causal=True, scale=scale)``.
 
-    More than ``WHOLE`` tokens go in two halves: to the first half of the queries the second half of
-    the keys is future, and a quarter of all scores need not be computed.
+    The queries go in blocks of ``BLOCK``, to which only the keys up to their last one are shown: of
+    the scores that the mask would take away, most need not be computed.
 
     >>> q = torch.tensor([[1.0], [0.0]])
     >>> stored_attention(q, q, torch.tensor([[10.0], [20.0]]), scale=1.0)
     tensor([[10.],
             [15.]])
     """
-    seq = q.shape[-2]
-    if seq <= WHOLE:
-        return _last_queries(q, k, v, scale)
-    half = seq // 2
-    first = _last_queries(q[..., :half, :], k[..., :half, :], v[..., :half, :], scale)
-    return torch.cat((first, _last_queries(q[..., half:, :], k, v, scale)), dim=-2)
+    ends = [*range(BLOCK, q.shape[-2], BLOCK), q.shape[-2]]
+    blocks = [
+        _last_queries(q[..., start:end, :], k[..., :end, :], v[..., :end, :], scale)
+        for start, end in pairwise([0, *ends])
+    ]
+    return torch.cat(blocks, dim=-2)
 
 
 def _last_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

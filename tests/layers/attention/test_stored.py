@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmtutor.layers.attention import fused_attention
-from llmtutor.layers.attention.stored import LONGEST, WHOLE, stored_attention
+from llmtutor.layers.attention.stored import BLOCK, LONGEST, stored_attention
 
-LENGTHS = (1, 2, 5, WHOLE - 1, WHOLE, WHOLE + 1, LONGEST - 1, LONGEST)
+LENGTHS = (1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, LONGEST - 1, LONGEST)
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -78,7 +78,7 @@ class Recorder:
         return "scaled_dot_product_attention" in self.names
 
 
-@pytest.mark.parametrize("seq", [2, WHOLE, LONGEST])
+@pytest.mark.parametrize("seq", [2, BLOCK, LONGEST])
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 def test_a_compiled_short_sequence_stores_its_weights(seq, n_kv_heads) -> None:
     inputs, recorder = qkv(seq, 4, n_kv_heads, torch.float32), Recorder()

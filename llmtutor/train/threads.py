@@ -1,0 +1,129 @@
+"""Chapter 11, training: the rows of a batch side by side, each core with its own.
+
+torch shares every operation out among its threads, which wait for each other after each of some
+hundred operations. Rows have nothing to do with each other until their gradients are added: a
+thread that takes some of them through forward and backward waits for the others once.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from llmtutor.train.step import Batch, Loss
+
+Gradients = tuple[Tensor | None, ...]
+"""One for each parameter, None for a parameter that has no part in the loss."""
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Within it, torch shares the operations of this thread out among ``n``."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def equal_parts(rows: int, at_most: int) -> int:
+    """The largest number of equal parts, no more than ``at_most``, that ``rows`` divide into.
+
+    >>> [equal_parts(12, cores) for cores in (1, 2, 4, 8)]
+    [1, 2, 4, 6]
+    """
+    return max(parts for parts in range(1, at_most + 1) if rows % parts == 0)
+
+
+@contextmanager
+def side_by_side(loss: Loss, parts: int) -> Iterator[Loss]:
+    """Within it, ``loss`` for batches of which ``parts`` equal parts are computed at a time.
+
+    Each part has a thread of its own, this one among them, and the cores are divided between them.
+    Forward and backward are done when the loss is returned; its ``backward`` only hands out the
+    gradients. They are added in the order of the parts, whichever is ready first, so that a run
+    can be repeated to the bit. The model must not change in its forward pass.
+
+    Python itself runs one thread at a time. The threads gain as long as torch computes, more so
+    after ``torch.compile`` with ``cpp_wrapper``, which leaves Python once a pass.
+
+    >>> with side_by_side(lambda model, batch, precision: model(batch[0]).sum(), 2) as loss:
+    ...     model = nn.Linear(1, 1, bias=False)
+    ...     x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    ...     loss(model, (x, x), torch.float32).backward()
+    ...     model.weight.grad
+    tensor([[10.]])
+    """
+    if parts == 1:
+        yield loss
+        return
+    each = max(1, torch.get_num_threads() // parts)
+    pool = ThreadPoolExecutor(parts - 1, "rows", torch.set_num_threads, (each,))
+    with threads(each), pool:
+        yield _SideBySide(loss, parts, pool)
+
+
+class _SideBySide:
+    """The loss within ``side_by_side``."""
+
+    def __init__(self, loss: Loss, parts: int, pool: ThreadPoolExecutor) -> None:
+        self.loss, self.parts, self.pool = loss, parts, pool
+        self.used = False
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, precision: torch.dtype = torch.float32
+    ) -> Tensor:
+        inputs, targets = batch
+        if len(inputs) % self.parts:
+            raise ValueError(
+                f"a batch of {len(inputs)} rows cannot be cut into {self.parts} equal parts; take "
+                "side_by_side with equal_parts(rows, threads)"
+            )
+        pairs = list(zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True))
+        parameters = [p for p in model.parameters() if p.requires_grad]
+
+        def compute(part: Batch) -> tuple[Tensor, Gradients]:
+            value = self.loss(model, part, precision)
+            return value.detach(), torch.autograd.grad(value, parameters, allow_unused=True)
+
+        if self.used:
+            others = [self.pool.submit(compute, part) for part in pairs[1:]]
+            done = [compute(pairs[0]), *(other.result() for other in others)]
+        else:
+            # A program that torch.compile makes at the first call is made once, for all threads.
+            done = [compute(part) for part in pairs]
+            self.used = True
+        values, gradients = zip(*done, strict=True)
+        total = _Known.apply(sum(values), _added(gradients), *parameters)
+        assert isinstance(total, Tensor)
+        return total
+
+
+def _added(parts: tuple[Gradients, ...]) -> list[Tensor | None]:
+    """The sum over parts, for each parameter, in the memory of the first part."""
+    first, *others = parts
+    for other in others:
+        for total, gradient in zip(first, other, strict=True):
+            if total is not None and gradient is not None:
+                total.add_(gradient)
+    return list(first)
+
+
+class _Known(torch.autograd.Function):
+    """A number whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor | None], *_: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (g if g is None else g.mul_(scale) for g in ctx.gradients)
+        return None, None, *scaled
