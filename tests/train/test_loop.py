@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import pytest
 import torch
 
 from llmtutor.layers.ffn import GatedMLP
+from llmtutor.train import loop
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.log import read_log
 from llmtutor.train.loop import Interrupted, read_config, run_folder, stop_on_signal, train
 from llmtutor.train.state import CheckpointError, checkpoints, load_checkpoint, load_latest
 from llmtutor.train.step import NonFiniteLoss, total_loss
+from llmtutor.train.threads import threads
 
 # A process that trains whatever it is told to on standard input, each time in a fork of its own,
 # so that torch is loaded once. Writing is slow in it, so that a kill can fall into that; the
@@ -287,6 +290,49 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
     saved = [load_latest(Path(c.out) / "checkpoints").model for c in (one, fused)]
     assert set(saved[0]) == set(saved[1])
     assert compiled == [(total_loss, {"cpp_wrapper": True})]
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"batch_size": 3}])
+def test_rows_side_by_side_give_the_same_curve(tiny, tmp_path: Path, changes) -> None:
+    """Of 3 rows no two parts are equal: these stay together."""
+    runs = [tiny(out=str(tmp_path / name), **changes) for name in "abc"]
+    for config, cores in zip(runs, (1, 2, 2), strict=True):
+        with threads(cores):
+            train(config, quiet=True)
+    one, two, again = map(losses, runs)
+    assert [x for _, _, x in two] == pytest.approx([x for _, _, x in one], abs=1e-4)
+    assert two == again
+
+
+def test_side_by_side_a_resumed_run_goes_on_to_the_bit(tiny, tmp_path: Path) -> None:
+    whole, stopped = (tiny(out=str(tmp_path / name)) for name in "ab")
+    with threads(2):
+        want = train(whole, quiet=True)
+        train(stopped, quiet=True)
+        shutil.rmtree(Path(stopped.out) / "checkpoints" / "step-00000012")
+        got = train(stopped, resume=Path(stopped.out), quiet=True)
+    assert losses(whole) == losses(stopped)
+    assert equal(got.model.state_dict(), want.model.state_dict())
+
+
+def test_validation_has_all_cores_and_steps_one_each(tiny, monkeypatch) -> None:
+    seen: dict[str, set[int]] = {"steps": set(), "validation": set()}
+    real_step, real_validate = loop.train_step, loop.validate
+
+    def step(*args, **options):
+        seen["steps"].add(torch.get_num_threads())
+        return real_step(*args, **options)
+
+    def validation(training):
+        seen["validation"].add(torch.get_num_threads())
+        return real_validate(training)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr(loop, "validate", validation)
+    with threads(2):
+        train(tiny(), quiet=True)
+        assert torch.get_num_threads() == 2
+    assert seen == {"steps": {1}, "validation": {2}}
 
 
 # Resuming -----------------------------------------------------------------------------------------

@@ -60,6 +60,20 @@ def test_a_compiled_loss_is_the_same() -> None:
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [-1, -100, 11, 2**32 + 3])
+def test_compiled_a_target_that_is_no_token_is_not_passed_over(wrong) -> None:
+    """2³² + 3 is 3 in 32 bits."""
+    inputs, targets = batch(2)
+    targets = targets.clone()
+    targets[1, 5] = wrong
+    compiled = torch.compile(total_loss, backend="eager", fullgraph=True)
+    assert math.isnan(compiled(model(), (inputs, targets)).item())
+    net = model()
+    with pytest.raises((NonFiniteLoss, IndexError)):
+        train_step(net, [(inputs, targets)], sgd(net), loss=compiled)
+    assert gap(net, model()) == 0
+
+
 def test_a_token_weighs_the_same_in_a_short_micro_batch() -> None:
     """The mean of means would give the 2 tokens as much weight as the 48."""
     net = model()

@@ -1,0 +1,171 @@
+"""Rows side by side: the gradients of the whole batch, at the same time, the same each time."""
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llmtutor.model.presets import build, preset
+from llmtutor.train.step import total_loss, train_step
+from llmtutor.train.threads import equal_parts, side_by_side, threads
+
+SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_ff": 16}
+PRESETS = ("gpt2-nano", "llama-nano")
+
+
+def model(name: str = "llama-nano", dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    return build(preset(name, **SMALL)).to(dtype)
+
+
+def batch(rows: int) -> tuple[Tensor, Tensor]:
+    ids = torch.randint(11, (rows, 9), generator=torch.Generator().manual_seed(rows))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def gradients(net: nn.Module) -> list[Tensor | None]:
+    return [p.grad for p in net.parameters()]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+def test_loss_and_gradients_are_those_of_the_batch(name, parts) -> None:
+    whole, cut = model(name), model(name)
+    want = total_loss(whole, batch(6))
+    (want / 48).backward()
+    with side_by_side(total_loss, parts) as loss:
+        for _ in range(2):  # the first call makes the parts one after the other
+            cut.zero_grad()
+            got = loss(cut, batch(6), torch.float32)
+            (got / 48).backward()
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-12, atol=1e-14)
+
+
+def test_by_hand() -> None:
+    """w x with x = 1, 2, 3, 4: the loss is 10 w, its gradient 10, and 5 of half the loss."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 3.0)
+    x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    with side_by_side(lambda m, b, _: m(b[0]).sum(), 2) as loss:
+        value = loss(net, (x, x), torch.float32)
+        assert value.item() == 30
+        (value / 2).backward()
+        assert net.weight.grad is not None and net.weight.grad.item() == 5
+        loss(net, (x, x), torch.float32).backward()
+        assert net.weight.grad.item() == 15  # added, as every backward pass does
+
+
+def test_the_parts_are_computed_at_the_same_time() -> None:
+    """Each waits until the others are there, too; one after the other they would wait for ever."""
+    meeting, calls = threading.Barrier(3), []
+
+    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], precision: torch.dtype) -> Tensor:
+        calls.append(threading.current_thread())
+        if len(calls) > 3:
+            meeting.wait(timeout=30)
+        return total_loss(net, pair, precision)
+
+    with side_by_side(loss, 3) as cut:
+        for _ in range(2):
+            cut(model(), batch(6), torch.float32)
+    assert {*calls[:3]} == {threading.main_thread()}  # a program is made once, not by all
+    assert len({*calls[3:]}) == 3
+
+
+def test_the_cores_are_divided_and_given_back() -> None:
+    seen = []
+
+    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], precision: torch.dtype) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return total_loss(net, pair, precision)
+
+    before = torch.get_num_threads()
+    with threads(5):
+        with side_by_side(loss, 2) as cut:
+            for _ in range(2):
+                cut(model(), batch(2), torch.float32)
+        assert torch.get_num_threads() == 5
+    assert seen == [2, 2, 2, 2] and torch.get_num_threads() == before
+    with threads(3), side_by_side(loss, 1) as cut:
+        assert cut is loss and torch.get_num_threads() == 3
+
+
+def test_the_same_to_the_bit_each_time() -> None:
+    def after(steps: int) -> list[Tensor]:
+        net = model(dtype=torch.float32)
+        sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+        with side_by_side(total_loss, 4) as loss:
+            for _ in range(steps):
+                train_step(net, [batch(8)], sgd, clip=1.0, loss=loss)
+        return [p.detach() for p in net.parameters()]
+
+    first = after(20)
+    for _ in range(3):
+        assert all(map(torch.equal, first, after(20)))
+
+
+def test_micro_batches_add_up() -> None:
+    whole, cut = model(), model()
+    inputs, targets = batch(8)
+    micro = list(zip(inputs.chunk(2), targets.chunk(2), strict=True))
+    sgds = [torch.optim.SGD(net.parameters(), lr=0.5) for net in (whole, cut)]
+    one = train_step(whole, [(inputs, targets)], sgds[0])
+    with side_by_side(total_loss, 2) as loss:
+        two = train_step(cut, micro, sgds[1], loss=loss)
+    assert two.loss == pytest.approx(one.loss, abs=1e-12)
+    torch.testing.assert_close(
+        list(cut.parameters()), list(whole.parameters()), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_bfloat16_reaches_the_parts() -> None:
+    net = model(dtype=torch.float32)
+    exact = total_loss(net, batch(4)).item()
+    rounded = total_loss(net, batch(4), torch.bfloat16).item()
+    with side_by_side(total_loss, 2) as loss:
+        for _ in range(2):
+            got = loss(net, batch(4), torch.bfloat16).item()
+            assert abs(got - rounded) < abs(got - exact)
+
+
+def test_frozen_and_unused_parameters_get_no_gradient() -> None:
+    net = model()
+    net.blocks[0].requires_grad_(False)  # type: ignore[index]
+    net.extra = nn.Parameter(torch.ones(2))
+    with side_by_side(total_loss, 2) as loss:
+        for _ in range(2):
+            loss(net, batch(4), torch.float32).backward()
+    assert net.extra.grad is None
+    assert all(p.grad is None for p in net.blocks[0].parameters())  # type: ignore[index]
+    assert all(p.grad is not None for p in net.blocks[1].parameters())  # type: ignore[index]
+
+
+def test_an_error_in_a_part_is_told_and_the_cores_come_back() -> None:
+    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], _: torch.dtype) -> Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise ArithmeticError("no loss here")
+        return total_loss(net, pair)
+
+    before = torch.get_num_threads()
+    with pytest.raises(ArithmeticError, match="no loss here"), side_by_side(loss, 2) as cut:
+        for _ in range(2):
+            cut(model(), batch(2), torch.float32)
+    assert torch.get_num_threads() == before
+
+
+def test_rows_that_do_not_divide_are_refused() -> None:
+    with (
+        side_by_side(total_loss, 2) as loss,
+        pytest.raises(ValueError, match=r"5 rows cannot be cut into 2 equal parts; take side"),
+    ):
+        loss(model(), batch(5), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_most", "want"),
+    [(12, 1, 1), (12, 2, 2), (12, 5, 4), (7, 2, 1), (7, 8, 7), (1, 64, 1), (8, 8, 8)],
+)
+def test_equal_parts(rows, at_most, want) -> None:
+    assert equal_parts(rows, at_most) == want
