@@ -1,5 +1,7 @@
 """Rows side by side: the gradients of the whole batch, at the same time, the same each time."""
 
+import shutil
+import sys
 import threading
 
 import pytest
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from llmtutor.model.presets import build, preset
 from llmtutor.train.step import total_loss, train_step
 from llmtutor.train.threads import equal_parts, side_by_side, threads
+from llmtutor.train.training import compiled
 
 SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_ff": 16}
+NO_COMPILER = shutil.which("g++") is None or sys.platform == "win32"
 PRESETS = ("gpt2-nano", "llama-nano")
 
 
@@ -128,6 +132,28 @@ def test_bfloat16_reaches_the_parts() -> None:
         for _ in range(2):
             got = loss(net, batch(4), torch.bfloat16).item()
             assert abs(got - rounded) < abs(got - exact)
+
+
+@pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs g++ here, and there is none")
+def test_a_compiled_program_serves_all_parts(tmp_path, monkeypatch) -> None:
+    """The one test that generates code, for half a minute: operations alone would not show it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    net, want = model(dtype=torch.float32), model()
+    exact = total_loss(want, batch(4))
+    exact.backward()
+    program = compiled(total_loss, torch.device("cpu"))
+    with threads(2), side_by_side(program, 2) as loss:
+        for again in range(3):
+            net.zero_grad()
+            # Should the second thread make a program of its own, it would be refused.
+            with torch.compiler.set_stance("fail_on_recompile" if again else "default"):
+                value = loss(net, batch(4), torch.float32)
+            value.backward()
+            assert value.item() == pytest.approx(exact.item(), rel=1e-6)
+            for p, q in zip(net.parameters(), want.parameters(), strict=True):
+                assert q.grad is not None
+                torch.testing.assert_close(p.grad, q.grad.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_and_unused_parameters_get_no_gradient() -> None:

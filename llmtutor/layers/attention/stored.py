@@ -3,7 +3,7 @@
 ``fused_attention`` hands whole sequences to torch's kernel, which stores no weights and computes
 them a second time on the way back. For a short sequence the weights are few, and a program that
 stores them, made of two products and what torch.compile joins in between, was through sooner on
-the CPU on which ``benchmarks/training.py`` was recorded; the two limits were chosen there.
+the CPU on which ``benchmarks/training.py`` was recorded; both numbers below were chosen there.
 """
 
 import math
