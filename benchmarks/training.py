@@ -133,8 +133,7 @@ def made_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -
     loss: Loss = their_loss if theirs else total_loss
     if who != OURS:
         loss = compiled(loss, torch.device("cpu"))
-    parts = equal_parts(shape[0], torch.get_num_threads())
-    with freed_memory_kept(), side_by_side(loss, parts) as loss:
+    with freed_memory_kept(), side_by_side(loss, equal_parts(shape[0])) as loss:
         yield our_step(model.train(), ids, shape, loss)
 
 

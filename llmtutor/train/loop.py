@@ -61,7 +61,7 @@ def run(training: Training, log: Loggers) -> None:
     config, world = training.config, training.world
     cores = torch.get_num_threads()
     alone = world.world_size == 1 and world.device.type == "cpu"
-    parts = equal_parts(config.batch_size // config.accumulate, cores) if alone else 1
+    parts = equal_parts(config.batch_size // config.accumulate) if alone else 1
     with (
         stop_on_signal(patient=world.world_size > 1) as wanted,
         side_by_side(training.loss, parts) as loss,

@@ -18,6 +18,8 @@ from llmtutor.train.step import Batch, Loss
 
 Gradients = tuple[Tensor | None, ...]
 """One for each parameter, None for a parameter that has no part in the loss."""
+MOST = 2
+"""Parts at a time: as many as were measured. More have to wait for each other's Python."""
 
 
 @contextmanager
@@ -31,12 +33,14 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def equal_parts(rows: int, at_most: int) -> int:
-    """The largest number of equal parts, no more than ``at_most``, that ``rows`` divide into.
+def equal_parts(rows: int, at_most: int = MOST) -> int:
+    """Into how many equal parts to cut ``rows``: up to ``at_most``, and one for each core.
 
-    >>> [equal_parts(12, cores) for cores in (1, 2, 4, 8)]
-    [1, 2, 4, 6]
+    >>> with threads(4):
+    ...     [equal_parts(rows, 3) for rows in (12, 8, 7)]
+    [3, 2, 1]
     """
+    at_most = min(at_most, torch.get_num_threads())
     return max(parts for parts in range(1, at_most + 1) if rows % parts == 0)
 
 
@@ -82,7 +86,7 @@ class _SideBySide:
         if len(inputs) % self.parts:
             raise ValueError(
                 f"a batch of {len(inputs)} rows cannot be cut into {self.parts} equal parts; take "
-                "side_by_side with equal_parts(rows, threads)"
+                "side_by_side with equal_parts(rows)"
             )
         pairs = list(zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True))
         parameters = [p for p in model.parameters() if p.requires_grad]

@@ -190,8 +190,24 @@ def test_rows_that_do_not_divide_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "at_most", "want"),
-    [(12, 1, 1), (12, 2, 2), (12, 5, 4), (7, 2, 1), (7, 8, 7), (1, 64, 1), (8, 8, 8)],
+    ("rows", "at_most", "cores", "want"),
+    [
+        (12, 1, 8, 1),
+        (12, 2, 8, 2),
+        (12, 5, 8, 4),
+        (12, 5, 3, 3),
+        (12, 5, 1, 1),
+        (7, 2, 8, 1),
+        (7, 8, 8, 7),
+        (1, 64, 8, 1),
+    ],
 )
-def test_equal_parts(rows, at_most, want) -> None:
-    assert equal_parts(rows, at_most) == want
+def test_equal_parts(rows, at_most, cores, want) -> None:
+    with threads(cores):
+        assert equal_parts(rows, at_most) == want
+
+
+def test_as_it_comes_a_batch_is_cut_in_two() -> None:
+    """Cut further it has been measured nowhere."""
+    with threads(8):
+        assert [equal_parts(rows) for rows in (12, 7, 1)] == [2, 1, 1]
