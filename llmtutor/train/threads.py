@@ -1,4 +1,4 @@
-"""Chapter 11, training: the rows of a batch side by side, each core with its own.
+"""Chapter 11, training: the rows of a batch side by side, on cores of their own.
 
 torch shares every operation out among its threads, which wait for each other after each of some
 hundred operations. Rows have nothing to do with each other until their gradients are added: a
