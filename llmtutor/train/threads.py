@@ -109,13 +109,12 @@ class _SideBySide:
 
 
 def _added(parts: tuple[Gradients, ...]) -> list[Tensor | None]:
-    """The sum over parts, for each parameter, in the memory of the first part."""
-    first, *others = parts
-    for other in others:
-        for total, gradient in zip(first, other, strict=True):
-            if total is not None and gradient is not None:
-                total.add_(gradient)
-    return list(first)
+    """The sum over parts, for each parameter; not in place, since two may share one gradient."""
+    sums: list[Tensor | None] = list(parts[0])
+    for part in parts[1:]:
+        pairs = zip(sums, part, strict=True)
+        sums = [None if g is None or total is None else total + g for total, g in pairs]
+    return sums
 
 
 class _Known(torch.autograd.Function):
@@ -129,5 +128,5 @@ class _Known(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (g if g is None else g.mul_(scale) for g in ctx.gradients)
+        scaled = (g if g is None else g * scale for g in ctx.gradients)
         return None, None, *scaled

@@ -61,6 +61,18 @@ def test_by_hand() -> None:
         assert net.weight.grad.item() == 15  # added, as every backward pass does
 
 
+def test_parameters_may_share_a_gradient() -> None:
+    """Σ (p + q) has one gradient for both, which takes no memory of its own: ones, expanded."""
+    net = nn.ParameterDict({name: nn.Parameter(torch.zeros(3)) for name in "pq"})
+    x = torch.zeros(4, 1)
+    with side_by_side(lambda m, b, _: (m["p"] + m["q"]).sum() * len(b[0]), 2) as loss:
+        for _ in range(2):
+            net.zero_grad()
+            loss(net, (x, x), torch.float32).backward()
+            for parameter in net.values():
+                assert parameter.grad is not None and parameter.grad.tolist() == [4.0] * 3
+
+
 def test_the_parts_are_computed_at_the_same_time() -> None:
     """Each waits until the others are there, too; one after the other they would wait for ever."""
     meeting, calls = threading.Barrier(3), []
