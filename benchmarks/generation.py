@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from statistics import median
 
 import torch
@@ -113,7 +113,10 @@ def works(ours: Readers, theirs: PreTrainedModel, batch: int) -> tuple[dict[str,
 
 
 def seconds_per_token(model: Transformer | Compiled, batch: int, length: int, kind: str) -> float:
-    """From one token to the next, where the text has about ``length``; the prompt is not in it."""
+    """From one token to the next, where the text has about ``length``; the prompt is not in it.
+
+    The median over the window: a single token may be interrupted, by milliseconds.
+    """
     n = WINDOW[kind]
     stamps: list[float] = []
 
@@ -130,7 +133,7 @@ def seconds_per_token(model: Transformer | Compiled, batch: int, length: int, ki
         on_token=stamp,
         use_cache=kind != "uncached",
     )
-    return (stamps[-1] - stamps[0]) / n
+    return median(after - before for before, after in pairwise(stamps))
 
 
 def per_token(ours: Readers, batch: int, *, quick: bool) -> PerToken:

@@ -4,16 +4,12 @@ In a small model most of a token's time goes into starting some hundred small op
 Python, one after the other. ``torch.compile`` makes one program of them.
 """
 
-import os
-import shutil
-import sys
-
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.layers.basic import Embedding
 from llmtutor.model.caches import Caches
+from llmtutor.model.compiling import compiled
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 
@@ -32,15 +28,9 @@ class Compiled:
     """
 
     def __init__(self, model: Transformer) -> None:
-        on_cpu = model.embedding.weight.device.type == "cpu"
-        if on_cpu:
-            check_compiler()
         self.model = model
-        # Dynamic, or each length of the past would be a program of its own. On a CPU what calls
-        # the operations is compiled too: from Python, calling the small ones takes their time.
-        self._step = torch.compile(
-            model.forward, dynamic=True, options={"cpp_wrapper": True} if on_cpu else None
-        )
+        # Dynamic, or each length of the past would be a program of its own.
+        self._step = compiled(model.forward, model.embedding.weight.device, dynamic=True)
 
     @property
     def config(self) -> ModelConfig:
@@ -75,14 +65,3 @@ class Compiled:
         read = self._step if one_more else self.model
         logits: Tensor = read(ids, cache=cache, n_last=n_last)
         return logits
-
-
-def check_compiler() -> None:
-    """Raise ``ValueError`` unless there is the C++ compiler that torch.compile calls."""
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", usual)
-    if shutil.which(compiler) is None:
-        raise ValueError(
-            f"compiling for the CPU needs a C++ compiler, but there is no {compiler!r}: install "
-            "one, name another in the environment variable CXX, or decode without compiling"
-        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llmtutor.data.batches import sequential_batches
 from llmtutor.evaluate.perplexity import evaluate_loss
+from llmtutor.model.compiling import compiled
 from llmtutor.model.presets import build
 from llmtutor.optim import Schedule, make_optimizer
 from llmtutor.train.config import TrainConfig
@@ -58,8 +59,8 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
     """Text, model, optimizer and schedule of a run, at its start or where ``state`` stands.
 
     Raises:
-        ValueError: what ``load_text`` and the makers of the parts refuse; a state of another
-            tokenizer.
+        ValueError: what ``load_text`` and the makers of the parts refuse; compiling without a C++
+            compiler; a state of another tokenizer.
     """
     text = load_text(config)
     seed_everything(config.seed)
@@ -80,17 +81,6 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
         training.step, training.n_tokens = state.step, state.n_tokens
         training.seconds, training.valid_loss = state.seconds, state.valid_loss
     return training
-
-
-def compiled(loss: Loss, device: torch.device) -> Loss:
-    """``loss`` as one program, made at its first call.
-
-    On a CPU what calls the operations is part of it, so that Python is free in the meantime.
-    """
-    program: Loss = torch.compile(
-        loss, options={"cpp_wrapper": True} if device.type == "cpu" else None
-    )
-    return program
 
 
 def _load(training: Training, state: TrainState) -> None:

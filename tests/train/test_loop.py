@@ -276,11 +276,12 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
     """
     real, compiled = torch.compile, []
 
-    def in_graphs(function, *, options):
-        compiled.append((function, options))
+    def in_graphs(function, *, dynamic, options):
+        compiled.append((function, dynamic, options))
         return real(function, backend="eager")
 
     monkeypatch.setattr(torch, "compile", in_graphs)
+    monkeypatch.setenv("CXX", sys.executable)  # any program: no code is generated
     one = tiny(out=str(tmp_path / "a"), steps=3)
     fused = tiny(out=str(tmp_path / "b"), steps=3, compile=True)
     train(one, quiet=True)
@@ -289,7 +290,15 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
         assert x == pytest.approx(y, abs=1e-4)
     saved = [load_latest(Path(c.out) / "checkpoints").model for c in (one, fused)]
     assert set(saved[0]) == set(saved[1])
-    assert compiled == [(total_loss, {"cpp_wrapper": True})]
+    assert compiled == [(total_loss, None, {"cpp_wrapper": True})]
+
+
+def test_compile_without_a_compiler_says_so_and_leaves_nothing(tiny, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    config = tiny(compile=True)
+    with pytest.raises(ValueError, match="there is no 'no-such-compiler'"):
+        train(config, quiet=True)
+    assert not Path(config.out).exists()
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"batch_size": 3}])

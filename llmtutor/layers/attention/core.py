@@ -13,7 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llmtutor.layers.attention.masks import causal_mask
-from llmtutor.layers.attention.stored import stored_attention, worth_storing
+from llmtutor.layers.attention.stored import (
+    single_query_attention,
+    stored_attention,
+    worth_storing,
+)
 from llmtutor.layers.basic import softmax
 
 
@@ -88,7 +92,8 @@ def fused_attention(
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
     Compiled for a CPU, a short causal sequence goes through ``stored_attention`` instead, which
-    stores the weights and repeats keys and values that query heads share.
+    stores the weights and repeats keys and values that query heads share, and a single query
+    through ``single_query_attention``.
 
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
     for a single query, which is the last position and has none. Otherwise keys and values that
@@ -115,6 +120,8 @@ def fused_attention(
     if bias is not None:
         added = bias.to(q.dtype)
         mask = added if mask is None else torch.where(mask, added, -math.inf)
+    if seq_q == 1 and mask is None and worth_storing(q):
+        return single_query_attention(q, k, v, _scale(q, scale))
     grouped = q.shape[:-2] != k.shape[:-2]
     if grouped and seq_q == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
         # The kernel reads shared keys once for each query head. A group of single queries is

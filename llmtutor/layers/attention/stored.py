@@ -1,9 +1,10 @@
 """Chapter 04, attention: the formula in the form that torch.compile makes the most of.
 
-``fused_attention`` hands whole sequences to torch's kernel, which stores no weights and computes
-them a second time on the way back. For a short sequence the weights are few, and a program that
-stores them, made of two products and what torch.compile joins in between, was through sooner on
-the CPU on which ``benchmarks/training.py`` was recorded; both numbers below were chosen there.
+``fused_attention`` hands its work to torch's kernel, which stores no weights and computes them a
+second time on the way back. For a short sequence, or a single query, the weights are few, and a
+program that stores them, made of products and what torch.compile joins in between, was through
+sooner on the CPU on which ``benchmarks/training.py`` and ``benchmarks/generation.py`` were
+recorded; both numbers below were chosen there.
 """
 
 import math
@@ -54,6 +55,31 @@ def stored_attention(
         for start, end in pairwise([0, *ends])
     ]
     return torch.cat(blocks, dim=-2)
+
+
+def single_query_attention(
+    q: Float[Tensor, "*batch 1 head_dim"],
+    k: Float[Tensor, "*kv_batch k head_dim"],
+    v: Float[Tensor, "*kv_batch k v_dim"],
+    scale: float,
+) -> Float[Tensor, "*batch 1 v_dim"]:
+    """Attention of one query in each head, which sees every key: ``attention(q, k, v, scale=…)``.
+
+    This is what a new token costs that is read after a cache. Query heads that share keys and
+    values read them together.
+
+    >>> k, v = torch.tensor([[0.0], [0.0]]), torch.tensor([[10.0], [20.0]])
+    >>> single_query_attention(torch.tensor([[1.0]]), k, v, scale=1.0)
+    tensor([[15.]])
+    """
+    queries = (q * scale).reshape(*k.shape[:-2], -1, q.shape[-1])
+    # Sums in place of matrix products: torch.compile joins them to what stands around them. Of
+    # transposed keys and values it need not ask whether they are the whole of a cache or a part.
+    scores = (queries[..., None] * k.mT[..., None, :, :]).sum(-2)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    # Divided last, once for each component instead of once for each key.
+    out = (weights[..., None, :] * v.mT[..., None, :, :]).sum(-1) / weights.sum(-1, keepdim=True)
+    return out.reshape(*q.shape[:-1], v.shape[-1])
 
 
 def _last_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

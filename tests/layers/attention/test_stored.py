@@ -1,12 +1,19 @@
 """Attention that stores its weights, against torch, and where ``fused_attention`` turns to it."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from llmtutor.layers.attention import fused_attention
-from llmtutor.layers.attention.stored import BLOCK, LONGEST, stored_attention
+from llmtutor.layers.attention.stored import (
+    BLOCK,
+    LONGEST,
+    single_query_attention,
+    stored_attention,
+)
 
 LENGTHS = (1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, LONGEST - 1, LONGEST)
 
@@ -57,6 +64,34 @@ def test_huge_scores_stay_finite() -> None:
     )
 
 
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("seq", [1, 2, 7, 100])
+def test_a_single_query_equals_torch(seq, n_kv_heads) -> None:
+    q, _, _ = qkv(1, 4)
+    _, k, _ = qkv(seq, 4, n_kv_heads)
+    v = draw(2, n_kv_heads, seq, 3, seed=5)  # of another width
+    got = single_query_attention(q, k, v, scale=0.3)
+    want = F.scaled_dot_product_attention(q, k, v, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradients(got, [q, k, v]), gradients(want, [q, k, v]), rtol=1e-11, atol=1e-11
+    )
+
+
+def test_a_single_query_by_hand() -> None:
+    # Scores 0 and ln 3: the second key weighs three times the first.
+    k = torch.tensor([[0.0, 5.0], [math.log(3.0), 0.0]])
+    v = torch.tensor([[10.0, 0.0], [30.0, 4.0]])
+    got = single_query_attention(torch.tensor([[2.0, 0.0]]), k, v, scale=0.5)
+    torch.testing.assert_close(got, torch.tensor([[25.0, 3.0]]))
+
+
+def test_huge_scores_of_a_single_query_stay_finite() -> None:
+    k, v = torch.tensor([[1e6], [-1e6], [1e6]]), torch.tensor([[1.0], [8.0], [3.0]])
+    got = single_query_attention(torch.tensor([[1e6]]), k, v, scale=1e20)
+    torch.testing.assert_close(got, torch.tensor([[2.0]]))
+
+
 class Recorder:
     """Compiles to the program as it is, and keeps the names of its operations."""
 
@@ -91,6 +126,20 @@ def test_a_compiled_short_sequence_stores_its_weights(seq, n_kv_heads) -> None:
     )
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_a_compiled_single_query_stores_its_weights(n_kv_heads, causal) -> None:
+    _, k, v = qkv(2 * LONGEST, 4, n_kv_heads, torch.float32)
+    inputs, recorder = [qkv(1, 4, dtype=torch.float32)[0], k, v], Recorder()
+    got, want = recorder.run(inputs, causal=causal), fused_attention(*inputs, causal=causal)
+    assert "exp" in recorder.names
+    assert not recorder.kernel
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        gradients(got, inputs), gradients(want, inputs), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("seq", "dtype", "arguments"),
     [
@@ -100,7 +149,10 @@ def test_a_compiled_short_sequence_stores_its_weights(seq, n_kv_heads) -> None:
         (8, torch.float32, {}),
         (8, torch.float32, {"causal": True, "bias": torch.zeros(8, 8)}),
         (8, torch.float32, {"causal": True, "mask": torch.ones(8, 8, dtype=torch.bool)}),
-        (1, torch.float32, {"causal": True}),
+        (1, torch.float64, {"causal": True}),
+        (1, torch.bfloat16, {"causal": True}),
+        (1, torch.float32, {"bias": torch.zeros(1, 1)}),
+        (1, torch.float32, {"mask": torch.ones(1, 1, dtype=torch.bool)}),
     ],
 )
 def test_others_keep_the_kernel(seq, dtype, arguments) -> None:
