@@ -7,17 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 def compiled(
-    function: Callable[P, R], device: torch.device, *, dynamic: bool | None = None
-) -> Callable[P, R]:
+    function: Callable[..., Any], device: torch.device, *, dynamic: bool | None = None
+) -> Callable[..., Any]:
     """``function`` as one program for ``device``, made at its first call.
 
     On a CPU what calls the operations is part of it: from Python, calling the small ones takes
