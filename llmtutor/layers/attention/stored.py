@@ -2,9 +2,9 @@
 
 ``fused_attention`` hands its work to torch's kernel, which stores no weights and computes them a
 second time on the way back. For a short sequence, or a single query, the weights are few, and a
-program that stores them, made of products and what torch.compile joins in between, was through
-sooner on the CPU on which ``benchmarks/training.py`` and ``benchmarks/generation.py`` were
-recorded; both numbers below were chosen there.
+program that stores them, whose steps torch.compile joins, was through sooner on the CPU on which
+``benchmarks/training.py`` and ``benchmarks/generation.py`` were recorded; both numbers below were
+chosen there.
 """
 
 import math
@@ -73,8 +73,8 @@ def single_query_attention(
     tensor([[15.]])
     """
     queries = (q * scale).reshape(*k.shape[:-2], -1, q.shape[-1])
-    # Sums in place of matrix products: torch.compile joins them to what stands around them. Of
-    # transposed keys and values it need not ask whether they are the whole of a cache or a part.
+    # Sums in place of matrix products: torch.compile joins them to what stands around them. Keys
+    # and values are transposed in them, or those that fill their cache would need another program.
     scores = (queries[..., None] * k.mT[..., None, :, :]).sum(-2)
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
     # Divided last, once for each component instead of once for each key.
