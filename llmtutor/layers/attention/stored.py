@@ -21,7 +21,7 @@ BLOCK = 64
 
 
 def worth_storing(q: Float[Tensor, "*batch seq head_dim"]) -> bool:
-    """Whether ``stored_attention`` is the faster way: compiled, on a CPU, a short sequence.
+    """Whether storing is the faster way: compiled, on a CPU, a short sequence or a single query.
 
     Not in fewer bits than float32, in which the scores themselves would be rounded.
     """
