@@ -19,7 +19,7 @@ from llmtutor import exercises
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "llmtutor"
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
+MODULES = sorted(p for p in PACKAGE.rglob("*/*.py") if p.name not in ("__init__.py", "__main__.py"))
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("[0-9][0-9]_*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST_LINES = 300

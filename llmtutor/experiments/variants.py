@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from llmtutor.checks import check_name
 from llmtutor.model.accounting import forward_flops, parameters
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import check_name
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 

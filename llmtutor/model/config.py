@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from llmtutor.checks import check_name
 from llmtutor.layers.attention.mha import check_groups
 from llmtutor.layers.positions import LinearScaling, NtkScaling, YarnScaling
 from llmtutor.layers.positions.rope import rotary_dim
 from llmtutor.model.init import INITS
-from llmtutor.model.parts import FFNS, MIXERS, NORMS, POSITIONS, check_name
+from llmtutor.model.parts import FFNS, MIXERS, NORMS, POSITIONS
 
 Scaling = LinearScaling | NtkScaling | YarnScaling
 SCALINGS: dict[str, type[Scaling]] = {

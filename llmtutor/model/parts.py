@@ -6,9 +6,8 @@ A variant is one file under ``layers`` and one line here. Each line is a functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -92,18 +91,3 @@ POSITIONS: dict[str, PositionPart] = {
         "attention",
     ),
 }
-
-
-def check_name(what: str, name: object, known: Iterable[str]) -> str:
-    """``name`` if it is among ``known``, else ``ValueError`` with the nearest known one.
-
-    >>> check_name("norm", "rmsnorm", NORMS)
-    'rmsnorm'
-    """
-    known = list(known)
-    if isinstance(name, str) and name in known:
-        return name
-    nearest = get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"unknown {what} {name!r}; did you mean {nearest!r}? There are {', '.join(known)}"
-    )

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from llmtutor.checks import check_name
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import check_name
 from llmtutor.model.transformer import Transformer
 
 _GPT2 = ModelConfig(

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from llmtutor.checks import check_name
 from llmtutor.layers.basic import Embedding
 from llmtutor.layers.positions import Position
-from llmtutor.model.parts import check_name
 from llmtutor.optim.adamw import AdamW, check_adamw, update_adamw
 from llmtutor.optim.base import Params, Rule
 from llmtutor.optim.muon import check_matrices, check_muon, update_muon

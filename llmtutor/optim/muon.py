@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from llmtutor.model.parts import check_name
+from llmtutor.checks import check_name
 from llmtutor.optim.base import Params, Rule, check_at_least_0, check_fraction
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

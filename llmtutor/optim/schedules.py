@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from llmtutor.model.parts import check_name
+from llmtutor.checks import check_name
 from llmtutor.optim.base import check_at_least_0
 
 Schedule = Callable[[int], float]

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 
+from llmtutor.checks import check_name
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import check_name
 from llmtutor.model.presets import PRESETS, preset
 from llmtutor.optim import OPTIMIZERS, SCHEDULES, Schedule, make_schedule
 from llmtutor.train.distributed import STRATEGIES

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
-from llmtutor.model.parts import check_name
+from llmtutor.checks import check_name
 
 CPU = torch.device("cpu")
 STRATEGIES = ("ddp", "fsdp")

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from llmtutor.checks import check_name
 from llmtutor.evaluate.perplexity import perplexity
-from llmtutor.model.parts import check_name
 
 Record = Mapping[str, float | int]
 

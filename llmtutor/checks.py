@@ -1,0 +1,115 @@
+"""Used in every chapter: what is refused, in words that say what was expected and what to do.
+
+The one place for names that nobody knows ("did you mean"), numbers out of their range and values of
+another type. Each check returns the value that it lets pass.
+"""
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str | None:
+    """The known name that is most like ``name``; None if none reaches the ``cutoff`` (0 … 1)."""
+    found = get_close_matches(str(name).lower(), list(known), n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def check_name(what: str, name: object, known: Iterable[str]) -> str:
+    """``name`` if it is among ``known``, else ``ValueError`` with the nearest known one.
+
+    >>> check_name("norm", "rmsnorm", ["layernorm", "rmsnorm"])
+    'rmsnorm'
+    """
+    known = list(known)
+    if isinstance(name, str) and name in known:
+        return name
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}? There are {', '.join(known)}" if near else "there is none"
+    raise ValueError(f"unknown {what} {name!r}; {hint}")
+
+
+def check_at_least(least: int, **sizes: int) -> None:
+    """Raise ``ValueError`` naming the first of ``sizes`` that lies below ``least``."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}")
+
+
+def check_integer(name: str, value: Any, least: int | None = None) -> int:
+    """``value`` as an ``int``, which a numpy integer becomes; True, 2.0 and "2" are none.
+
+    >>> import numpy as np
+    >>> check_integer("top_k", np.int64(3), least=1)
+    3
+
+    Raises:
+        ValueError: another type, or below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def check_number(name: str, value: Any, *, above: float | None = None) -> float:
+    """``value`` if it is a finite number, above ``above`` if that is given.
+
+    Raises:
+        ValueError: another type, not finite, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} must be above {above:g}, got {value}")
+    return value  # type: ignore[return-value]
+
+
+def check_types(record: Any, hints: dict[str, Any]) -> None:
+    """Raise ``ValueError`` naming the first field of ``record`` whose value has another type.
+
+    ``hints`` are the fields' types, as ``typing.get_type_hints`` gives them: classes, unions of
+    classes, None, containers, and ``Literal``. A whole number may stand for a float; a bool for
+    neither.
+    """
+    for name, hint in hints.items():
+        value = getattr(record, name)
+        if not _has_type(value, hint):
+            raise ValueError(f"{name} must be {_words(hint)}, got {value!r}")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    options = _options(hint)
+    if any(get_origin(option) is Literal for option in options):
+        return value in [word for option in options for word in _choices(option)]
+    kinds = {get_origin(option) or option for option in options}
+    if isinstance(value, bool):
+        return bool in kinds
+    if float in kinds:
+        kinds |= {int}
+    return isinstance(value, tuple(kinds))
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _choices(option: Any) -> tuple[Any, ...]:
+    return get_args(option) if get_origin(option) is Literal else (None,)
+
+
+def _words(hint: Any) -> str:
+    """For a message: "int or nothing", "one of 'pre', 'post'"."""
+    names = []
+    for option in _options(hint):
+        if get_origin(option) is Literal:
+            names.append("one of " + ", ".join(map(repr, get_args(option))))
+        else:
+            kind = get_origin(option) or option
+            names.append("nothing" if kind is NoneType else kind.__name__)
+    return " or ".join(names)
