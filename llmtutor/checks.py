@@ -64,7 +64,7 @@ def check_number(name: str, value: Any, *, above: float | None = None) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if above is not None and not value > above:
+    if above is not None and not float(value) > above:
         raise ValueError(f"{name} must be above {above:g}, got {value}")
     return value  # type: ignore[return-value]
 
