@@ -18,7 +18,7 @@ from llmtutor.data.batches import batch_at
 from llmtutor.experiments.variants import BATCH_SIZE, CLIP, SEQ_LEN, VOCAB_SIZE, build_variant
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
-from llmtutor.model.accounting import forward_flops, kv_cache_bytes, parameters
+from llmtutor.model.accounting import cache_bytes, forward_flops, parameters
 from llmtutor.model.transformer import Transformer
 from llmtutor.optim import make_optimizer
 from llmtutor.train.step import train_step
@@ -49,7 +49,7 @@ def _measure(variant: str, threads: int) -> dict[str, Any]:
         "train_tokens_per_second": round(BATCH_SIZE * SEQ_LEN / statistics.median(times[10:])),
         "decode_tokens_per_second": round(1 / decode),
         "peak_bytes": peak,
-        "kv_bytes_per_token": kv_cache_bytes(config, 1, 1),
+        "kv_bytes_per_token": cache_bytes(config, 1, 1),
         "forward_flops_per_token": forward_flops(config, 1, SEQ_LEN) // SEQ_LEN,
     }
 

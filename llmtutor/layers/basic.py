@@ -8,13 +8,16 @@ kernel of torch each.
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llmtutor.checks import check_at_least
+
+M = TypeVar("M", bound=nn.Module)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -114,10 +117,8 @@ def check_ids(ids: Tensor, vocab_size: int, name: str = "ids") -> None:
 
     Indexing alone would take −1 for the last row and say nothing.
     """
-    if ids.dtype not in INT_DTYPES:
-        raise ValueError(f"{name} must be integers (torch.int64), got {ids.dtype}")
-    # torch.compile traces without values; there the kernels check the bounds themselves.
-    if ids.numel() == 0 or torch.compiler.is_compiling():
+    check_integers(name, ids)
+    if ids.numel() == 0:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
@@ -126,6 +127,42 @@ def check_ids(ids: Tensor, vocab_size: int, name: str = "ids") -> None:
             f"{name} must lie in 0 … {vocab_size - 1} (vocabulary of {vocab_size}), got {wrong}; "
             "were they made by another tokenizer?"
         )
+
+
+def check_integers(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` holds integers."""
+    if x.dtype not in INT_DTYPES:
+        raise ValueError(f"{name} must be integers (torch.int64), got {x.dtype}")
+
+
+def look_up(name: str, index: Int[Tensor, "*batch"], table: Float[Tensor, "rows d"]) -> Tensor:
+    """Rows of ``table``: ``table[index]`` with a faster gradient, (*batch) → (*batch, d).
+
+    The kernel looks at the values of ``index`` itself; only when it refuses them do we.
+
+    Raises:
+        ValueError: integers outside of 0 … rows − 1, or no integers.
+    """
+    check_integers(name, index)
+    try:
+        return F.embedding(index.long(), table)
+    except IndexError:
+        check_ids(index, len(table), name)
+        raise
+
+
+RESIDUAL, HEAD = "writes into the residual stream", "gives the logits"
+
+
+def tag(module: M, *tags: str) -> M:
+    """``module``, marked with what initialisation and optimizers want to know of it."""
+    module.tags = frozenset(tags)  # type: ignore[assignment]
+    return module
+
+
+def has_tag(module: nn.Module, tag: str) -> bool:
+    """Whether ``module`` was marked so."""
+    return tag in getattr(module, "tags", ())
 
 
 def _truncated_normal(std: float, *shape: int) -> nn.Parameter:
@@ -147,7 +184,7 @@ class Linear(nn.Module):
 
     def __init__(self, d_in: int, d_out: int, bias: bool = False) -> None:
         super().__init__()
-        _check_sizes(d_in=d_in, d_out=d_out)
+        check_at_least(1, d_in=d_in, d_out=d_out)
         self.weight = _truncated_normal(math.sqrt(2 / (d_in + d_out)), d_out, d_in)
         self.bias = nn.Parameter(torch.zeros(d_out)) if bias else None
 
@@ -174,23 +211,18 @@ class Embedding(nn.Module):
         ValueError: sizes below 1; ids that are not integers or lie outside the vocabulary.
     """
 
+    no_decay: ClassVar[tuple[str, ...]] = ("weight",)
+
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__()
-        _check_sizes(vocab_size=vocab_size, d_model=d_model)
+        check_at_least(1, vocab_size=vocab_size, d_model=d_model)
         self.weight = _truncated_normal(1.0, vocab_size, d_model)
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """Look up (…) → (…, d_model)."""
-        check_ids(ids, self.weight.shape[0])
-        return F.embedding(ids.long(), self.weight)  # weight[ids], with a faster gradient
+        return look_up("ids", ids, self.weight)
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         vocab_size, d_model = self.weight.shape
         return f"vocab_size={vocab_size}, d_model={d_model}"
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")

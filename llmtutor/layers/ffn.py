@@ -1,15 +1,17 @@
 """Chapter 08, feed-forward: what each position does by itself, between two rounds of attention."""
 
-import difflib
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llmtutor.layers.basic import Linear
+from llmtutor.checks import check_at_least, check_name
+from llmtutor.layers.basic import RESIDUAL, Linear, tag
+from llmtutor.layers.part import Costs, Load, Part, Site
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -26,9 +28,6 @@ def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The approximation of GELU in GPT-2: ``x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))``."""
-    if torch.compiler.is_compiling():
-        # The same, for (1 + tanh z)/2 = σ(2z): torch compiles σ to a faster program than tanh.
-        return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x))
     return F.gelu(x, approximate="tanh")
 
 
@@ -45,10 +44,12 @@ ACTIVATIONS: Mapping[str, Activation] = {
 GATES: Mapping[str, Activation] = {
     "silu": F.silu,
     "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "sigmoid": F.sigmoid,
 }
-"""For ``GatedMLP``: the names in the paper are SwiGLU, GEGLU, ReGLU and GLU, in this order."""
+"""For ``GatedMLP``: the names in the paper are SwiGLU (silu), GEGLU (gelu), ReGLU (relu) and GLU
+(sigmoid)."""
 
 
 class MLP(nn.Module):
@@ -65,9 +66,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.activation, self.act = activation, _pick(activation, ACTIVATIONS)
-        _check_widths(d_model, d_ff)
+        check_at_least(1, d_model=d_model, d_ff=d_ff)
         self.up = Linear(d_model, d_ff, bias)
-        self.down = Linear(d_ff, d_model, bias)
+        self.down = tag(Linear(d_ff, d_model, bias), RESIDUAL)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Each position by itself."""
@@ -95,10 +96,10 @@ class GatedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.activation, self.act = activation, _pick(activation, GATES)
-        _check_widths(d_model, d_ff)
+        check_at_least(1, d_model=d_model, d_ff=d_ff)
         self.gate = Linear(d_model, d_ff, bias)
         self.up = Linear(d_model, d_ff, bias)
-        self.down = Linear(d_ff, d_model, bias)
+        self.down = tag(Linear(d_ff, d_model, bias), RESIDUAL)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Each position by itself."""
@@ -131,14 +132,75 @@ def swiglu_width(d_model: int, multiple_of: int = 64, ratio: float = 8 / 3) -> i
 
 
 def _pick(name: str, table: Mapping[str, Activation]) -> Activation:
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.0)
-    raise ValueError(
-        f"unknown activation {name!r}; did you mean {near[0]!r}? There are {', '.join(table)}"
-    )
+    return table[check_name("activation", name, table)]
 
 
-def _check_widths(d_model: int, d_ff: int) -> None:
-    if d_model < 1 or d_ff < 1:
-        raise ValueError(f"d_model and d_ff must be at least 1, got {d_model} and {d_ff}")
+class FeedForwardConfig(Part, ABC):
+    """The configuration of a feed-forward part."""
+
+    @abstractmethod
+    def build(self, site: Site) -> nn.Module:
+        """The layer: (batch, seq, d_model) → the same shape, or that and its ``Extras``."""
+
+    @abstractmethod
+    def costs(self, site: Site, load: Load) -> Costs:
+        """At its place under a load."""
+
+
+@dataclass(frozen=True)
+class MLPConfig(FeedForwardConfig):
+    """``MLP``."""
+
+    kind: ClassVar[str] = "mlp"
+    d_ff: int
+    """Inner width."""
+    activation: str = "gelu"
+    """One of ``ACTIVATIONS``."""
+    bias: bool = False
+    """Of both matrices."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, d_ff=self.d_ff)
+        check_name("activation", self.activation, ACTIVATIONS)
+
+    def build(self, site: Site) -> MLP:
+        """The layer."""
+        return MLP(site.d_model, self.d_ff, self.activation, self.bias)
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """Kept of a token: the input of the second matrix, and of the activation if it needs it."""
+        matrices = 2 * site.d_model * self.d_ff
+        n = matrices + self.bias * (self.d_ff + site.d_model)
+        # relu and its square have their derivative in their output.
+        kept = 1 if self.activation in ("relu", "relu2") else 2
+        return Costs(n, n, 2 * matrices, 0, kept * self.d_ff * load.tokens_bytes)
+
+
+@dataclass(frozen=True)
+class GatedMLPConfig(FeedForwardConfig):
+    """``GatedMLP``."""
+
+    kind: ClassVar[str] = "gated-mlp"
+    d_ff: int
+    """Inner width, of each of the two branches."""
+    activation: str = "silu"
+    """One of ``GATES``."""
+    bias: bool = False
+    """Of all three matrices."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, d_ff=self.d_ff)
+        check_name("activation", self.activation, GATES)
+
+    def build(self, site: Site) -> GatedMLP:
+        """The layer."""
+        return GatedMLP(site.d_model, self.d_ff, self.activation, self.bias)
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """Kept of a token: the two factors and their product, and the input of silu or gelu."""
+        matrices = 3 * site.d_model * self.d_ff
+        n = matrices + self.bias * (2 * self.d_ff + site.d_model)
+        kept = 3 if self.activation in ("relu", "sigmoid") else 4
+        return Costs(n, n, 2 * matrices, 0, kept * self.d_ff * load.tokens_bytes)

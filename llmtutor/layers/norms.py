@@ -6,10 +6,17 @@ divided by a number that depends on tokens it must not see. A test changes the f
 watches the past stay exactly the same.
 """
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from llmtutor.checks import check_at_least, check_number
+from llmtutor.layers.part import Costs, Part
 
 
 def layer_norm(
@@ -77,29 +84,90 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """``rms_norm`` with a learned gain (starts at 1): (..., d_model) → (..., d_model).
 
+    With ``offset`` the gain is ``1 + weight`` and ``weight`` starts at 0, as in Gemma.
+
     Raises:
         ValueError: d_model below 1, eps not above 0, an input whose last dimension is another.
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+    def __init__(self, d_model: int, eps: float = 1e-5, offset: bool = False) -> None:
         super().__init__()
         _check_settings(d_model, eps)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model))
+        self.eps, self.offset = eps, offset
+        self.weight = nn.Parameter(torch.zeros(d_model) if offset else torch.ones(d_model))
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise each vector of the last dimension."""
         _check_input(x, self.weight)
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, 1 + self.weight if self.offset else self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""
-        return f"d_model={len(self.weight)}, eps={self.eps:g}"
+        text = f"d_model={len(self.weight)}, eps={self.eps:g}"
+        return f"{text}, offset=True" if self.offset else text
+
+
+class NormConfig(Part, ABC):
+    """The configuration of a norm over vectors of any width."""
+
+    @abstractmethod
+    def build(self, width: int) -> nn.Module:
+        """The layer for vectors of ``width`` numbers."""
+
+    @abstractmethod
+    def costs(self, width: int, vectors_bytes: int) -> Costs:
+        """With ``vectors_bytes`` the bytes of one number for each vector."""
+
+
+@dataclass(frozen=True)
+class LayerNormConfig(NormConfig):
+    """``LayerNorm``."""
+
+    kind: ClassVar[str] = "layernorm"
+    eps: float = 1e-5
+    """Added to the variance."""
+    bias: bool = True
+    """Whether a bias is learned besides the gain."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("eps", self.eps, above=0)
+
+    def build(self, width: int) -> LayerNorm:
+        """The layer."""
+        return LayerNorm(width, self.eps, self.bias)
+
+    def costs(self, width: int, vectors_bytes: int) -> Costs:
+        """Kept of a vector: what comes in and out; its mean and 1 / deviation."""
+        n = width * (1 + self.bias)
+        return Costs(n, n, activation_bytes=(2 * width + 2) * vectors_bytes)
+
+
+@dataclass(frozen=True)
+class RMSNormConfig(NormConfig):
+    """``RMSNorm``."""
+
+    kind: ClassVar[str] = "rmsnorm"
+    eps: float = 1e-5
+    """Added to the mean square."""
+    offset: bool = False
+    """The gain is 1 + weight (Gemma)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("eps", self.eps, above=0)
+
+    def build(self, width: int) -> RMSNorm:
+        """The layer."""
+        return RMSNorm(width, self.eps, self.offset)
+
+    def costs(self, width: int, vectors_bytes: int) -> Costs:
+        """Kept of a vector: what comes in, that divided by its size, what goes out; 1 / size."""
+        return Costs(width, width, activation_bytes=(3 * width + 1) * vectors_bytes)
 
 
 def _check_settings(d_model: int, eps: float) -> None:
-    if d_model < 1:
-        raise ValueError(f"d_model must be at least 1, got {d_model}")
+    check_at_least(1, d_model=d_model)
     if not eps > 0:
         raise ValueError(f"eps must be above 0 (it keeps the zero vector finite), got {eps}")
 

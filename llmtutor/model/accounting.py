@@ -1,34 +1,16 @@
 """Chapter 09, the transformer: what a model costs, by arithmetic on its configuration alone.
 
-Each number is derived here from the sizes, and measured in the tests: parameters against the
-built model, FLOPs against torch's counter, activations against the memory that a pass took.
-
-Write N = batch · seq for the number of tokens, V for vocab_size, d for d_model, and d_kv for
-n_kv_heads · head_dim, the width of the keys, which is d where no heads share them.
+Each part declares its own costs; here they are added up, with the embedding and the logits around
+them. Each number is measured in the tests: parameters against the built model, FLOPs against
+torch's counter, activations against the memory that a pass took.
 """
 
 from dataclasses import dataclass
 
 import torch
 
+from llmtutor.layers.part import Costs, Load
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import SHAW_DISTANCE, T5_BUCKETS
-
-GATED = ("glu", "reglu", "geglu", "swiglu")
-# Inner vectors of width d_ff that the backward pass wants back. Gates keep the two factors and
-# their product; silu and gelu also their own input, sigmoid and relu have their derivative in
-# their output. Without a gate: the input of the activation and of the second matrix.
-SAVED_BY_FFN = {
-    "relu": 1,
-    "relu2": 2,
-    "gelu": 2,
-    "gelu_tanh": 2,
-    "silu": 2,
-    "glu": 3,
-    "reglu": 3,
-    "geglu": 4,
-    "swiglu": 4,
-}
 
 
 @dataclass(frozen=True)
@@ -36,17 +18,19 @@ class Parameters:
     """How many parameters sit where; a tied output layer counts as the embedding."""
 
     embedding: int
-    """V · d"""
+    """vocab_size · d_model"""
     position: int
-    """Tables of the position scheme, all layers together."""
+    """Tables of the position schemes, all layers together."""
     mixers: int
-    """All attention layers."""
+    """All mixers, such as attention."""
     ffns: int
     """All feed-forward layers."""
     norms: int
-    """All gains (and biases) of norms, the last one included."""
+    """All gains (and biases) of norms outside of the parts, the last one included."""
     head: int
-    """V · d, or 0 when tied."""
+    """vocab_size · d_model, or 0 when tied."""
+    idle: int = 0
+    """Those that one token does not use, such as experts that it is not sent to."""
 
     @property
     def total(self) -> int:
@@ -58,6 +42,11 @@ class Parameters:
         """All but the token embedding."""
         return self.position + self.mixers + self.ffns + self.norms + self.head
 
+    @property
+    def active(self) -> int:
+        """All that one token uses, the embedding counted whole."""
+        return self.total - self.idle
+
 
 def parameters(config: ModelConfig) -> Parameters:
     """Exact counts.
@@ -66,45 +55,50 @@ def parameters(config: ModelConfig) -> Parameters:
     >>> parameters(preset("gpt2")).total
     124439808
     """
-    d, f, layers, bias = config.d_model, config.d_ff, config.n_layers, int(config.bias)
-    branches = 2 if config.ffn in GATED else 1
-    norm = d * (1 + bias) if config.norm == "layernorm" else d
-    last = int(config.norm_placement == "pre")
-    gains = 2 * config.head_dim * config.qk_norm
-    position = {
-        "learned": config.max_seq_len * d,
-        "shaw": layers * (2 * SHAW_DISTANCE + 1) * config.head_dim,
-        "t5": T5_BUCKETS * config.n_heads,
-    }
+    load = Load(batch=1, seq=1)
+    sites = [(block, config.site.at(i)) for i, block in enumerate(config.blocks)]
+    mixers = sum((block.mixer.costs(site, load) for block, site in sites), Costs())
+    ffns = sum((block.ffn.costs(site, load) for block, site in sites), Costs())
+    norms = sum((block.norm_costs(site, load) for block, site in sites), _last_norm(config, load))
+    # Layers that share a table name it alike.
+    tables = dict(block.mixer.position_table(site) for block, site in sites)
+    below = 0 if config.position is None else config.position.table(config.site)
     return Parameters(
-        embedding=config.vocab_size * d,
-        position=position.get(config.position, 0),
-        mixers=layers * (2 * (d + config.kv_dim) * d + 2 * bias * (d + config.kv_dim) + gains),
-        ffns=layers * ((branches + 1) * d * f + bias * (branches * f + d)),
-        norms=(2 * layers + last) * norm,
-        head=0 if config.tie_weights else config.vocab_size * d,
+        embedding=config.vocab_size * config.d_model,
+        position=below + sum(tables.values()),
+        mixers=mixers.parameters,
+        ffns=ffns.parameters,
+        norms=norms.parameters,
+        head=0 if config.tie_weights else config.vocab_size * config.d_model,
+        idle=mixers.parameters + ffns.parameters - mixers.active - ffns.active,
     )
 
 
-def forward_flops(config: ModelConfig, batch: int, seq: int) -> int:
-    """Floating-point operations in the matrix products of one forward pass.
+def token_flops(config: ModelConfig, seq: int) -> int:
+    """Floating-point operations in the matrix products for one token that comes after seq − 1.
 
-    A product with a matrix takes one multiplication and one addition for each of its entries and
-    each token. In each layer the scores and the weighted values take 2 · seq · d a token *each*.
-    The whole square of scores is counted, as torch's counter does, although a causal kernel can
-    leave out nearly half; norms, activations and the softmax are not (they cost time all the
-    same, mostly for moving memory).
+    A product with a matrix takes one multiplication and one addition for each of its entries. In
+    each attention layer the scores and the weighted values take 2 · n_heads · head_dim for each
+    token looked at *each*. Norms, activations and the softmax are not counted (they cost time all
+    the same, mostly for moving memory).
+
+    Raises:
+        ValueError: ``seq`` below 1 or beyond max_seq_len.
+    """
+    return _stack(config, _load(config, 1, seq)).flops + 2 * config.vocab_size * config.d_model
+
+
+def forward_flops(config: ModelConfig, batch: int, seq: int) -> int:
+    """Operations of one forward pass over ``batch`` texts: those of the last token, for all.
+
+    So the whole square of scores is counted, as torch's counter does, although a causal kernel can
+    leave out nearly half. Behind a sliding window it is the band that the window lets through.
 
     Raises:
         ValueError: ``batch`` or ``seq`` below 1, or ``seq`` beyond max_seq_len.
     """
-    tokens = _tokens(config, batch, seq)
-    d = config.d_model
-    matrices = 2 * d * (d + config.kv_dim) + (3 if config.ffn in GATED else 2) * d * config.d_ff
-    scores = 2 * seq * d
-    if config.position == "shaw":
-        scores += (2 * SHAW_DISTANCE + 1) * d
-    return 2 * tokens * (config.n_layers * (matrices + scores) + config.vocab_size * d)
+    _load(config, batch, seq)
+    return batch * seq * token_flops(config, seq)
 
 
 def backward_flops(config: ModelConfig, batch: int, seq: int) -> int:
@@ -131,49 +125,46 @@ def activation_bytes(
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    tokens = _tokens(config, batch, seq)
-    d, size = config.d_model, dtype.itemsize
-    rms = 3 * d + 1  # what comes in, the same divided by its size, what goes out; 1 / size
-    norm = 2 * d + 2 if config.norm == "layernorm" else rms  # in, out; mean, 1 / deviation
-    heads = 2 * (d + config.kv_dim) + config.n_heads * 4 / size
-    if config.qk_norm:
-        heads += 2 * (d + config.kv_dim) + config.n_heads + config.kv_dim // config.head_dim
-    ffn = SAVED_BY_FFN[config.ffn] * config.d_ff
-    last = norm if config.norm_placement == "pre" else d
-    a_token = config.n_layers * (2 * norm + heads + ffn) + last + config.vocab_size
-    return round(size * tokens * a_token) + config.n_layers * _score_bytes(config, batch, seq, size)
+    load = _load(config, batch, seq, dtype.itemsize)
+    last = _last_norm(config, load).activation_bytes or config.d_model * load.tokens_bytes
+    logits = config.vocab_size * load.tokens_bytes
+    if config.logit_softcap is not None:
+        logits *= 2
+    return _stack(config, load).activation_bytes + last + logits
 
 
-def _score_bytes(config: ModelConfig, batch: int, seq: int, size: int) -> int:
-    """What one layer keeps for a bias on the scores."""
-    if config.position not in ("alibi", "t5", "shaw"):
-        return 0
-    kept = size * batch * config.n_heads * seq * seq
-    if config.position == "alibi":
-        return kept
-    kept += (8 + 1) * seq * seq  # which row each score takes (int64), and the mask
-    if config.position == "shaw":  # queries, and their products with each row
-        rows = 2 * SHAW_DISTANCE + 1
-        kept += size * batch * seq * (config.d_model + config.n_heads * rows)
-    return kept
-
-
-def kv_cache_bytes(
+def cache_bytes(
     config: ModelConfig, batch: int, seq: int, dtype: torch.dtype = torch.float32
 ) -> int:
-    """Bytes of the keys and values of ``seq`` past tokens: 2 · n_layers · N · d_kv numbers.
+    """Bytes that decoding keeps of ``batch`` texts of ``seq`` tokens, in all layers.
+
+    Of attention these are keys and values, 2 · n_kv_heads · head_dim numbers for each token; behind
+    a sliding window those of its last tokens.
 
     >>> from llmtutor.model.presets import preset
-    >>> kv_cache_bytes(preset("gpt2"), 1, 1024, torch.bfloat16) / 2**20  # MiB
+    >>> cache_bytes(preset("gpt2"), 1, 1024, torch.bfloat16) / 2**20  # MiB
     36.0
     """
-    return 2 * config.n_layers * _tokens(config, batch, seq) * config.kv_dim * dtype.itemsize
+    return _stack(config, _load(config, batch, seq, dtype.itemsize)).cache_bytes
 
 
-def _tokens(config: ModelConfig, batch: int, seq: int) -> int:
+def _stack(config: ModelConfig, load: Load) -> Costs:
+    """All blocks."""
+    return sum(
+        (block.costs(config.site.at(i), load) for i, block in enumerate(config.blocks)), Costs()
+    )
+
+
+def _last_norm(config: ModelConfig, load: Load) -> Costs:
+    if config.norm is None:
+        return Costs()
+    return config.norm.costs(config.d_model, load.tokens_bytes)
+
+
+def _load(config: ModelConfig, batch: int, seq: int, itemsize: int = 4) -> Load:
     if batch < 1 or not 1 <= seq <= config.max_seq_len:
         raise ValueError(
             f"need batch >= 1 and 1 <= seq <= max_seq_len = {config.max_seq_len}, "
             f"got batch = {batch}, seq = {seq}"
         )
-    return batch * seq
+    return Load(batch, seq, itemsize)

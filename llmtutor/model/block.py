@@ -1,24 +1,39 @@
 """Chapter 09, the transformer: one block, two sub-layers around the residual stream."""
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llmtutor.layers.attention.cache import Cache
+from llmtutor.checks import check_name, check_types
+from llmtutor.layers.extras import Extras, joined, named, split_extras
+from llmtutor.layers.ffn import FeedForwardConfig
+from llmtutor.layers.mixer import Cache, MixerConfig
+from llmtutor.layers.norms import NormConfig, RMSNormConfig
+from llmtutor.layers.part import Costs, Load, Part, Site
+from llmtutor.layers.registry import part_from_dict
+
+Placement = Literal["pre", "post", "res-post", "sandwich"]
 
 
 class Block(nn.Module):
     """A mixer moves information between positions, a feed-forward part works on each by itself.
 
-    - ``"pre"``: ``x + mixer(norm_1(x))``, then ``x + ffn(norm_2(x))``. The stream itself is never
-      normalised, so the gradient reaches the first block unchanged (Xiong et al. 2020).
-    - ``"post"``: ``norm_1(x + mixer(x))``, then ``norm_2(x + ffn(x))`` (Vaswani et al. 2017).
+    - ``"pre"``: ``x + f(norm(x))``. The stream itself is never normalised, so the gradient reaches
+      the first block unchanged (Xiong et al. 2020).
+    - ``"post"``: ``norm(x + f(x))`` (Vaswani et al. 2017).
+    - ``"res-post"``: ``x + norm(f(x))`` (Liu et al. 2022, Swin V2; OLMo 2).
+    - ``"sandwich"``: ``x + after(f(norm(x)))`` (Ding et al. 2021; Gemma 2), two more norms.
 
-    (batch, seq, d_model) → (batch, seq, d_model).
+    f is first the mixer (``norm_1``, ``after_1``), then the feed-forward part (``norm_2``,
+    ``after_2``). (batch, seq, d_model) → (batch, seq, d_model); where a sub-layer returns
+    ``Extras`` besides its output, so does the block.
 
     Raises:
-        ValueError: unknown placement.
+        ValueError: unknown placement; the two norms after a sub-layer without "sandwich", or
+            "sandwich" without them.
     """
 
     def __init__(
@@ -27,26 +42,122 @@ class Block(nn.Module):
         ffn: nn.Module,
         norm_1: nn.Module,
         norm_2: nn.Module,
-        placement: Literal["pre", "post"] = "pre",
+        placement: Placement = "pre",
+        *,
+        after: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        if placement not in ("pre", "post"):
-            raise ValueError(f"placement must be 'pre' or 'post', got {placement!r}")
+        check_name("placement", placement, get_args(Placement))
+        if (after is None) == (placement == "sandwich"):
+            raise ValueError(
+                'norms "after" are for placement "sandwich", which needs them: got '
+                f"placement {placement!r} and {'none' if after is None else 'two'}"
+            )
         self.mixer, self.ffn = mixer, ffn
         self.norm_1, self.norm_2 = norm_1, norm_2
+        self.after_1, self.after_2 = after or (None, None)
         self.placement = placement
 
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], *, cache: Cache | None = None
-    ) -> Float[Tensor, "batch seq d_model"]:
+    ) -> Float[Tensor, "batch seq d_model"] | tuple[Tensor, Extras]:
         """What the two sub-layers add to ``x``, added; a ``cache`` is the mixer's own."""
         options = {} if cache is None else {"cache": cache}
-        if self.placement == "pre":
-            x = x + self.mixer(self.norm_1(x), **options)
-            return x + self.ffn(self.norm_2(x))
-        x = self.norm_1(x + self.mixer(x, **options))
-        return self.norm_2(x + self.ffn(x))
+        x, first = self._added(x, self.mixer, self.norm_1, self.after_1, options)
+        x, second = self._added(x, self.ffn, self.norm_2, self.after_2, {})
+        extras = joined(named(first, "mixer"), named(second, "ffn"))
+        return (x, extras) if any(extras) else x
+
+    def _added(
+        self,
+        x: Tensor,
+        f: nn.Module,
+        norm: nn.Module,
+        after: nn.Module | None,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Extras]:
+        before = self.placement in ("pre", "sandwich")
+        y, extras = split_extras(f(norm(x) if before else x, **options))
+        if self.placement == "post":
+            return norm(x + y), extras
+        if self.placement == "res-post":
+            return x + norm(y), extras
+        return x + (y if after is None else after(y)), extras
 
     def extra_repr(self) -> str:
         """For ``print(model)``."""
         return f"placement={self.placement!r}"
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """A mixer, a feed-forward part, and the norms around them.
+
+    >>> from llmtutor.layers.attention import AttentionConfig
+    >>> from llmtutor.layers.ffn import GatedMLPConfig
+    >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=176))
+    >>> len(4 * (block,))
+    4
+
+    Raises:
+        ValueError: a part of another role, an unknown placement.
+    """
+
+    mixer: MixerConfig
+    ffn: FeedForwardConfig
+    norm: NormConfig = RMSNormConfig()  # noqa: RUF009 (it is frozen)
+    """All norms of the block."""
+    norm_placement: Placement = "pre"
+    """Where they stand, see ``Block``."""
+
+    def __post_init__(self) -> None:
+        check_types(self, {**ROLES, "norm_placement": Placement})
+
+    def build(self, site: Site) -> Block:
+        """The block at its place."""
+        d = site.d_model
+        mixer, ffn = self.mixer.build(site), self.ffn.build(site)
+        norm_1, norm_2 = self.norm.build(d), self.norm.build(d)
+        after = None
+        if self.norm_placement == "sandwich":
+            after = self.norm.build(d), self.norm.build(d)
+        return Block(mixer, ffn, norm_1, norm_2, self.norm_placement, after=after)
+
+    def norm_costs(self, site: Site, load: Load) -> Costs:
+        """Of all its norms."""
+        one = self.norm.costs(site.d_model, load.tokens_bytes)
+        return sum((4 if self.norm_placement == "sandwich" else 2) * [one], Costs())
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """All parts together; without tables of positions."""
+        parts = self.mixer.costs(site, load) + self.ffn.costs(site, load)
+        return parts + self.norm_costs(site, load)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: v.to_dict() if isinstance(v, Part) else v for n, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str) -> "BlockConfig":
+        """The inverse of ``to_dict``; ``where`` names its place in messages.
+
+        Raises:
+            ValueError: no object, unknown or missing fields, what ``part_from_dict`` refuses.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{where} must be an object with {', '.join(ROLES)}, got {values!r}")
+        for name in values:
+            check_name(f"field of {where}", name, [f.name for f in fields(cls)])
+        if missing := [name for name in ("mixer", "ffn") if name not in values]:
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
+        parts = {
+            name: part_from_dict(values[name], role, f"{where}.{name}")
+            for name, role in ROLES.items()
+            if name in values
+        }
+        return cls(**{**values, **parts})
+
+
+ROLES: dict[str, type[Part]] = {"mixer": MixerConfig, "ffn": FeedForwardConfig, "norm": NormConfig}
+Change = Callable[[BlockConfig], BlockConfig]

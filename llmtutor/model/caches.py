@@ -1,12 +1,13 @@
 """Chapter 14, gqa: what a whole model keeps of the past, one cache for each of its layers."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from llmtutor.layers.attention.cache import Cache, check_room, check_starts
+from llmtutor.layers.mixer import Cache, check_room, check_starts
 
 
 class Caches:
@@ -46,14 +47,31 @@ class Caches:
         """Forget everything, to begin again with prompts padded alike."""
         self.rewind(0)
 
+    def can_rewind(self, length: int) -> bool:
+        """Whether every layer can forget all but the first ``length`` tokens."""
+        return all(layer.can_rewind(length) for layer in self.layers)
+
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens of each row.
 
         Raises:
-            ValueError: ``length`` outside 0 … the present one.
+            ValueError: ``length`` outside 0 … the present one, or a layer that cannot; then
+                nothing is forgotten.
         """
         for layer in self.layers:
+            if not layer.can_rewind(length):
+                layer.rewind(length)  # says why not
+        for layer in self.layers:
             layer.rewind(length)
+
+    def snapshot(self) -> Any:
+        """What ``restore`` needs to come back to this moment."""
+        return [layer.snapshot() for layer in self.layers]
+
+    def restore(self, snapshot: Any) -> None:
+        """Be as at the moment of the ``snapshot``."""
+        for layer, saved in zip(self.layers, snapshot, strict=True):
+            layer.restore(saved)
 
     def positions(self, seq: int, device: torch.device) -> Int[Tensor, "batch seq"]:
         """Where the next ``seq`` tokens stand, counted from the first real one; 0 for padding."""

@@ -1,157 +1,172 @@
 """Chapter 09, the transformer: everything that decides a model's shape, in one frozen record.
 
-A ``ModelConfig`` is checked when it is made, so a model that cannot be built is refused by the
-name of the field at fault. It goes to JSON and back without loss.
+A ``ModelConfig`` is the sizes of the model and a block for each layer. It is checked when it is
+made, so that what cannot be built is refused at once, and goes to JSON and back without loss.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Self, get_type_hints
 
-from llmtutor.checks import check_name
-from llmtutor.layers.attention.mha import check_groups
-from llmtutor.layers.positions import LinearScaling, NtkScaling, YarnScaling
-from llmtutor.layers.positions.rope import rotary_dim
+import torch
+
+from llmtutor.checks import check_at_least, check_integer, check_name, check_number, check_types
+from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.ffn import GatedMLPConfig
+from llmtutor.layers.norms import NormConfig
+from llmtutor.layers.part import Part, Site, field_names
+from llmtutor.layers.positions import EmbeddingPositionConfig, RopeConfig
+from llmtutor.layers.registry import part_from_dict
+from llmtutor.model.block import BlockConfig
+from llmtutor.model.changes import change_blocks, pick_position
 from llmtutor.model.init import INITS
-from llmtutor.model.parts import FFNS, MIXERS, NORMS, POSITIONS
 
-Scaling = LinearScaling | NtkScaling | YarnScaling
-SCALINGS: dict[str, type[Scaling]] = {
-    "linear": LinearScaling,
-    "ntk": NtkScaling,
-    "yarn": YarnScaling,
-}
-SIZES = ("vocab_size", "max_seq_len", "n_layers", "d_model", "n_heads", "d_ff")
+SIZES = ("vocab_size", "max_seq_len", "d_model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The shape of a decoder.
 
-    >>> config = ModelConfig(
-    ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
-    ... )
-    >>> ModelConfig.from_json(config.to_json()) == config, config.head_dim
-    (True, 4)
+    >>> from llmtutor.layers.attention import AttentionConfig
+    >>> from llmtutor.layers.ffn import GatedMLPConfig
+    >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=44))
+    >>> config = ModelConfig(vocab_size=65, max_seq_len=32, d_model=16, blocks=2 * (block,))
+    >>> ModelConfig.from_json(config.to_json()) == config, config.n_layers
+    (True, 2)
+
+    ``uniform`` writes a stack of equal blocks in one line, ``replace`` changes one thing in every
+    block.
 
     Raises:
-        ValueError: a size below 1, heads that do not divide ``d_model``, an odd number of rotated
-            channels, a name that nobody registered (with the nearest one), a value of another type.
+        ValueError: a size below 1, no block, a name that nobody registered (with the nearest one),
+            a value of another type, parts that cannot be built at these sizes.
     """
 
     vocab_size: int
     """Number of tokens; ids are 0 … vocab_size − 1."""
     max_seq_len: int
     """Longest sequence the model accepts, in tokens."""
-    n_layers: int
-    """Number of blocks."""
     d_model: int
     """Width of the residual stream."""
-    n_heads: int
-    """Attention heads; each has d_model / n_heads channels."""
-    d_ff: int
-    """Inner width of the feed-forward part (of each of its two branches, if it is gated)."""
-    mixer: str = "mha"
-    """What mixes positions: "mha" or "gqa"."""
-    n_kv_heads: int | None = None
-    """"gqa": heads of keys and values; None for as many as n_heads."""
-    ffn: str = "swiglu"
-    """Feed-forward part: an activation for two matrices, or a gated one for three."""
-    norm: str = "rmsnorm"
-    """Normalisation: "layernorm" or "rmsnorm"."""
-    norm_placement: Literal["pre", "post"] = "pre"
-    """"pre": x + f(norm(x)), and one more norm before the logits; "post": norm(x + f(x))."""
-    position: str = "rope"
-    """How order is told: none, learned, sinusoidal, shaw, t5, alibi or rope."""
-    rope_base: float = 10000.0
-    """RoPE: the slowest pair turns by about 1 / rope_base radians a token."""
-    rope_pairing: Literal["interleaved", "half"] = "half"
-    """RoPE: pairs are neighbours (the paper) or half a head apart (Hugging Face)."""
-    rope_fraction: float = 1.0
-    """RoPE: the part of each head's channels that is rotated."""
-    rope_scaling: Scaling | None = None
-    """RoPE: how frequencies are stretched for sequences longer than those trained on."""
+    blocks: tuple[BlockConfig, ...]
+    """The layers, first to last."""
+    norm: NormConfig | None = None
+    """The norm before the logits; None for none, as after "post" blocks."""
+    position: EmbeddingPositionConfig | None = None
+    """Positions that are added to the embeddings; None where attention knows them, or nobody."""
     tie_weights: bool = True
     """The logits are taken with the embedding matrix instead of one of their own."""
-    bias: bool = False
-    """Biases in the linear layers of the blocks and in LayerNorm; never in the logits."""
-    qk_norm: bool = False
-    """Queries and keys are normalised in each head before their product."""
-    eps: float = 1e-5
-    """Added to the variance (or mean square) in every norm."""
+    embedding_scale: float = 1.0
+    """Factor on the embeddings, such as √d_model (Vaswani et al. 2017; Gemma)."""
+    logit_softcap: float | None = None
+    """Bound of the logits, ``c tanh(logit / c)`` (Gemma 2)."""
     init: str = "gpt2"
     """Initialisation: "gpt2", "glorot" or "glorot-embedding" (see ``model.init``)."""
 
     def __post_init__(self) -> None:
-        self._check_types()
-        for name in SIZES:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, known in _NAMES.items():
-            check_name(name, getattr(self, name), known)
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"n_heads must divide d_model, got d_model = {self.d_model} and n_heads = "
-                f"{self.n_heads}: {self.d_model / self.n_heads:g} channels a head"
-            )
-        if self.n_kv_heads is not None:
-            if self.mixer != "gqa":
-                raise ValueError(
-                    f"n_kv_heads = {self.n_kv_heads} needs mixer = 'gqa', got {self.mixer!r}"
-                )
-            check_groups(self.n_heads, self.n_kv_heads)
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
-        if self.position == "rope":
-            rotary_dim(self.head_dim, self.rope_fraction)
-            if not self.rope_base > 1:
-                raise ValueError(f"rope_base must be above 1, got {self.rope_base}")
-        if self.position == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model must be even with sinusoidal positions, got {self.d_model}")
-
-    def _check_types(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "rope_scaling":
-                if value is not None and not isinstance(value, tuple(SCALINGS.values())):
-                    raise ValueError(f"rope_scaling must be a scaling or None, got {value!r}")
-                continue
-            if field.name == "n_kv_heads" and value is None:
-                continue
-            kind = field.type if isinstance(field.type, type) else str  # the rest are Literals
-            kind = int if field.name == "n_kv_heads" else kind
-            allowed = (int, float) if kind is float else kind
-            if not isinstance(value, allowed) or (kind is not bool and isinstance(value, bool)):
-                raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r}")
+        if isinstance(self.blocks, list):
+            object.__setattr__(self, "blocks", tuple(self.blocks))
+        check_types(self, HINTS)
+        for i, block in enumerate(self.blocks):
+            if not isinstance(block, BlockConfig):
+                raise ValueError(f"blocks[{i}] must be a BlockConfig, got {block!r}")
+        sizes = {name: getattr(self, name) for name in SIZES}
+        check_at_least(1, **sizes, n_layers=self.n_layers)
+        check_name("init", self.init, INITS)
+        check_number("embedding_scale", self.embedding_scale, above=0)
+        if self.logit_softcap is not None:
+            check_number("logit_softcap", self.logit_softcap, above=0)
+        for block in dict.fromkeys(self.blocks):
+            _check_builds(block, self.d_model, self.max_seq_len)
+        if self.position is not None:
+            _check_position(self.position, self.d_model)
 
     @property
-    def head_dim(self) -> int:
-        """Channels of one head."""
-        return self.d_model // self.n_heads
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
 
     @property
-    def kv_dim(self) -> int:
-        """Channels of the keys (and of the values) of one token, all heads together."""
-        return (self.n_kv_heads or self.n_heads) * self.head_dim
+    def site(self) -> Site:
+        """The place of a part in the first block."""
+        return Site(self.d_model, self.max_seq_len, self.n_layers)
 
-    def replace(self, **changes: Any) -> Self:
-        """The same configuration with some fields changed, checked again.
+    @classmethod
+    def uniform(
+        cls,
+        *,
+        vocab_size: int,
+        max_seq_len: int,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_ff: int,
+        **changes: Any,
+    ) -> Self:
+        """A stack of equal blocks, Llama's unless ``changes`` (as in ``replace``) say otherwise.
+
+        >>> config = ModelConfig.uniform(
+        ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
+        ... )
+        >>> config.blocks[0].ffn
+        GatedMLPConfig(d_ff=64, activation='silu', bias=False)
 
         Raises:
-            ValueError: an unknown field (with the nearest one) or a bad value.
+            ValueError: as ``ModelConfig`` and ``replace``.
         """
-        for name in changes:
-            check_name("field", name, FIELDS)
-        return replace(self, **changes)
+        block = BlockConfig(AttentionConfig(1, position=RopeConfig()), GatedMLPConfig(1))
+        sizes = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "d_model": d_model}
+        for name, value in {**sizes, "n_layers": n_layers}.items():
+            check_integer(name, value, least=1)
+        start = cls(**{**sizes, "d_model": 2}, blocks=(block,), norm=block.norm)
+        changes = {"n_layers": n_layers, "n_heads": n_heads, "d_ff": d_ff, **changes}
+        return start.replace(**{**changes, "d_model": d_model})
+
+    def replace(self, **changes: Any) -> Self:
+        """The same configuration with some things changed, in every block that has them.
+
+        Names are the fields of this class and of all parts (``d_ff``, ``n_kv_heads``, ``rope_base``
+        for the ``base`` of RoPE), ``n_layers``, and parts given whole or by name: ``mixer``,
+        ``ffn="swiglu"``, ``norm="layernorm"`` (all norms), ``position="alibi"`` (wherever it acts).
+
+        >>> from llmtutor.model.presets import preset
+        >>> config = preset("gpt2").replace(n_layers=2, norm="rmsnorm")
+        >>> config.n_layers, config.norm
+        (2, RMSNormConfig(eps=1e-05, offset=False))
+
+        Raises:
+            ValueError: an unknown name (with the nearest one) or a bad value.
+        """
+        places = ("blocks", "norm", "position")
+        own = {n: v for n, v in changes.items() if n in FIELDS and n not in places}
+        blocks = changes.get("blocks", self.blocks)
+        inner = {n: v for n, v in changes.items() if n not in own and n != "blocks"}
+        own["blocks"] = change_blocks(blocks, inner, also=FIELDS)
+        own |= self._outside(inner, own["blocks"][0])
+        return replace(self, **own)
+
+    def _outside(self, changes: Mapping[str, Any], first: BlockConfig) -> dict[str, Any]:
+        """What the changes mean outside of the blocks: the last norm, positions on embeddings."""
+        found: dict[str, Any] = {}
+        if "norm_placement" in changes:
+            found["norm"] = None if changes["norm_placement"] == "post" else first.norm
+        elif self.norm is not None:
+            names = ("norm", *field_names(type(self.norm)))
+            if any(name in changes for name in names):
+                found["norm"] = first.norm
+        if "position" in changes:
+            scheme = pick_position(changes["position"], self.blocks[0])
+            found["position"] = scheme if isinstance(scheme, EmbeddingPositionConfig) else None
+        return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only; a scaling becomes a dictionary with its name under "type"."""
+        """Plain values only, as in JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.rope_scaling is not None:
-            kind = next(n for n, cls in SCALINGS.items() if type(self.rope_scaling) is cls)
-            values["rope_scaling"] = {"type": kind, **asdict(self.rope_scaling)}
-        return values
+        plain = {n: v.to_dict() if isinstance(v, Part) else v for n, v in values.items()}
+        return plain | {"blocks": [block.to_dict() for block in self.blocks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -163,21 +178,17 @@ class ModelConfig:
         values = dict(values)
         for name in values:
             check_name("field", name, FIELDS)
-        missing = [name for name in SIZES if name not in values]
-        if missing:
+        needed = [f.name for f in fields(cls) if f.default is MISSING]
+        if missing := [name for name in needed if name not in values]:
             raise ValueError(f"the configuration lacks {', '.join(missing)}")
-        scaling = values.get("rope_scaling")
-        if scaling is not None:
-            if not isinstance(scaling, Mapping) or "type" not in scaling:
-                raise ValueError(f'rope_scaling must be null or have a "type", got {scaling!r}')
-            options = {name: value for name, value in scaling.items() if name != "type"}
-            kind = SCALINGS[check_name("rope_scaling type", scaling["type"], SCALINGS)]
-            for name in options:
-                check_name("rope_scaling option", name, [f.name for f in fields(kind)])
-            needed = [f.name for f in fields(kind) if f.default is MISSING]
-            if lacking := [name for name in needed if name not in options]:
-                raise ValueError(f"rope_scaling {scaling['type']} lacks {', '.join(lacking)}")
-            values["rope_scaling"] = kind(**options)
+        if not isinstance(values["blocks"], list | tuple):
+            raise ValueError(f"blocks must be a list, got {values['blocks']!r:.60}")
+        values["blocks"] = tuple(
+            BlockConfig.from_dict(block, f"blocks[{i}]") for i, block in enumerate(values["blocks"])
+        )
+        for name, role in (("norm", NormConfig), ("position", EmbeddingPositionConfig)):
+            if values.get(name) is not None:
+                values[name] = part_from_dict(values[name], role, name)
         return cls(**values)
 
     def to_json(self) -> str:
@@ -197,13 +208,18 @@ class ModelConfig:
         return cls.from_dict(values)
 
 
-_NAMES: dict[str, Iterable[str]] = {
-    "mixer": MIXERS,
-    "ffn": FFNS,
-    "norm": NORMS,
-    "norm_placement": ("pre", "post"),
-    "position": POSITIONS,
-    "rope_pairing": ("interleaved", "half"),
-    "init": INITS,
-}
+HINTS = get_type_hints(ModelConfig)
 FIELDS = tuple(field.name for field in fields(ModelConfig))
+
+
+@lru_cache(maxsize=256)
+def _check_builds(block: BlockConfig, d_model: int, max_seq_len: int) -> None:
+    """Build the block without memory: whatever its parts refuse is refused here."""
+    with torch.device("meta"):
+        block.build(Site(d_model, max_seq_len))
+
+
+@lru_cache(maxsize=256)
+def _check_position(position: EmbeddingPositionConfig, d_model: int) -> None:
+    with torch.device("meta"):
+        position.build(Site(d_model, max_seq_len=1))

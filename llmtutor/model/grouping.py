@@ -9,12 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmtutor.layers.attention.gqa import mean_pool_heads
+from llmtutor.layers.attention.grouping import mean_pool_heads
+from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.model.transformer import Transformer
 
 Pool = Callable[[Tensor, int, int], Tensor]
 """``pool(weight, n_heads, n_kv_heads)``: a projection (or bias) with fewer heads, row by row."""
-POOLED = ("mixer.key.", "mixer.value.")
+POOLED = ("mixer.key", "mixer.value")
 
 
 @torch.no_grad()
@@ -36,27 +37,30 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
             those there are, a ``pool`` that gives another shape.
     """
     config = model.config
-    if config.mixer not in ("mha", "gqa"):
-        raise ValueError(
-            f"only the heads of 'mha' and 'gqa' can be grouped, the model has {config.mixer!r}"
-        )
-    n_heads = config.n_kv_heads or config.n_heads
-    if n_kv_heads < 1 or n_heads % n_kv_heads:
-        raise ValueError(
-            f"n_kv_heads must divide the model's {n_heads} heads of keys and values, "
-            f"got {n_kv_heads}"
-        )
+    pooled: dict[str, tuple[int, int]] = {}
+    for i, block in enumerate(config.blocks):
+        mixer = block.mixer
+        if not isinstance(mixer, AttentionConfig):
+            raise ValueError(f"only attention has heads to group, block {i} has {mixer.kind!r}")
+        if n_kv_heads < 1 or mixer.kv_heads % n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads must divide the model's {mixer.kv_heads} heads of keys and values, "
+                f"got {n_kv_heads}"
+            )
+        for name in POOLED:
+            pooled[f"blocks.{i}.{name}"] = mixer.kv_heads, mixer.width(config.d_model)
     state = model.state_dict()
     for name, weight in state.items():
-        if any(part in name for part in POOLED):
+        if name.rpartition(".")[0] in pooled:
+            n_heads, head_dim = pooled[name.rpartition(".")[0]]
             state[name] = pool(weight, n_heads, n_kv_heads)
-            shape = (n_kv_heads * config.head_dim, *weight.shape[1:])
+            shape = (n_kv_heads * head_dim, *weight.shape[1:])
             if state[name].shape != shape:
                 raise ValueError(
                     f"pool must make {shape} of {name}, it made {tuple(state[name].shape)}"
                 )
     with torch.random.fork_rng(devices=[]):  # the first weights of the copy are thrown away
-        grouped = Transformer(config.replace(mixer="gqa", n_kv_heads=n_kv_heads))
+        grouped = Transformer(config.replace(n_kv_heads=n_kv_heads))
     grouped.to(model.head.weight.device, model.head.weight.dtype)
     grouped.load_state_dict(state)
     return grouped.train(model.training)

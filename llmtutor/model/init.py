@@ -10,25 +10,25 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from llmtutor.layers.basic import Embedding, Linear
+from llmtutor.layers.basic import RESIDUAL, Embedding, Linear, has_tag
 
 GPT2_STD = 0.02
-WRITERS = ("mixer.output", "ffn.down")
-"""The layers of a block whose result is added to the residual stream."""
 
 
 @torch.no_grad()
 def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Every matrix normal with deviation 0.02, as in the code published with GPT-2.
 
-    The two matrices of a block that write into the residual stream are divided by √(2 · n_layers),
-    the root of the number of writes, so that the variance of the stream does not grow with depth
+    Matrices that write into the residual stream (their layers are tagged so, two in each block) are
+    divided by √(2 · n_layers), the root of the number of writes, so that the variance of the stream
+    does not grow with depth
     (Radford et al. 2019, section 2.3; the published code leaves it out). The deviation is the same
     at every width; at GPT-2's 768 it is about half of 1/√d_model, at d_model = 128 less than a
     quarter.
     """
-    for name, layer in _linears(blocks):
-        std = GPT2_STD / math.sqrt(2 * len(blocks)) if name in WRITERS else GPT2_STD
+    for layer in _linears(blocks):
+        writes = has_tag(layer, RESIDUAL)
+        std = GPT2_STD / math.sqrt(2 * len(blocks)) if writes else GPT2_STD
         nn.init.normal_(layer.weight, std=std)
     nn.init.normal_(embedding.weight, std=GPT2_STD)
     if head.weight is not embedding.weight:
@@ -42,7 +42,7 @@ def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> No
     Normals, cut at three deviations. A tied matrix starts as the output layer it also is, with
     variance 2 / (d_model + vocab_size).
     """
-    for _, layer in _linears(blocks):
+    for layer in _linears(blocks):
         _cut_normal(layer.weight, _glorot_std(layer))
     if head.weight is not embedding.weight:
         _cut_normal(embedding.weight, 1.0)
@@ -67,16 +67,13 @@ INITS: dict[str, Callable[[Embedding, nn.ModuleList, Linear], None]] = {
 }
 
 
-def _linears(blocks: nn.ModuleList) -> Iterator[tuple[str, Linear]]:
-    """Linear layers with their names inside their block."""
-    for block in blocks:
-        for name, layer in block.named_modules():
-            if isinstance(layer, Linear):
-                yield name, layer
+def _linears(blocks: nn.ModuleList) -> Iterator[Linear]:
+    """All linear layers, in the order of the blocks."""
+    return (layer for layer in blocks.modules() if isinstance(layer, Linear))
 
 
 def _glorot_std(layer: Linear) -> float:
-    d_out, d_in = layer.weight.shape
+    d_out, d_in = layer.weight.shape[-2:]
     return math.sqrt(2 / (d_in + d_out))
 
 

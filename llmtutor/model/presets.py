@@ -14,7 +14,7 @@ from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 
-_GPT2 = ModelConfig(
+_GPT2 = ModelConfig.uniform(
     vocab_size=50257,
     max_seq_len=1024,
     n_layers=12,
@@ -27,7 +27,7 @@ _GPT2 = ModelConfig(
     bias=True,
     init="gpt2",
 )
-_LLAMA = ModelConfig(
+_LLAMA = ModelConfig.uniform(
     vocab_size=32000,
     max_seq_len=2048,
     n_layers=12,
@@ -41,7 +41,7 @@ _LLAMA = ModelConfig(
     tie_weights=False,
     init="gpt2",
 )
-_BASELINE = ModelConfig(
+_BASELINE = ModelConfig.uniform(
     vocab_size=16000,
     max_seq_len=512,
     n_layers=8,

@@ -6,23 +6,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.layers.basic import Embedding, Linear
+from llmtutor.layers.basic import HEAD, Embedding, Linear, tag
+from llmtutor.layers.extras import Extras, joined, named, split_extras
 from llmtutor.layers.positions import NoPosition, Position
-from llmtutor.model.block import Block
 from llmtutor.model.caches import Caches
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.init import INITS
-from llmtutor.model.parts import FFNS, MIXERS, NORMS, POSITIONS
 
 
 class Transformer(nn.Module):
-    """A decoder: embedding, ``n_layers`` blocks, a last norm (pre-norm only), logits.
+    """A decoder: embedding, blocks, a last norm where the configuration has one, logits.
 
     All its shapes and parts come from ``config``; the weights from torch's global generator, so
     that ``torch.manual_seed`` before building makes it the same again. With ``tie_weights`` the
     embedding and the output layer are one matrix (Press and Wolf 2017). No dropout anywhere.
 
-    >>> config = ModelConfig(
+    >>> config = ModelConfig.uniform(
     ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
     ... )
     >>> Transformer(config)(torch.zeros(3, 32, dtype=torch.int64)).shape
@@ -36,32 +35,18 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        site = config.site
         self.embedding = Embedding(config.vocab_size, config.d_model)
-        part = POSITIONS[config.position]
-        scheme = part.build(config)
-        self.position: Position = scheme if part.where == "embeddings" else NoPosition()
-        self.blocks = nn.ModuleList()
-        for _ in range(config.n_layers):
-            if part.where == "each attention":
-                scheme = part.build(config)
-            self.blocks.append(self._block(None if part.where == "embeddings" else scheme))
-        # After post-norm blocks the stream is normalised already.
-        last = config.norm_placement == "pre"
-        self.norm = NORMS[config.norm](config) if last else nn.Identity()
-        self.head = Linear(config.d_model, config.vocab_size)
+        position = NoPosition() if config.position is None else config.position.build(site)
+        self.position: Position = position
+        self.blocks = nn.ModuleList(
+            block.build(site.at(layer)) for layer, block in enumerate(config.blocks)
+        )
+        self.norm = nn.Identity() if config.norm is None else config.norm.build(config.d_model)
+        self.head = tag(Linear(config.d_model, config.vocab_size), HEAD)
         if config.tie_weights:
             self.embedding.weight = self.head.weight
         INITS[config.init](self.embedding, self.blocks, self.head)
-
-    def _block(self, position: Position | None) -> Block:
-        config = self.config
-        return Block(
-            MIXERS[config.mixer](config, position),
-            FFNS[config.ffn](config),
-            NORMS[config.norm](config),
-            NORMS[config.norm](config),
-            config.norm_placement,
-        )
 
     def forward(
         self,
@@ -76,6 +61,42 @@ class Transformer(nn.Module):
         more; the cache then holds them too. Logits of padding mean nothing. With ``n_last`` only
         the last so many positions get logits: who reads a prompt needs those of its end alone.
         """
+        return self.with_extras(ids, cache=cache, n_last=n_last)[0]
+
+    def with_extras(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        *,
+        cache: Caches | None = None,
+        n_last: int | None = None,
+    ) -> tuple[Float[Tensor, "batch n_last vocab"], Extras]:
+        """Logits as in ``forward``, and what else the layers return: see ``layers.extras``."""
+        self._check(ids, n_last)
+        x = self.embedding(ids)
+        if self.config.embedding_scale != 1:
+            x = x * self.config.embedding_scale
+        batch, seq = ids.shape
+        layers: list[dict[str, Any]] = [{} for _ in self.blocks]
+        if cache is None:
+            x = self.position.embed(x, torch.arange(seq, device=ids.device))
+        else:
+            cache.check(len(self.blocks), batch, seq)
+            # One row for each token: positions differ between rows padded on the left.
+            positions = cache.positions(seq, ids.device).flatten()
+            x = self.position.embed(x.flatten(0, 1), positions).view_as(x)
+            layers = [{"cache": layer} for layer in cache]
+        extras = Extras()
+        for i, (block, options) in enumerate(zip(self.blocks, layers, strict=True)):
+            x, more = split_extras(block(x, **options))
+            extras = joined(extras, named(more, f"blocks.{i}"))
+        if n_last is not None:
+            x = x[:, -n_last:]
+        logits = self.head(self.norm(x))
+        if (bound := self.config.logit_softcap) is not None:
+            logits = bound * (logits / bound).tanh()
+        return logits, extras
+
+    def _check(self, ids: Tensor, n_last: int | None) -> None:
         if ids.ndim != 2 or 0 in ids.shape:
             raise ValueError(
                 f"ids must be (batch, seq) with at least one token, got shape {tuple(ids.shape)}"
@@ -89,21 +110,6 @@ class Transformer(nn.Module):
             )
         if n_last is not None and not 1 <= n_last <= seq:
             raise ValueError(f"n_last must lie in 1 … seq = {seq}, got {n_last}")
-        x = self.embedding(ids)
-        if cache is None:
-            x = self.position.embed(x, torch.arange(seq, device=ids.device))
-            for block in self.blocks:
-                x = block(x)
-        else:
-            cache.check(len(self.blocks), *ids.shape)
-            # One row for each token: positions differ between rows padded on the left.
-            positions = cache.positions(seq, ids.device).flatten()
-            x = self.position.embed(x.flatten(0, 1), positions).view_as(x)
-            for block, layer in zip(self.blocks, cache, strict=True):
-                x = block(x, cache=layer)
-        if n_last is not None:
-            x = x[:, -n_last:]
-        return self.head(self.norm(x))
 
     def make_caches(
         self,

@@ -11,15 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmtutor.checks import check_name
-from llmtutor.layers.basic import Embedding
-from llmtutor.layers.positions import Position
+from llmtutor.layers.basic import HEAD, has_tag
 from llmtutor.optim.adamw import AdamW, check_adamw, update_adamw
 from llmtutor.optim.base import Params, Rule
 from llmtutor.optim.muon import check_matrices, check_muon, update_muon
 from llmtutor.optim.sgd import SGD
-
-TABLES = (Embedding, nn.Embedding, Position)
-"""Modules whose matrices are looked up by row, not multiplied by."""
 
 
 class MuonWithAdamW(Rule):
@@ -45,23 +41,31 @@ _UPDATES = {"muon": update_muon, "adamw": update_adamw}
 def split(model: nn.Module) -> dict[str, list[Tensor]]:
     """Trained parameters by their part, each once: ``hidden``, ``head`` and ``rest``.
 
-    ``hidden`` are matrices (and stacks of them) that multiply, ``head`` the same in a module
-    called head, ``rest`` all tables, gains and biases. A tied matrix is an embedding: ``rest``.
+    ``hidden`` are matrices (and stacks of them) that multiply, ``head`` those of a layer tagged so,
+    ``rest`` all tables, gains and biases. A tied matrix is an embedding: ``rest``.
 
     >>> parts = split(nn.Sequential(nn.Embedding(7, 2), nn.Linear(2, 3)))
     >>> [(name, [tuple(p.shape) for p in part]) for name, part in parts.items()]
     [('hidden', [(3, 2)]), ('head', []), ('rest', [(7, 2), (3,)])]
     """
-    tables = {p for m in model.modules() if isinstance(m, TABLES) for p in m.parameters()}
+    heads = {p for m in model.modules() if has_tag(m, HEAD) for p in m.parameters(recurse=False)}
+    tables = {p for m in model.modules() for p in _tables(m)}
     parts: dict[str, list[Tensor]] = {"hidden": [], "head": [], "rest": []}
-    for name, p in model.named_parameters():
+    for p in model.parameters():
         if not p.requires_grad:
             continue
         if p in tables or p.ndim < 2:
             parts["rest"].append(p)
         else:
-            parts["head" if "head" in name.split(".") else "hidden"].append(p)
+            parts["head" if p in heads else "hidden"].append(p)
     return parts
+
+
+def _tables(module: nn.Module) -> list[Tensor]:
+    """Own parameters that are looked up by row, not multiplied by: the module says so."""
+    if isinstance(module, nn.Embedding):  # torch's own says nothing
+        return [module.weight]
+    return [getattr(module, name) for name in getattr(module, "no_decay", ())]
 
 
 def make_optimizer(

@@ -15,7 +15,7 @@ from llmtutor.model.accounting import (
     activation_bytes,
     backward_flops,
     forward_flops,
-    kv_cache_bytes,
+    cache_bytes,
     parameters,
 )
 from llmtutor.model.config import ModelConfig
@@ -208,8 +208,8 @@ def test_activations_of_each_part(changes) -> None:
 
 def test_cache_by_hand() -> None:
     config = preset("gpt2-nano")  # 4 layers, d = 128
-    assert kv_cache_bytes(config, 2, 10, torch.float64) == 2 * 4 * (2 * 10) * 128 * 8
-    assert kv_cache_bytes(config, 1, 256, torch.bfloat16) == 2 * 4 * 256 * 128 * 2
+    assert cache_bytes(config, 2, 10, torch.float64) == 2 * 4 * (2 * 10) * 128 * 8
+    assert cache_bytes(config, 1, 256, torch.bfloat16) == 2 * 4 * 256 * 128 * 2
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
@@ -217,11 +217,11 @@ def test_cache_by_hand() -> None:
 def test_cache_is_what_the_model_sets_aside(n_kv_heads, dtype) -> None:
     config = SMALL.replace(mixer="gqa", n_kv_heads=n_kv_heads)
     made = build(config).to(dtype).make_caches(3, 50)
-    assert made.nbytes == kv_cache_bytes(config, 3, 50, dtype)
-    assert made.nbytes * 4 == kv_cache_bytes(SMALL, 3, 50, dtype) * n_kv_heads
+    assert made.nbytes == cache_bytes(config, 3, 50, dtype)
+    assert made.nbytes * 4 == cache_bytes(SMALL, 3, 50, dtype) * n_kv_heads
 
 
-@pytest.mark.parametrize("function", [forward_flops, activation_bytes, kv_cache_bytes])
+@pytest.mark.parametrize("function", [forward_flops, activation_bytes, cache_bytes])
 def test_what_does_not_fit_is_refused(function) -> None:
     with pytest.raises(ValueError, match="seq <= max_seq_len = 256, got batch = 1, seq = 257"):
         function(SMALL, 1, 257)

@@ -1,16 +1,18 @@
 """Attention: ``attention`` and its masks, and the layers built on them."""
 
-from llmtutor.layers.attention.cache import Cache, KVCache
+from llmtutor.layers.attention.cache import KVCache, WindowCache
 from llmtutor.layers.attention.core import attention, attention_weights, fused_attention
-from llmtutor.layers.attention.gqa import GroupedQueryAttention, first_heads, mean_pool_heads
+from llmtutor.layers.attention.grouping import first_heads, mean_pool_heads
+from llmtutor.layers.attention.heads import Attention, AttentionConfig
 from llmtutor.layers.attention.masks import causal_mask, padding_mask, sliding_window_mask
-from llmtutor.layers.attention.mha import MultiHeadAttention
+from llmtutor.layers.mixer import Cache
 
 __all__ = [
+    "Attention",
+    "AttentionConfig",
     "Cache",
-    "GroupedQueryAttention",
     "KVCache",
-    "MultiHeadAttention",
+    "WindowCache",
     "attention",
     "attention_weights",
     "causal_mask",

@@ -1,35 +1,19 @@
 """Chapter 14, gqa: the keys and values of past tokens, kept instead of computed again.
 
 A new token's query needs the keys and values of everything before it, and these do not change
-when a text grows. A cache keeps them, so that each new token costs one row of work.
+when a text grows. A cache keeps them, so that each new token costs one row of work. Behind a
+sliding window only the last few are needed, and ``WindowCache`` keeps no others.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.layers.basic import INT_DTYPES
+from llmtutor.layers.mixer import check_back, check_room, check_starts
 
-
-@runtime_checkable
-class Cache(Protocol):
-    """What any mixer keeps of the past; each makes its own with ``make_cache``."""
-
-    @property
-    def length(self) -> int:
-        """How many tokens went in, padding included."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes set aside for the past, used or not yet."""
-
-    def reset(self) -> None:
-        """Forget everything; the memory stays."""
-
-    def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
+Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
 
 
 class KVCache:
@@ -37,8 +21,7 @@ class KVCache:
 
     The memory is set aside once and written in place: appending copies the new rows and nothing
     else. ``starts`` is for a batch of prompts of several lengths, padded on the left: the slot of
-    the first real token of each row; None when nothing is padded. Every slot is kept, also behind
-    a sliding window, which only needs the last few: at most max_len / window times the bytes.
+    the first real token of each row; None when nothing is padded.
 
     No gradient goes through a cache.
 
@@ -58,16 +41,18 @@ class KVCache:
         max_len: int,
         head_dim: int,
         *,
+        slots: int | None = None,
         starts: Int[Tensor, " batch"] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = (batch, n_kv_heads, max_len, head_dim)
-        if min(shape) < 1:
+        sizes = (batch, n_kv_heads, max_len, head_dim)
+        if min(sizes) < 1:
             raise ValueError(
                 "batch, n_kv_heads, max_len and head_dim must be at least 1, got "
-                f"{', '.join(map(str, shape))}"
+                f"{', '.join(map(str, sizes))}"
             )
+        shape = (batch, n_kv_heads, max_len if slots is None else slots, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
         self.max_len = max_len
@@ -78,16 +63,22 @@ class KVCache:
         self,
         k: Float[Tensor, "batch n_kv_heads new head_dim"],
         v: Float[Tensor, "batch n_kv_heads new head_dim"],
-    ) -> tuple[
-        Float[Tensor, "batch n_kv_heads k head_dim"], Float[Tensor, "batch n_kv_heads k head_dim"]
-    ]:
+    ) -> tuple[Keys, Keys]:
         """All keys and all values up to now, the new ones last: views, valid until the next write.
 
         Raises:
             ValueError: other shapes or another dtype than the cache was made for, as from another
                 model; more tokens than ``max_len``. Nothing is written then.
         """
-        batch, heads, max_len, head_dim = self.keys.shape
+        self._check(k, v)
+        end = self.length + k.shape[-2]
+        self.keys[:, :, self.length : end] = k.detach()
+        self.values[:, :, self.length : end] = v.detach()
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _check(self, k: Tensor, v: Tensor) -> None:
+        batch, heads, _, head_dim = self.keys.shape
         want = (batch, heads, k.shape[-2], head_dim)
         for name, x in (("keys", k), ("values", v)):
             if x.shape != want or x.dtype != self.keys.dtype:
@@ -96,21 +87,16 @@ class KVCache:
                     f"head_dim = {head_dim}) of {self.keys.dtype}, got {tuple(x.shape)} of "
                     f"{x.dtype}; make one with this model's make_caches"
                 )
-        end = self.length + k.shape[-2]
-        check_room(self.length, k.shape[-2], max_len)
-        self.keys[:, :, self.length : end] = k.detach()
-        self.values[:, :, self.length : end] = v.detach()
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        check_room(self.length, k.shape[-2], self.max_len)
 
     @property
     def nbytes(self) -> int:
         """Bytes of both tensors, whole."""
         return self.keys.nbytes + self.values.nbytes
 
-    def reset(self) -> None:
-        """Forget everything; the memory and ``starts`` stay."""
-        self.length = 0
+    def can_rewind(self, length: int) -> bool:
+        """Always: what was kept stays kept."""
+        return True
 
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
@@ -118,35 +104,87 @@ class KVCache:
         Raises:
             ValueError: ``length`` outside 0 … the present one.
         """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"can only go back to 0 … {self.length} tokens, got {length}")
+        check_back(self.length, length)
         self.length = length
 
+    def snapshot(self) -> Any:
+        """The length: what lies before it is not written to as long as the text only grows."""
+        return self.length
 
-def check_starts(
-    starts: Tensor | None, batch: int, max_len: int, device: torch.device
-) -> Tensor | None:
-    """``starts`` as int64 on ``device``; None where no row is padded.
+    def restore(self, snapshot: Any) -> None:
+        """Go back to that length."""
+        self.rewind(snapshot)
+
+
+class WindowCache(KVCache):
+    """The keys and values of the last ``window`` tokens, in ``window`` slots, the newest last.
+
+    An older token that was pushed out is gone: there is no way back by length then, only to a
+    snapshot, which is a copy.
+
+    >>> cache = WindowCache(1, 1, 8, 1, window=2)
+    >>> rows = torch.arange(3.0).view(1, 1, 3, 1)
+    >>> cache.append(rows, rows)[0].flatten(), cache.keys.flatten()
+    (tensor([0., 1., 2.]), tensor([1., 2.]))
+    >>> cache.append(rows[:, :, :1], rows[:, :, :1])[0].flatten()
+    tensor([2., 0.])
 
     Raises:
-        ValueError: not one integer in 0 … max_len − 1 for each row.
+        ValueError: as ``KVCache``.
     """
-    if starts is None:
-        return None
-    if starts.shape != (batch,) or starts.dtype not in INT_DTYPES:
-        raise ValueError(
-            f"starts must be one integer for each of {batch} rows (the slot of its first real "
-            f"token), got shape {tuple(starts.shape)} of {starts.dtype}"
-        )
-    if not 0 <= int(starts.min()) <= int(starts.max()) < max_len:
-        raise ValueError(f"starts must lie in 0 … {max_len - 1}, got {starts.tolist()}")
-    return starts.to(device, torch.int64) if starts.any() else None
 
+    def __init__(
+        self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
+    ) -> None:
+        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=window, **rest)
+        self.window = window
 
-def check_room(length: int, new: int, max_len: int) -> None:
-    """Raise ``ValueError`` unless ``new`` tokens fit behind the ``length`` that are there."""
-    if length + new > max_len:
-        raise ValueError(
-            f"{new} tokens more than the {length} in the cache are over its max_len = {max_len}; "
-            "make it longer, or begin again with the last part of the text"
-        )
+    def append(
+        self,
+        k: Float[Tensor, "batch n_kv_heads new head_dim"],
+        v: Float[Tensor, "batch n_kv_heads new head_dim"],
+    ) -> tuple[Keys, Keys]:
+        """What the new queries may see: up to window − 1 keys and values of before, then the new.
+
+        Raises:
+            ValueError: as ``KVCache.append``.
+        """
+        self._check(k, v)
+        seen = min(self.length, self.window - 1)
+        self.length = self.length + k.shape[-2]
+        return self._shift(self.keys, k, seen), self._shift(self.values, v, seen)
+
+    def _shift(self, slots: Tensor, new: Tensor, seen: int) -> Tensor:
+        """``seen`` old rows and the new ones; the last of all rows move into the slots."""
+        rows = torch.cat((slots[:, :, self.window - seen :], new.detach()), dim=2)
+        kept = rows[:, :, -self.window :]
+        slots[:, :, self.window - kept.shape[2] :] = kept
+        return rows
+
+    def can_rewind(self, length: int) -> bool:
+        """To the beginning, and to where it stands; what was pushed out does not come back."""
+        return length in (0, self.length)
+
+    def rewind(self, length: int) -> None:
+        """Forget everything, or nothing.
+
+        Raises:
+            ValueError: any other length.
+        """
+        check_back(self.length, length)
+        if not self.can_rewind(length):
+            raise ValueError(
+                f"a window of {self.window} slots cannot go back from {self.length} to {length} "
+                "tokens: older ones were pushed out; take a snapshot before and restore it"
+            )
+        self.length = length
+
+    def snapshot(self) -> Any:
+        """A copy of all slots."""
+        return self.length, self.keys.clone(), self.values.clone()
+
+    def restore(self, snapshot: Any) -> None:
+        """Put the copy back."""
+        self.length, keys, values = snapshot
+        self.keys.copy_(keys)
+        self.values.copy_(values)

@@ -13,11 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llmtutor.layers.attention.masks import causal_mask
-from llmtutor.layers.attention.stored import (
-    single_query_attention,
-    stored_attention,
-    worth_storing,
-)
 from llmtutor.layers.basic import softmax
 
 
@@ -30,6 +25,8 @@ def attention(
     causal: bool = False,
     bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "*batch q v_dim"]:
     """Scaled dot-product attention: ``softmax(q kᵀ · scale + bias) v``.
 
@@ -44,6 +41,10 @@ def attention(
       many query heads that stand next to each other (chapter 14).
     - ``scale``: 1/√head_dim by default. Components of variance 1 give scores of variance
       head_dim; the scale brings it back to 1, so that the softmax does not start saturated.
+    - ``softcap``: c bends the scaled scores to ``c tanh(score / c)``, which never reach ±c; before
+      bias and mask (Gemma 2, arXiv 2408.00118, section 2).
+    - ``sinks``: one more score for each head, of a key whose value is 0: where a query can leave
+      its attention when no key fits (gpt-oss; after Xiao et al. 2024).
 
     >>> k = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
     >>> attention(k[:1], k, torch.tensor([[10.0], [20.0]]), scale=0.0)  # no preference: the mean
@@ -53,7 +54,8 @@ def attention(
         ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point.
     """
     _check_values(k, v)
-    weights = attention_weights(q, k, mask=mask, causal=causal, bias=bias, scale=scale)
+    options = {"scale": scale, "softcap": softcap, "sinks": sinks}
+    weights = attention_weights(q, k, mask=mask, causal=causal, bias=bias, **options)
     return weights @ _for_each_query_head(v, q)
 
 
@@ -65,10 +67,17 @@ def attention_weights(
     causal: bool = False,
     bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "*batch q k"]:
-    """The weights of ``attention`` (same arguments): rows sum to 1, or to 0 where all is masked."""
+    """The weights of ``attention`` (same arguments): rows sum to 1, or to 0 where all is masked.
+
+    With ``sinks`` they sum to less: what is missing went there.
+    """
     _check(q, k, mask, bias)
     scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     if bias is not None:
         scores = scores + bias
     if causal:
@@ -76,7 +85,10 @@ def attention_weights(
         mask = plain if mask is None else mask & plain
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
-    return softmax(scores)
+    if sinks is None:
+        return softmax(scores)
+    beside = sinks[:, None, None].expand(*scores.shape[:-1], 1).to(scores.dtype)
+    return softmax(torch.cat((scores, beside), dim=-1))[..., :-1]
 
 
 def fused_attention(
@@ -88,47 +100,34 @@ def fused_attention(
     causal: bool = False,
     bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "*batch q v_dim"]:
     """``attention`` (same arguments, same results) in one fused kernel of torch.
 
-    Compiled for a CPU, a short causal sequence goes through ``stored_attention`` instead, which
-    stores the weights and repeats keys and values that query heads share, and a single query
-    through ``single_query_attention``.
-
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
-    for a single query, which is the last position and has none. Otherwise keys and values that
-    several query heads share are not repeated in memory. With a ``bias`` that
-    needs a gradient, or that has three axes beside four of the queries, torch 2.13 takes another
-    path on the CPU, which stores the weights.
+    for a single query, which is the last position and has none. Keys and values that several query
+    heads share are not repeated in memory. The kernel knows neither ``softcap`` nor ``sinks``: with
+    these it is the formula that runs. With a ``bias`` that needs a gradient, or that has three axes
+    beside four of the queries, torch 2.13 takes another path on the CPU, which stores the weights.
 
     Raises:
         ValueError: as ``attention``.
     """
+    if softcap is not None or sinks is not None:
+        options = {"scale": scale, "softcap": softcap, "sinks": sinks}
+        return attention(q, k, v, mask=mask, causal=causal, bias=bias, **options)
     _check_values(k, v)
     _check(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
-    is_causal = False
-    if causal and mask is None and bias is None and 1 < seq_q == seq_k:
-        if worth_storing(q):
-            keys, values = (_for_each_query_head(x, q) for x in (k, v))
-            return stored_attention(q, keys, values, _scale(q, scale))
-        is_causal = True  # by an "if", since the kernel takes no bool that torch.compile left open
+    is_causal = causal and mask is None and bias is None and 1 < seq_q == seq_k
     if causal and not is_causal and seq_q > 1:
         plain = causal_mask(seq_q, seq_k, device=q.device)
         mask = plain if mask is None else mask & plain
     if bias is not None:
         added = bias.to(q.dtype)
         mask = added if mask is None else torch.where(mask, added, -math.inf)
-    if seq_q == 1 and mask is None and worth_storing(q):
-        return single_query_attention(q, k, v, _scale(q, scale))
-    grouped = q.shape[:-2] != k.shape[:-2]
-    if grouped and seq_q == 1 and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
-        # The kernel reads shared keys once for each query head. A group of single queries is
-        # the same as several queries of one head, which read their keys together.
-        together = q.squeeze(-2).unflatten(-2, (k.shape[-3], -1))
-        out = F.scaled_dot_product_attention(together, k, v, attn_mask=mask, scale=_scale(q, scale))
-        return out.flatten(-3, -2).unsqueeze(-2)
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -136,7 +135,7 @@ def fused_attention(
         attn_mask=mask,
         is_causal=is_causal,
         scale=_scale(q, scale),
-        enable_gqa=grouped,
+        enable_gqa=q.shape[:-2] != k.shape[:-2],
     )
 
 

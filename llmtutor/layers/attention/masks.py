@@ -50,10 +50,16 @@ def sliding_window_mask(
     Raises:
         ValueError: sizes or window below 1, or more queries than keys.
     """
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (it includes the current token), got {window}")
+    check_window(window)
     distance = _distance(seq_q, seq_k, device)
     return (distance >= 0) & (distance < window)
+
+
+def check_window(window: int) -> int:
+    """``window`` if it is at least 1, else ``ValueError``."""
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (it includes the current token), got {window}")
+    return window
 
 
 def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batch 1 1 k"]:

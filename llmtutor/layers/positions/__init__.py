@@ -3,31 +3,53 @@
 ``Position`` is the common shape: three hooks, of which each scheme fills one.
 """
 
-from llmtutor.layers.positions.alibi import Alibi
-from llmtutor.layers.positions.base import NoPosition, Position
-from llmtutor.layers.positions.learned import LearnedPosition
-from llmtutor.layers.positions.relative import ShawPosition, T5Bias
-from llmtutor.layers.positions.rope import Rope, convert_pairing
+from llmtutor.layers.positions.alibi import Alibi, AlibiConfig
+from llmtutor.layers.positions.base import (
+    AttentionPositionConfig,
+    EmbeddingPositionConfig,
+    NoPosition,
+    NoPositionConfig,
+    Position,
+)
+from llmtutor.layers.positions.learned import LearnedPosition, LearnedPositionConfig
+from llmtutor.layers.positions.relative import (
+    ShawPosition,
+    ShawPositionConfig,
+    T5Bias,
+    T5BiasConfig,
+)
+from llmtutor.layers.positions.rope import Rope, RopeConfig, convert_pairing
 from llmtutor.layers.positions.rope_scaling import (
     LinearScaling,
+    Llama3Scaling,
     NtkScaling,
     RopeScaling,
     YarnScaling,
 )
-from llmtutor.layers.positions.sinusoidal import SinusoidalPosition
+from llmtutor.layers.positions.sinusoidal import SinusoidalPosition, SinusoidalPositionConfig
 
 __all__ = [
     "Alibi",
+    "AlibiConfig",
+    "AttentionPositionConfig",
+    "EmbeddingPositionConfig",
     "LearnedPosition",
+    "LearnedPositionConfig",
     "LinearScaling",
+    "Llama3Scaling",
     "NoPosition",
+    "NoPositionConfig",
     "NtkScaling",
     "Position",
     "Rope",
+    "RopeConfig",
     "RopeScaling",
     "ShawPosition",
+    "ShawPositionConfig",
     "SinusoidalPosition",
+    "SinusoidalPositionConfig",
     "T5Bias",
+    "T5BiasConfig",
     "YarnScaling",
     "convert_pairing",
 ]

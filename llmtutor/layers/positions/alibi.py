@@ -1,17 +1,22 @@
 """Chapter 05, positions: a straight line for each head, subtracted from the scores."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from llmtutor.checks import check_at_least
+from llmtutor.layers.part import Costs, Load, Site
 from llmtutor.layers.positions.base import (
+    AttentionPositionConfig,
     Position,
-    check_at_least,
     check_heads,
     check_positions,
     relative_positions,
+    score_bias_bytes,
 )
 
 
@@ -70,3 +75,18 @@ def alibi_slopes(n_heads: int) -> list[float]:
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     between = [2 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
     return slopes + between[: n_heads - power]
+
+
+@dataclass(frozen=True)
+class AlibiConfig(AttentionPositionConfig):
+    """``Alibi``."""
+
+    kind: ClassVar[str] = "alibi"
+
+    def build(self, site: Site, n_heads: int, head_dim: int) -> Alibi:
+        """The module."""
+        return Alibi(n_heads)
+
+    def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
+        """The weights, which torch stores beside a bias."""
+        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=False))

@@ -6,11 +6,15 @@ a subclass fills it: added to the token embeddings (``embed``), turned into the 
 (``rotate``), or added to the scores (``score_bias``).
 """
 
-import torch
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.layers.basic import INT_DTYPES
+from llmtutor.layers.basic import check_integers
+from llmtutor.layers.part import Costs, Load, Part, Site
 
 
 class Position(nn.Module):
@@ -18,7 +22,7 @@ class Position(nn.Module):
 
     ``positions`` are integers from 0, one per token: 0 … seq − 1 for a whole sequence, and what
     comes next when a text is continued. Hooks raise ``ValueError`` for inputs of a wrong shape
-    and for positions that are negative or not integers.
+    and for positions that are not integers.
     """
 
     def embed(
@@ -32,6 +36,15 @@ class Position(nn.Module):
     ) -> Float[Tensor, "*batch seq head_dim"]:
         """Queries or keys (batch, heads, seq, head_dim) turned according to their positions."""
         return x
+
+    def rotate_both(
+        self,
+        q: Float[Tensor, "*batch seq head_dim"],
+        k: Float[Tensor, "*kv_batch seq head_dim"],
+        positions: Int[Tensor, " seq"],
+    ) -> tuple[Float[Tensor, "*batch seq head_dim"], Float[Tensor, "*kv_batch seq head_dim"]]:
+        """Queries and keys of the same positions."""
+        return self.rotate(q, positions), self.rotate(k, positions)
 
     def score_bias(
         self,
@@ -50,31 +63,56 @@ class NoPosition(Position):
     """No scheme at all: only the causal mask tells a decoder something about the order."""
 
 
-def check_positions(positions: Tensor, seq: int) -> int:
-    """The largest of ``positions``, which must be ``seq`` integers from 0 up.
+class EmbeddingPositionConfig(Part, ABC):
+    """The configuration of a scheme that acts once, below the first block."""
 
-    −1 for none, and while ``torch.compile`` traces: it has no values to look at. Who indexes with
-    them then relies on the kernel, which checks the bounds itself.
+    @abstractmethod
+    def build(self, site: Site) -> Position:
+        """The module."""
 
-    >>> check_positions(torch.tensor([4, 5, 6]), 3)
-    6
+    def table(self, site: Site) -> int:
+        """Numbers that are learned."""
+        return 0
 
-    Raises:
-        ValueError: another shape, a floating-point dtype or a negative position.
-    """
-    if positions.dtype not in INT_DTYPES:
-        raise ValueError(f"positions must be integers (torch.int64), got {positions.dtype}")
+
+class AttentionPositionConfig(Part, ABC):
+    """The configuration of a scheme that acts in each attention layer."""
+
+    shared: ClassVar[bool] = False
+    """Whether all layers with this configuration use one module."""
+
+    @abstractmethod
+    def build(self, site: Site, n_heads: int, head_dim: int) -> Position:
+        """The module for a layer with so many query heads."""
+
+    def table(self, n_heads: int, head_dim: int) -> int:
+        """Numbers that are learned."""
+        return 0
+
+    def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
+        """What it adds to attention; without the ``table``."""
+        return Costs()
+
+
+@dataclass(frozen=True)
+class NoPositionConfig(AttentionPositionConfig):
+    """``NoPosition``, in attention; below the blocks it is None."""
+
+    kind: ClassVar[str] = "none"
+
+    def build(self, site: Site, n_heads: int, head_dim: int) -> NoPosition:
+        """The module."""
+        return NoPosition()
+
+
+def check_positions(positions: Tensor, seq: int) -> None:
+    """Raise ``ValueError`` unless ``positions`` are ``seq`` integers."""
+    check_integers("positions", positions)
     if positions.shape != (seq,):
         raise ValueError(
             f"positions must have shape ({seq},), one for each token of the sequence, "
             f"got {tuple(positions.shape)}"
         )
-    if seq == 0 or torch.compiler.is_compiling():
-        return -1
-    low, high = torch.aminmax(positions)
-    if low < 0:
-        raise ValueError(f"positions count from 0, got {int(low)}")
-    return int(high)
 
 
 def check_last(x: Tensor, name: str, size: int) -> None:
@@ -93,20 +131,23 @@ def check_heads(q: Tensor, n_heads: int) -> None:
         )
 
 
-def check_at_least(least: int, **sizes: int) -> None:
-    """Raise ``ValueError`` naming the first of ``sizes`` that lies below ``least``."""
-    for name, size in sizes.items():
-        if size < least:
-            raise ValueError(f"{name} must be at least {least}, got {size}")
-
-
 def relative_positions(
     q_positions: Int[Tensor, " q"], k_positions: Int[Tensor, " k"]
 ) -> Int[Tensor, "q k"]:
     """Key position minus query position: negative looks back, 0 is the token itself.
 
+    >>> import torch
     >>> relative_positions(torch.tensor([1, 2]), torch.tensor([0, 1, 2]))
     tensor([[-1,  0,  1],
             [-2, -1,  0]])
     """
     return k_positions.long()[None, :] - q_positions.long()[:, None]
+
+
+def score_bias_bytes(n_heads: int, load: Load, *, learned: bool) -> int:
+    """What torch keeps when a bias is added to the scores: the weights it would not store else.
+
+    A ``learned`` bias keeps the row that each score takes (int64), and the mask, as well.
+    """
+    kept = load.itemsize * load.batch * n_heads * load.seq**2
+    return kept + learned * (8 + 1) * load.seq**2

@@ -1,10 +1,21 @@
 """Chapter 05, positions: one learned vector for each position, added to the token's embedding."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.layers.positions.base import Position, check_at_least, check_last, check_positions
+from llmtutor.checks import check_at_least
+from llmtutor.layers.part import Site
+from llmtutor.layers.positions.base import (
+    EmbeddingPositionConfig,
+    Position,
+    check_last,
+    check_positions,
+)
 
 
 class LearnedPosition(Position):
@@ -19,6 +30,8 @@ class LearnedPosition(Position):
         ValueError: sizes below 1; positions beyond ``max_seq_len``; ``x`` of another width.
     """
 
+    no_decay: ClassVar[tuple[str, ...]] = ("weight",)
+
     def __init__(self, max_seq_len: int, d_model: int) -> None:
         super().__init__()
         check_at_least(1, max_seq_len=max_seq_len, d_model=d_model)
@@ -30,15 +43,33 @@ class LearnedPosition(Position):
         """Add the row of each position: (…, seq, d_model) → the same shape."""
         max_seq_len, d_model = self.weight.shape
         check_last(x, "d_model", d_model)
-        top = check_positions(positions, x.shape[-2])
-        if top >= max_seq_len:
+        check_positions(positions, x.shape[-2])
+        try:
+            return x + F.embedding(positions.long(), self.weight)
+        except IndexError:
+            low, high = int(positions.min()), int(positions.max())
             raise ValueError(
-                f"position {top} is beyond the table: max_seq_len = {max_seq_len} holds positions "
-                f"0 … {max_seq_len - 1}; shorten the sequence or build the model with a longer one"
-            )
-        return x + self.weight[positions.long()]
+                f"position {low if low < 0 else high} is beyond the table: max_seq_len = "
+                f"{max_seq_len} holds positions 0 … {max_seq_len - 1}; shorten the sequence or "
+                "build the model with a longer one"
+            ) from None
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         max_seq_len, d_model = self.weight.shape
         return f"max_seq_len={max_seq_len}, d_model={d_model}"
+
+
+@dataclass(frozen=True)
+class LearnedPositionConfig(EmbeddingPositionConfig):
+    """``LearnedPosition``, as long as the model's longest text."""
+
+    kind: ClassVar[str] = "learned"
+
+    def build(self, site: Site) -> LearnedPosition:
+        """The module."""
+        return LearnedPosition(site.max_seq_len, site.d_model)
+
+    def table(self, site: Site) -> int:
+        """A row for each position."""
+        return site.max_seq_len * site.d_model

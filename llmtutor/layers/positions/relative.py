@@ -1,18 +1,23 @@
 """Chapter 05, positions: what is learned is a distance, clipped or gathered into buckets."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llmtutor.checks import check_at_least
+from llmtutor.layers.part import Costs, Load, Site
 from llmtutor.layers.positions.base import (
+    AttentionPositionConfig,
     Position,
-    check_at_least,
     check_heads,
     check_last,
     check_positions,
     relative_positions,
+    score_bias_bytes,
 )
 
 
@@ -31,6 +36,8 @@ class ShawPosition(Position):
     Raises:
         ValueError: sizes below 1; ``q`` of another width; wrong positions.
     """
+
+    no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, head_dim: int, max_distance: int) -> None:
         super().__init__()
@@ -61,6 +68,33 @@ class ShawPosition(Position):
         return f"head_dim={head_dim}, max_distance={rows // 2}"
 
 
+@dataclass(frozen=True)
+class ShawPositionConfig(AttentionPositionConfig):
+    """``ShawPosition``, a table in each layer."""
+
+    kind: ClassVar[str] = "shaw"
+    max_distance: int = 16
+    """Distances beyond it share a vector; 16 is that of Shaw et al. (2018), section 4.1."""
+
+    def build(self, site: Site, n_heads: int, head_dim: int) -> ShawPosition:
+        """The module."""
+        return ShawPosition(head_dim, self.max_distance)
+
+    def table(self, n_heads: int, head_dim: int) -> int:
+        """A vector for each distance, back and forth."""
+        return self._rows * head_dim
+
+    def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
+        """Products of each query with each vector; kept with the queries and the weights."""
+        kept = load.tokens_bytes * n_heads * (head_dim + self._rows)
+        scores = score_bias_bytes(n_heads, load, learned=True)
+        return Costs(flops=2 * n_heads * head_dim * self._rows, activation_bytes=kept + scores)
+
+    @property
+    def _rows(self) -> int:
+        return 2 * self.max_distance + 1
+
+
 class T5Bias(Position):
     """Add a learned number for each head and bucket of distance, ``weight[bucket(j − i), h]``.
 
@@ -73,6 +107,8 @@ class T5Bias(Position):
         ValueError: sizes as for ``t5_buckets``; ``q`` with another number of heads; wrong
             positions.
     """
+
+    no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(
         self,
@@ -155,3 +191,32 @@ def _check_buckets(n_buckets: int, max_distance: int, bidirectional: bool) -> No
             f"max_distance must be above {one_way // 2}, the distances that have a bucket of their "
             f"own when n_buckets = {n_buckets}; got {max_distance}"
         )
+
+
+@dataclass(frozen=True)
+class T5BiasConfig(AttentionPositionConfig):
+    """``T5Bias``, one table for all layers."""
+
+    kind: ClassVar[str] = "t5"
+    shared: ClassVar[bool] = True
+    n_buckets: int = 32
+    """Numbers of each head; 32 and 128 are those of Raffel et al. (2020), section 2.1."""
+    max_distance: int = 128
+    """Distances beyond it share a bucket."""
+
+    def build(self, site: Site, n_heads: int, head_dim: int) -> T5Bias:
+        """The module that the first layer made."""
+        key = (self, n_heads)
+        if key not in site.shared:
+            site.shared[key] = T5Bias(n_heads, self.n_buckets, self.max_distance)
+        module = site.shared[key]
+        assert isinstance(module, T5Bias)
+        return module
+
+    def table(self, n_heads: int, head_dim: int) -> int:
+        """A number for each bucket and head."""
+        return self.n_buckets * n_heads
+
+    def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
+        """The weights, which torch stores beside a bias, and the buckets."""
+        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=True))

@@ -4,15 +4,22 @@ A rotation by angle a of the query and by angle b of the key leaves in their pro
 With angles proportional to the position, a score depends on how far apart two tokens are.
 """
 
-import difflib
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.layers.positions.angles import AngleTable, geometric_frequencies
-from llmtutor.layers.positions.base import Position, check_at_least, check_last
+from llmtutor.checks import check_at_least, check_name
+from llmtutor.layers.part import Site
+from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
+from llmtutor.layers.positions.base import (
+    AttentionPositionConfig,
+    Position,
+    check_last,
+    check_positions,
+)
 from llmtutor.layers.positions.rope_scaling import RopeScaling
 
 Pairing = Literal["interleaved", "half"]
@@ -26,14 +33,16 @@ class Rope(Position):
     ``interleaved`` takes 2i and 2i + 1 (the paper, Llama as published), ``half`` takes i and
     i + d/2 (GPT-NeoX, ``transformers``). Mixing them up gives no error, only a wrong model;
     ``convert_pairing`` translates. With ``fraction`` below 1 only the first
-    ``d = fraction · head_dim`` components turn (Black et al. 2022); ``scaling`` slows the hands.
+    ``d = fraction · head_dim`` components turn (Black et al. 2022); ``scaling`` slows the
+    frequencies down.
 
     Angles come from float64, and the rotation is computed in float32 at least: in bfloat16, 8 bits
     could not hold a cosine to better than 1 part in 256. The result has the dtype of ``x``.
 
     Raises:
         ValueError: ``head_dim`` odd or below 2, a rotated part that is not an even whole number,
-            unknown pairing, ``base`` not above 1; ``x`` of another width, wrong positions.
+            unknown pairing, ``base`` not above 1, a scaling that does not fit; ``x`` of another
+            width, wrong positions.
     """
 
     def __init__(
@@ -46,20 +55,13 @@ class Rope(Position):
         scaling: RopeScaling | None = None,
     ) -> None:
         super().__init__()
-        _check_pairing(pairing)
+        check_name("pairing", pairing, get_args(Pairing))
         self.head_dim, self.rotary_dim = head_dim, rotary_dim(head_dim, fraction)
         self.base, self.pairing, self.scaling = base, pairing, scaling
-        frequencies = geometric_frequencies(self.rotary_dim, base)
-        if scaling is not None:
-            frequencies = scaling.scale(frequencies, base)
-        factor = scaling.attention_factor if scaling is not None else 1.0
-        layout = half_layout if pairing == "half" else interleaved_layout
-        self.angles = AngleTable(frequencies, factor, layout)
-
-    @property
-    def frequencies(self) -> Float[Tensor, " pairs"]:
+        self.frequencies = geometric_frequencies(self.rotary_dim, base)
         """Radians per token of each pair, after scaling, in float64."""
-        return self.angles.frequencies
+        if scaling is not None:
+            self.frequencies = scaling.scale(self.frequencies, base)
 
     def rotate(
         self, x: Float[Tensor, "*batch seq head_dim"], positions: Int[Tensor, " seq"]
@@ -70,13 +72,33 @@ class Rope(Position):
         tensor([[1.0000, 0.0000],
                 [0.5403, 0.8415]])
         """
+        return self._turned(x, *self._angles(positions, x))
+
+    def rotate_both(
+        self,
+        q: Float[Tensor, "*batch seq head_dim"],
+        k: Float[Tensor, "*kv_batch seq head_dim"],
+        positions: Int[Tensor, " seq"],
+    ) -> tuple[Float[Tensor, "*batch seq head_dim"], Float[Tensor, "*kv_batch seq head_dim"]]:
+        """Both by the same angles, which are computed once."""
+        angles = self._angles(positions, q)
+        return self._turned(q, *angles), self._turned(k, *angles)
+
+    def _angles(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, times the factor of the scaling, in the dtype of the rotation."""
         check_last(x, "head_dim", self.head_dim)
+        check_positions(positions, x.shape[-2])
         dtype = torch.promote_types(x.dtype, torch.float32)
-        turns = self.angles(positions, x.shape[-2], dtype)
-        turned = rotate_pairs(x[..., : self.rotary_dim].to(dtype), *turns).to(x.dtype)
+        cos, sin = cos_and_sin(positions, self.frequencies, dtype)
+        if self.scaling is None or self.scaling.attention_factor == 1:
+            return cos, sin
+        return self.scaling.attention_factor * cos, self.scaling.attention_factor * sin
+
+    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned = rotate_pairs(x[..., : self.rotary_dim].to(cos.dtype), cos, sin, self.pairing)
         if self.rotary_dim == self.head_dim:
-            return turned
-        return torch.cat((turned, x[..., self.rotary_dim :]), dim=-1)
+            return turned.to(x.dtype)
+        return torch.cat((turned.to(x.dtype), x[..., self.rotary_dim :]), dim=-1)
 
     def extra_repr(self) -> str:
         """What sets it apart, for ``print(model)``."""
@@ -86,46 +108,26 @@ class Rope(Position):
         return text if self.scaling is None else f"{text}, scaling={self.scaling}"
 
 
-def half_layout(
-    cos: Float[Tensor, "seq pairs"], sin: Float[Tensor, "seq pairs"]
-) -> tuple[Float[Tensor, "seq dim"], Float[Tensor, "seq dim"]]:
-    """``(cos, cos)`` and ``(−sin, sin)``, for whole heads at a time."""
-    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-
-def interleaved_layout(
-    cos: Float[Tensor, "seq pairs"], sin: Float[Tensor, "seq pairs"]
-) -> tuple[Complex[Tensor, "seq pairs"]]:
-    """The complex numbers ``cos + i sin``."""
-    return (torch.complex(cos, sin),)
-
-
 def rotate_pairs(
-    x: Float[Tensor, "*batch seq dim"], *turns: Tensor
+    x: Float[Tensor, "*batch seq dim"],
+    cos: Float[Tensor, "seq pairs"],
+    sin: Float[Tensor, "seq pairs"],
+    pairing: Pairing = "interleaved",
 ) -> Float[Tensor, "*batch seq dim"]:
     """Each pair ``(a, b)`` of ``x`` turned: ``(a cos − b sin, a sin + b cos)``.
 
-    ``turns`` is what the layout of a pairing makes of the cosines and sines.
-
     >>> cos, sin = torch.zeros(1, 2), torch.ones(1, 2)  # a quarter turn
     >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    >>> rotate_pairs(x, *interleaved_layout(cos, sin))
+    >>> rotate_pairs(x, cos, sin)
     tensor([[-2.,  1., -4.,  3.]])
-    >>> rotate_pairs(x, *half_layout(cos, sin))
+    >>> rotate_pairs(x, cos, sin, "half")
     tensor([[-3., -4.,  1.,  2.]])
     """
-    if len(turns) == 1:
-        # Neighbours are what torch takes for the complex number a + ib, and turning it is one
-        # product with cos + i sin, several times faster than four products of every other entry.
-        numbers = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(numbers * turns[0]).flatten(-2)
-    cos, sin = turns
-    if torch.compiler.is_compiling():
-        # As the formula has it: compiled, a roll would look up each component by itself.
-        (a, b), (_, cos), (_, sin) = (whole.chunk(2, dim=-1) for whole in (x, cos, sin))
+    if pairing == "half":
+        a, b = x.chunk(2, dim=-1)
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
-    # (a, b) · (cos, cos) + (b, a) · (−sin, sin): whole heads at a time, in one pass less.
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
 
 def convert_pairing(
@@ -149,8 +151,8 @@ def convert_pairing(
     Raises:
         ValueError: unknown pairing; rows that do not divide among the heads; odd rotated part.
     """
-    _check_pairing(from_)
-    _check_pairing(to)
+    check_name("pairing", from_, get_args(Pairing))
+    check_name("pairing", to, get_args(Pairing))
     check_at_least(1, n_heads=n_heads)
     if weight.ndim == 0 or weight.shape[0] % n_heads:
         raise ValueError(
@@ -187,9 +189,26 @@ def rotary_dim(head_dim: int, fraction: float) -> int:
     return dim
 
 
-def _check_pairing(pairing: str) -> None:
-    known = get_args(Pairing)
-    if pairing not in known:
-        nearest = difflib.get_close_matches(str(pairing).lower(), known, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise ValueError(f"unknown pairing {pairing!r}: {hint}There are {', '.join(known)}")
+@dataclass(frozen=True)
+class RopeConfig(AttentionPositionConfig):
+    """``Rope``."""
+
+    kind: ClassVar[str] = "rope"
+    base: float = 10_000.0
+    """The slowest pair turns by about 1 / base radians a token."""
+    pairing: Pairing = "half"
+    """Pairs are neighbours (the paper) or half a head apart (Hugging Face)."""
+    fraction: float = 1.0
+    """The part of each head's components that is rotated."""
+    scaling: RopeScaling | None = None
+    """How frequencies are changed for texts longer than those trained on."""
+
+    def build(self, site: Site, n_heads: int, head_dim: int) -> Rope:
+        """The module."""
+        return Rope(
+            head_dim,
+            base=self.base,
+            pairing=self.pairing,
+            fraction=self.fraction,
+            scaling=self.scaling,
+        )

@@ -8,13 +8,16 @@ the frequencies ``ω_i`` of ``d = 2 · pairs`` rotated components to slower ones
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llmtutor.layers.part import Part
 
-class RopeScaling(ABC):
+
+class RopeScaling(Part, ABC):
     """A map of frequencies, and a factor on the rotated vectors (1 unless a scaling says more)."""
 
     @property
@@ -41,10 +44,12 @@ class LinearScaling(RopeScaling):
         ValueError: ``factor`` below 1.
     """
 
+    kind: ClassVar[str] = "linear"
     factor: float
     """new length / trained length"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_factor(self.factor)
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
@@ -65,12 +70,14 @@ class NtkScaling(RopeScaling):
         ValueError: ``factor`` below 1, ``original_max_seq_len`` below 1, fewer than two pairs.
     """
 
+    kind: ClassVar[str] = "ntk"
     factor: float
     """new length / trained length"""
     original_max_seq_len: int
     """trained length, in tokens"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_factor(self.factor)
         _check_length(self.original_max_seq_len)
 
@@ -113,6 +120,7 @@ class YarnScaling(RopeScaling):
         ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``.
     """
 
+    kind: ClassVar[str] = "yarn"
     factor: float
     """new length / trained length"""
     original_max_seq_len: int
@@ -123,6 +131,7 @@ class YarnScaling(RopeScaling):
     """rounds in the trained length below which a hand is divided by the factor"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_factor(self.factor)
         _check_length(self.original_max_seq_len)
         if not self.beta_fast > self.beta_slow > 0:
@@ -152,6 +161,47 @@ class YarnScaling(RopeScaling):
         return (
             dim * math.log(self.original_max_seq_len / (math.tau * rounds)) / (2 * math.log(base))
         )
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(RopeScaling):
+    """Llama 3.1's: each frequency by its wavelength, the tokens of one turn.
+
+    Wavelengths below ``original_max_seq_len / high_freq_factor`` are kept, those above
+    ``original_max_seq_len / low_freq_factor`` are multiplied by ``factor``; between them the
+    frequency is a mean of both, linear in the number of turns in the trained length (Grattafiori
+    et al. 2024; the formula is that of the code published with the model).
+
+    Raises:
+        ValueError: ``factor`` or ``original_max_seq_len`` below 1; factors not ``high > low > 0``.
+    """
+
+    kind: ClassVar[str] = "llama3"
+    factor: float
+    """new length / trained length"""
+    original_max_seq_len: int
+    """trained length, in tokens"""
+    low_freq_factor: float = 1.0
+    """turns in the trained length below which a frequency is divided by the factor"""
+    high_freq_factor: float = 4.0
+    """turns in the trained length above which a frequency is kept"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_factor(self.factor)
+        _check_length(self.original_max_seq_len)
+        if not self.high_freq_factor > self.low_freq_factor > 0:
+            raise ValueError(
+                "expected high_freq_factor > low_freq_factor > 0 (turns in the trained length), "
+                f"got {self.high_freq_factor} and {self.low_freq_factor}"
+            )
+
+    def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
+        """Kept, mixed or divided, by turns in the trained length."""
+        turns = self.original_max_seq_len * frequencies / math.tau
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return frequencies * kept + frequencies / self.factor * (1 - kept)
 
 
 def _indices(frequencies: Tensor) -> Tensor:

@@ -1,11 +1,20 @@
-"""Chapter 05, positions: clock hands of many speeds, fixed instead of learned."""
+"""Chapter 05, positions: angles that turn at many speeds, fixed instead of learned."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.layers.positions.angles import AngleTable, geometric_frequencies
-from llmtutor.layers.positions.base import Position, check_last, check_positions
+from llmtutor.layers.part import Site
+from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
+from llmtutor.layers.positions.base import (
+    EmbeddingPositionConfig,
+    Position,
+    check_last,
+    check_positions,
+)
 
 
 class SinusoidalPosition(Position):
@@ -28,7 +37,7 @@ class SinusoidalPosition(Position):
                 f"d_model must be even (one sine and one cosine a pair), got {d_model}"
             )
         self.d_model, self.base = d_model, base
-        self.angles = AngleTable(geometric_frequencies(d_model, base))
+        self.frequencies = geometric_frequencies(d_model, base)
 
     def vectors(
         self, positions: Int[Tensor, " seq"], dtype: torch.dtype = torch.float32
@@ -39,7 +48,7 @@ class SinusoidalPosition(Position):
         tensor([[0.0000, 1.0000],
                 [0.8415, 0.5403]])
         """
-        cos, sin = self.angles(positions, positions.numel(), dtype)
+        cos, sin = cos_and_sin(positions, self.frequencies, dtype)
         return torch.stack((sin, cos), dim=-1).flatten(-2)
 
     def embed(
@@ -53,3 +62,16 @@ class SinusoidalPosition(Position):
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"d_model={self.d_model}, base={self.base:g}"
+
+
+@dataclass(frozen=True)
+class SinusoidalPositionConfig(EmbeddingPositionConfig):
+    """``SinusoidalPosition``."""
+
+    kind: ClassVar[str] = "sinusoidal"
+    base: float = 10_000.0
+    """The slowest pair turns by about 1 / base radians a token."""
+
+    def build(self, site: Site) -> SinusoidalPosition:
+        """The module."""
+        return SinusoidalPosition(site.d_model, self.base)

@@ -1,54 +1,9 @@
-"""Chapter 14, gqa: several query heads share one head of keys and values.
-
-What decoding reads from memory for each token are the keys and values of all tokens before it.
-With fewer heads of them the cache shrinks in proportion, and so does what has to be read.
-"""
+"""Chapter 14, gqa: projections whose heads of keys and values become fewer."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from llmtutor.layers.attention.mha import MultiHeadAttention, check_groups
-from llmtutor.layers.positions.base import Position
-
-
-class GroupedQueryAttention(MultiHeadAttention):
-    """``MultiHeadAttention`` with ``n_kv_heads`` heads of keys and values.
-
-    Ainslie et al. (2023): query head h looks at the keys and values of head
-    ``h // (n_heads / n_kv_heads)``; a group is the query heads that share one, side by side.
-    ``n_kv_heads = n_heads`` is multi-head attention, ``n_kv_heads = 1`` is multi-query attention
-    (Shazeer 2019). The projections ``key`` and ``value`` are (n_kv_heads · head_dim, d_model).
-
-    (batch, seq, d_model) → (batch, seq, d_model); the options are those of ``MultiHeadAttention``.
-
-    Raises:
-        ValueError: as ``MultiHeadAttention``; ``n_kv_heads`` below 1 or no divisor of ``n_heads``.
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        n_kv_heads: int,
-        *,
-        position: Position | None = None,
-        causal: bool = True,
-        window: int | None = None,
-        bias: bool = False,
-        qk_norm: bool = False,
-        eps: float = 1e-5,
-    ) -> None:
-        super().__init__(
-            d_model,
-            n_heads,
-            n_kv_heads=n_kv_heads,
-            position=position,
-            causal=causal,
-            window=window,
-            bias=bias,
-            qk_norm=qk_norm,
-            eps=eps,
-        )
+from llmtutor.layers.attention.heads import check_groups
 
 
 def mean_pool_heads(

@@ -1,0 +1,295 @@
+"""Chapter 04, attention: several heads side by side, each with its own queries, keys and values.
+
+With as many heads of keys and values as of queries it is multi-head attention, with fewer
+grouped-query attention, with one multi-query attention (chapter 14).
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from llmtutor.checks import check_at_least, check_number
+from llmtutor.layers.attention.cache import KVCache, WindowCache
+from llmtutor.layers.attention.core import attention_weights, fused_attention
+from llmtutor.layers.attention.masks import check_window
+from llmtutor.layers.basic import RESIDUAL, Linear, tag
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.norms import NormConfig
+from llmtutor.layers.part import Costs, Load, Site, field_names
+from llmtutor.layers.positions.base import (
+    AttentionPositionConfig,
+    NoPosition,
+    NoPositionConfig,
+    Position,
+)
+
+
+@dataclass(frozen=True)
+class AttentionConfig(MixerConfig):
+    """``Attention``: what published decoders set, each with a plain default."""
+
+    kind: ClassVar[str] = "attention"
+    n_heads: int
+    """Heads of queries."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values, a divisor of ``n_heads``; None for as many."""
+    head_dim: int | None = None
+    """Width of a head; None for d_model / n_heads."""
+    position: AttentionPositionConfig = NoPositionConfig()  # noqa: RUF009 (it is frozen)
+    """How attention knows where tokens stand."""
+    window: int | None = None
+    """Tokens that a query looks back at, its own included; None for all."""
+    bias: bool = False
+    """Of the projections to queries, keys and values."""
+    output_bias: bool | None = None
+    """Of the output projection; None for the same as ``bias``."""
+    qk_norm: NormConfig | None = None
+    """Norm of queries and keys before their rotation, which bounds the scores."""
+    qk_norm_over: Literal["head", "heads"] = "head"
+    """Each head by itself (Qwen 3, Gemma 3), or all heads as one vector (OLMo 2)."""
+    scale: float | None = None
+    """Factor of the scores; None for 1/√head_dim."""
+    softcap: float | None = None
+    """Bound of the scores, ``c tanh(score / c)``."""
+    sinks: bool = False
+    """One learned score for each head that stands for no token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, n_heads=self.n_heads)
+        check_groups(self.n_heads, self.kv_heads)
+        if self.head_dim is not None:
+            check_at_least(1, head_dim=self.head_dim)
+        if self.window is not None:
+            check_window(self.window)
+        for name in ("scale", "softcap"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, above=0)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    def width(self, d_model: int) -> int:
+        """Components of a head.
+
+        Raises:
+            ValueError: ``n_heads`` that do not divide ``d_model``, where nothing else is said.
+        """
+        if self.head_dim is not None:
+            return self.head_dim
+        if d_model % self.n_heads:
+            raise ValueError(
+                f"n_heads must divide d_model unless head_dim is given, got d_model = {d_model} "
+                f"and n_heads = {self.n_heads}: {d_model / self.n_heads:g} components a head"
+            )
+        return d_model // self.n_heads
+
+    def build(self, site: Site) -> "Attention":
+        """The layer."""
+        options = {name: getattr(self, name) for name in field_names(type(self))}
+        options["position"] = self.position.build(site, self.n_heads, self.width(site.d_model))
+        return Attention(site.d_model, **options)
+
+    def position_table(self, site: Site) -> tuple[Hashable, int]:
+        """One for all layers where the scheme says so."""
+        place = (self.position, self.n_heads) if self.position.shared else site.layer
+        return place, self.position.table(self.n_heads, self.width(site.d_model))
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """Kept of a token: queries, keys, values, output, and one float32 a head of the kernel."""
+        head_dim = self.width(site.d_model)
+        seen = min(load.seq, self.window or load.seq)
+        q, kv = self.n_heads * head_dim, self.kv_heads * head_dim
+        matrices = 2 * site.d_model * (q + kv)
+        biases = self.bias * (q + 2 * kv)
+        biases += site.d_model * (self.bias if self.output_bias is None else self.output_bias)
+        n = matrices + biases + self.sinks * self.n_heads
+        kept = 2 * (q + kv) * load.tokens_bytes + 4 * self.n_heads * load.batch * load.seq
+        cache = 2 * kv * load.batch * seen * load.itemsize
+        own = Costs(n, n, 2 * matrices + 4 * seen * q, cache, kept)
+        return (
+            own
+            + self._norm_costs(q, kv, load)
+            + self.position.costs(self.n_heads, head_dim, load)
+            + self._score_costs(load)
+        )
+
+    def _norm_costs(self, q: int, kv: int, load: Load) -> Costs:
+        """Of the norms of queries and keys; what goes out of them is counted already."""
+        if self.qk_norm is None:
+            return Costs()
+        total = Costs()
+        for width, heads in ((q, self.n_heads), (kv, self.kv_heads)):
+            count = heads if self.qk_norm_over == "head" else 1
+            one = self.qk_norm.costs(width // count, count * load.tokens_bytes)
+            total += one + Costs(activation_bytes=-width * load.tokens_bytes)
+        return total
+
+    def _score_costs(self, load: Load) -> Costs:
+        """Kept of each score where the fused kernel is of no use, or needs a mask."""
+        square = load.seq**2
+        scores = load.batch * self.n_heads * square * load.itemsize
+        if self.softcap is None and not self.sinks:
+            return Costs(activation_bytes=0 if self.window is None else square)
+        return Costs(activation_bytes=scores * (1 + (self.softcap is not None)) + square)
+
+
+class Attention(nn.Module):
+    """Self-attention: queries of ``n_heads`` heads look at keys and values of ``n_kv_heads``.
+
+    ``q, k, v = x W_Qᵀ, x W_Kᵀ, x W_Vᵀ`` are cut into heads, each head attends by itself, and
+    ``W_O`` mixes the heads' outputs laid side by side (Vaswani et al. 2017, section 3.2.2). Query
+    head h looks at the keys and values of head ``h // (n_heads / n_kv_heads)``; a group is the
+    query heads that share one (Ainslie et al. 2023; with one for all, Shazeer 2019).
+    (batch, seq, d_model) → (batch, seq, d_model).
+
+    ``position`` is a module that rotates queries and keys and adds its bias to the scores (its
+    ``embed`` is called by the model, below the first block). ``causal=False`` lets everybody see
+    the future. ``options`` are the other fields of ``AttentionConfig``, such as ``n_kv_heads``.
+
+    Other than the paper: no dropout on the weights; projections start as in ``Linear``.
+
+    >>> layer = Attention(8, n_heads=4, n_kv_heads=2)
+    >>> layer(torch.zeros(1, 3, 8)).shape, layer.key.weight.shape
+    (torch.Size([1, 3, 8]), torch.Size([4, 8]))
+
+    Raises:
+        ValueError: what ``AttentionConfig`` refuses; a window without ``causal``; an input that is
+            not (batch, seq, d_model), a cache made for other shapes.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        position: Position | None = None,
+        causal: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        check_at_least(1, d_model=d_model)
+        config = AttentionConfig(n_heads, **options)
+        if config.window is not None and not causal:
+            raise ValueError("a window needs causal=True: it looks back from each token")
+        self.causal, self.window = causal, config.window
+        self.n_heads, self.n_kv_heads = n_heads, config.kv_heads
+        self.head_dim = config.width(d_model)
+        self.scale, self.softcap = config.scale, config.softcap
+        q_width, kv_width = n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        output_bias = config.bias if config.output_bias is None else config.output_bias
+        self.query = Linear(d_model, q_width, config.bias)
+        self.key = Linear(d_model, kv_width, config.bias)
+        self.value = Linear(d_model, kv_width, config.bias)
+        self.output = tag(Linear(q_width, d_model, output_bias), RESIDUAL)
+        self.query_norm = self.key_norm = None
+        self.norm_over = config.qk_norm_over
+        if config.qk_norm is not None:
+            each = self.norm_over == "head"
+            self.query_norm = config.qk_norm.build(self.head_dim if each else q_width)
+            self.key_norm = config.qk_norm.build(self.head_dim if each else kv_width)
+        self.sinks = nn.Parameter(torch.zeros(n_heads)) if config.sinks else None
+        self.position = NoPosition() if position is None else position
+        self.attend = fused_attention
+        """``attention``, or a function that gives the same."""
+
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], *, cache: KVCache | None = None
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Attend within each sequence: (batch, seq, d_model) → (batch, seq, d_model).
+
+        With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
+        the past in the cache too, which then holds the new ones as well.
+        """
+        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
+        v = self._split(self.value(x))
+        if cache is not None:
+            k, v = cache.append(k, v)
+        options = self._rules(q, k, positions, None if cache is None else cache.starts)
+        heads = self.attend(q, k, v, causal=self.causal, **options)
+        return self.output(heads.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
+        """Who looks at whom: the weights behind ``forward``, through the readable path."""
+        q, k, positions = self._queries_keys(x, 0)
+        return attention_weights(q, k, causal=self.causal, **self._rules(q, k, positions, None))
+
+    def make_cache(
+        self,
+        batch: int,
+        max_len: int,
+        *,
+        starts: Int[Tensor, " batch"] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> KVCache:
+        """An empty cache for this layer, with the device and dtype of its weights by default.
+
+        Raises:
+            ValueError: as ``KVCache``; a layer that looks ahead, whose past would change.
+        """
+        if not self.causal:
+            raise ValueError("only causal attention can decode with a cache; this has causal=False")
+        weight = self.key.weight
+        where = {"device": device or weight.device, "dtype": dtype or weight.dtype}
+        sizes = batch, self.n_kv_heads, max_len, self.head_dim
+        if self.window is None or self.window >= max_len:
+            return KVCache(*sizes, starts=starts, **where)
+        return WindowCache(*sizes, window=self.window, starts=starts, **where)
+
+    def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Both, rotated, and the positions of ``x``, of which ``start`` is the first."""
+        if x.ndim != 3:
+            raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
+        q, k = self.query(x), self.key(x)
+        if self.query_norm is not None and self.key_norm is not None and self.norm_over == "heads":
+            q, k = self.query_norm(q), self.key_norm(k)
+        q, k = self._split(q), self._split(k)
+        if self.query_norm is not None and self.key_norm is not None and self.norm_over == "head":
+            q, k = self.query_norm(q), self.key_norm(k)
+        positions = torch.arange(start, start + x.shape[1], device=x.device)
+        return *self.position.rotate_both(q, k, positions), positions
+
+    def _rules(
+        self, q: Tensor, k: Tensor, positions: Tensor, starts: Tensor | None
+    ) -> dict[str, Any]:
+        """What else ``attention`` is told: masks for window and padding, bias, scale, and so on.
+
+        Positions are slots in the cache, padding included: every scheme that acts here looks at
+        distances alone, and those are the same counted from the first real token.
+        """
+        n_past = k.shape[2] - q.shape[2]
+        keys = torch.arange(k.shape[2], device=k.device) + (positions[0] - n_past)
+        bias = self.position.score_bias(q, positions, keys)
+        mask = None
+        if self.window is not None:
+            mask = positions[:, None] - keys < self.window
+        if starts is not None:
+            real = keys >= starts[:, None, None, None]
+            mask = real if mask is None else mask & real
+        rest = {"scale": self.scale, "softcap": self.softcap, "sinks": self.sinks}
+        return {"mask": mask, "bias": bias, **rest}
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(batch, seq, heads · head_dim) → (batch, heads, seq, head_dim)."""
+        return x.reshape(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        """What the projections below do not show, for ``print(model)``."""
+        shared = "" if self.n_kv_heads == self.n_heads else f"n_kv_heads={self.n_kv_heads}, "
+        return f"n_heads={self.n_heads}, {shared}causal={self.causal}, window={self.window}"
+
+
+def check_groups(n_heads: int, n_kv_heads: int) -> None:
+    """Raise ``ValueError`` unless ``n_kv_heads`` heads can share ``n_heads`` queries evenly."""
+    if n_kv_heads < 1 or n_heads < 1 or n_heads % n_kv_heads:
+        raise ValueError(
+            "n_kv_heads must divide n_heads, both at least 1: "
+            f"got n_heads = {n_heads}, n_kv_heads = {n_kv_heads}"
+        )

@@ -1,0 +1,39 @@
+"""Chapter 11, training: what leaves a model besides its logits.
+
+A router wants its experts used evenly and wants to be watched. Such terms and figures leave a layer
+as a second return value, never as state that somebody has to find, and meet the plain loss at the
+end of the step. What is logged, plotted and compared is the plain loss alone.
+"""
+
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Extras(NamedTuple):
+    """What a layer returns besides its output."""
+
+    losses: dict[str, Tensor] = {}  # noqa: RUF012 (nobody writes into it)
+    """Scalars to be added to the loss of a batch, each times its weight already."""
+    statistics: dict[str, Tensor] = {}  # noqa: RUF012
+    """Figures to be shown; no gradient comes from them."""
+
+
+def split_extras(result: Tensor | tuple[Tensor, Extras]) -> tuple[Tensor, Extras]:
+    """Output and extras of a layer; most layers return an output alone."""
+    return result if isinstance(result, tuple) else (result, Extras())
+
+
+def named(extras: Extras, place: str) -> Extras:
+    """The same with the place in front of every name: "balance" → "blocks.0.ffn.balance"."""
+    losses, statistics = (
+        {f"{place}.{name}": value for name, value in part.items()} for part in extras
+    )
+    return Extras(losses, statistics)
+
+
+def joined(a: Extras, b: Extras) -> Extras:
+    """Those of both."""
+    return Extras({**a.losses, **b.losses}, {**a.statistics, **b.statistics})

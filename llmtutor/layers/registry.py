@@ -1,0 +1,89 @@
+"""Chapter 09, the transformer: the one place where the ``kind`` of a part becomes a class.
+
+A variant is one file and one line in ``PARTS``. Nothing else in the package asks for a kind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from llmtutor.checks import check_name
+from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
+from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
+from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.positions import (
+    AlibiConfig,
+    LearnedPositionConfig,
+    LinearScaling,
+    Llama3Scaling,
+    NoPositionConfig,
+    NtkScaling,
+    RopeConfig,
+    ShawPositionConfig,
+    SinusoidalPositionConfig,
+    T5BiasConfig,
+    YarnScaling,
+)
+
+P = TypeVar("P", bound=Part)
+
+PARTS: dict[str, type[Part]] = {
+    part.kind: part
+    for part in (
+        # Mixers
+        AttentionConfig,
+        # Feed-forward parts
+        MLPConfig,
+        GatedMLPConfig,
+        # Norms
+        LayerNormConfig,
+        RMSNormConfig,
+        # Positions, below the blocks and in attention
+        LearnedPositionConfig,
+        SinusoidalPositionConfig,
+        NoPositionConfig,
+        RopeConfig,
+        AlibiConfig,
+        T5BiasConfig,
+        ShawPositionConfig,
+        # Scalings of RoPE
+        LinearScaling,
+        NtkScaling,
+        YarnScaling,
+        Llama3Scaling,
+    )
+}
+
+
+def kinds(role: type[P]) -> dict[str, type[P]]:
+    """The registered parts of a role, such as ``MixerConfig``, by kind."""
+    return {kind: part for kind, part in PARTS.items() if issubclass(part, role)}
+
+
+def part_from_dict(values: Any, role: type[P], where: str) -> P:
+    """The configuration that ``Part.to_dict`` wrote; ``where`` names its place in messages.
+
+    >>> from llmtutor.layers.norms import NormConfig
+    >>> part_from_dict({"kind": "rmsnorm", "eps": 1e-6}, NormConfig, "norm")
+    RMSNormConfig(eps=1e-06, offset=False)
+
+    Raises:
+        ValueError: no object with a "kind", an unknown kind or field (with the nearest one), a
+            field that is missing, a bad value.
+    """
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise ValueError(f'{where} must be an object with a "kind", got {values!r}')
+    part = kinds(role)[check_name(f"kind of {where}", values["kind"], kinds(role))]
+    given = {name: value for name, value in values.items() if name != "kind"}
+    for name, value in given.items():
+        check_name(f"field of {where}", name, field_names(part))
+        if isinstance(value, Mapping):
+            given[name] = part_from_dict(value, Part, f"{where}.{name}")
+    needed = [f.name for f in fields(part) if f.default is MISSING]  # type: ignore[arg-type]
+    if missing := [name for name in needed if name not in given]:
+        raise ValueError(f"{where} ({values['kind']}) lacks {', '.join(missing)}")
+    try:
+        return part(**given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -1,0 +1,134 @@
+"""Chapter 09, the transformer: one thing changed in every block of a model.
+
+A change has the name of a field: of a part (``d_ff=64`` reaches every part that has a ``d_ff``), of
+the block, or a part itself, given whole or by name (``ffn="swiglu"``). A part by name takes over
+what the parts before it have in common with it, such as their widths.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from llmtutor.checks import check_integer, check_name
+from llmtutor.layers.ffn import ACTIVATIONS, FeedForwardConfig, GatedMLPConfig, MLPConfig
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.norms import NormConfig
+from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.positions import (
+    AttentionPositionConfig,
+    EmbeddingPositionConfig,
+    NoPositionConfig,
+    RopeConfig,
+)
+from llmtutor.layers.registry import kinds
+from llmtutor.model.block import BlockConfig
+
+P = TypeVar("P", bound=Part)
+ROPE = "rope_"
+"""In front of a field of ``RopeConfig``: its own names say little outside of it."""
+GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh", "reglu": "relu"}
+FFNS: dict[str, tuple[type[FeedForwardConfig], str]] = {
+    **{name: (MLPConfig, name) for name in ACTIVATIONS},
+    **{name: (GatedMLPConfig, gate) for name, gate in {**GATED, "glu": "sigmoid"}.items()},
+}
+"""Usual names of feed-forward parts: two matrices with an activation, or three with a gate."""
+
+
+def change_blocks(
+    blocks: Sequence[BlockConfig], changes: Mapping[str, Any], also: Iterable[str] = ()
+) -> tuple[BlockConfig, ...]:
+    """All blocks with all changes; ``n_layers`` repeats their pattern, or cuts it.
+
+    ``also`` are names that somebody else takes, to be offered where one is misspelt.
+
+    Raises:
+        ValueError: a name that no block has a use for (with the nearest one), or a bad value.
+    """
+    changes = dict(changes)
+    n = check_integer("n_layers", changes.pop("n_layers", len(blocks)), least=1)
+    used: set[str] = set()
+    done = {block: _change_block(block, changes, used) for block in dict.fromkeys(blocks)}
+    for name in changes:
+        if name not in used:
+            check_name("field", name, sorted({*also, *_known(blocks)}))
+    return tuple(done[blocks[i % len(blocks)]] for i in range(n))
+
+
+def _known(blocks: Sequence[BlockConfig]) -> set[str]:
+    """Every name that ``change_blocks`` takes for these blocks."""
+    names = {"n_layers", *BLOCK_FIELDS, "position"}
+    for block in dict.fromkeys(blocks):
+        for part in (block.mixer, block.ffn, block.norm):
+            names |= _names(part)
+    return names
+
+
+def pick(value: Any, role: type[P], block: BlockConfig, old: Part | None = None) -> Any:
+    """A part for a block: ``value`` itself, or the part that it names."""
+    if not isinstance(value, str):
+        return value
+    known = {kind: (part, {}) for kind, part in kinds(role).items()}
+    if role is FeedForwardConfig:
+        known |= {name: (part, {"activation": act}) for name, (part, act) in FFNS.items()}  # type: ignore[misc]
+    part, fixed = known[check_name(role.__name__.removesuffix("Config"), value, known)]
+    common: dict[str, Any] = {}
+    for other in (block.mixer, block.ffn, block.norm, old):
+        if other is not None:
+            common |= {name: getattr(other, name) for name in field_names(type(other))}
+    return part(**{n: v for n, v in (common | fixed).items() if n in field_names(part)})
+
+
+def pick_position(value: Any, block: BlockConfig) -> Any:
+    """The scheme that ``value`` is or names, whichever of the two places it acts in."""
+    schemes = {**kinds(AttentionPositionConfig), **kinds(EmbeddingPositionConfig)}
+    if isinstance(value, str):
+        check_name("position", value, schemes)
+    return pick(value, Part, block, getattr(block.mixer, "position", None))  # type: ignore[type-abstract]
+
+
+BLOCK_FIELDS = ("mixer", "ffn", "norm", "norm_placement")
+
+
+def _change_block(block: BlockConfig, changes: Mapping[str, Any], used: set[str]) -> BlockConfig:
+    changes = dict(changes)
+    if "position" in changes:
+        scheme = pick_position(changes["position"], block)
+        outside = scheme is None or isinstance(scheme, EmbeddingPositionConfig)
+        changes["position"] = NoPositionConfig() if outside else scheme
+        if outside and "position" not in field_names(type(block.mixer)):
+            used.add("position")  # a mixer without positions loses none
+    new = {
+        "mixer": pick(changes.get("mixer", block.mixer), MixerConfig, block, block.mixer),  # type: ignore[type-abstract]
+        "ffn": pick(changes.get("ffn", block.ffn), FeedForwardConfig, block, block.ffn),  # type: ignore[type-abstract]
+        "norm": pick(changes.get("norm", block.norm), NormConfig, block, block.norm),  # type: ignore[type-abstract]
+    }
+    if isinstance(changes.get("qk_norm"), str):
+        changes["qk_norm"] = pick(changes["qk_norm"], NormConfig, block)  # type: ignore[type-abstract]
+    used |= {name for name in BLOCK_FIELDS if name in changes}
+    inner = {name: value for name, value in changes.items() if name not in BLOCK_FIELDS}
+    parts = {
+        name: _change_part(part, inner, used) if isinstance(part, Part) else part
+        for name, part in new.items()
+    }
+    return BlockConfig(**parts, norm_placement=changes.get("norm_placement", block.norm_placement))
+
+
+def _change_part(part: Part, changes: Mapping[str, Any], used: set[str]) -> Part:
+    """The part with those of the changes that are its own, and so on inside it."""
+    values: dict[str, Any] = {}
+    for field in field_names(type(part)):
+        name = ROPE + field if isinstance(part, RopeConfig) else field
+        old = getattr(part, field)
+        if name in changes:
+            values[field] = changes[name]
+            used.add(name)
+        if isinstance(values.get(field, old), Part):
+            values[field] = _change_part(values.get(field, old), changes, used)
+    return replace(part, **values)  # type: ignore[type-var]
+
+
+def _names(part: Part) -> set[str]:
+    prefix = ROPE if isinstance(part, RopeConfig) else ""
+    names = {prefix + name for name in field_names(type(part))}
+    inner = (getattr(part, name) for name in field_names(type(part)))
+    return names.union(*(_names(value) for value in inner if isinstance(value, Part)))
