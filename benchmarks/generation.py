@@ -31,7 +31,7 @@ from scipy.stats import quantile_test
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from llmtutor.generate.compiled import Compiled
+from llmtutor.fast.decoding import Compiled
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.interop.hf import load_hf, save_hf

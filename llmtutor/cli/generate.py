@@ -12,7 +12,7 @@ import torch
 from cyclopts import Parameter
 
 from llmtutor.data.readers import END_OF_TEXT
-from llmtutor.generate.compiled import Compiled
+from llmtutor.fast.decoding import Compiled
 from llmtutor.generate.generate import generate as generate_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative

@@ -17,7 +17,7 @@ from llmtutor.data.batches import random_batches, sequential_batches
 from llmtutor.evaluate.perplexity import evaluate_loss
 from llmtutor.experiments.study import Settings, Study
 from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
-from llmtutor.layers.attention.gqa import first_heads, mean_pool_heads
+from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer

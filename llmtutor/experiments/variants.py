@@ -22,14 +22,13 @@ SEQ_LEN = 64
 BATCH_SIZE = 8
 CLIP = 1.0
 VOCAB_SIZE = 512
-BASELINE = ModelConfig(
+BASELINE = ModelConfig.uniform(
     vocab_size=VOCAB_SIZE,
     max_seq_len=SEQ_LEN,
     n_layers=2,
     d_model=64,
     n_heads=8,
     d_ff=256,
-    mixer="mha",
     ffn="relu",
     norm="layernorm",
     norm_placement="pre",
@@ -63,7 +62,7 @@ class Variant:
 
 
 _MODERN = {"position": "rope", "norm": "rmsnorm", "ffn": "swiglu", "bias": False}
-_GQA_2 = {"mixer": "gqa", "n_kv_heads": 2}
+_GQA_2 = {"n_kv_heads": 2}
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "baseline": Variant("baseline"),
@@ -79,9 +78,9 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "alibi": Variant("position", {"position": "alibi"}),
         "rope": Variant("position", {"position": "rope"}),
         "no position": Variant("position", {"position": "none"}),
-        "mqa": Variant("attention", {"mixer": "gqa", "n_kv_heads": 1}),
+        "mqa": Variant("attention", {"n_kv_heads": 1}),
         "gqa-2": Variant("attention", _GQA_2),
-        "gqa-4": Variant("attention", {"mixer": "gqa", "n_kv_heads": 4}),
+        "gqa-4": Variant("attention", {"n_kv_heads": 4}),
         "gelu": Variant("feed-forward", {"ffn": "gelu"}),
         "swiglu": Variant("feed-forward", {"ffn": "swiglu"}),
         "rmsnorm": Variant("norm", {"norm": "rmsnorm"}),
@@ -130,13 +129,14 @@ def build_variant(name: str, seed: int) -> Transformer:
 
 def zero_first_head(model: Transformer) -> None:
     """Silence the first head of every block: its output is 0 whatever it attends to."""
-    keep = torch.ones(model.config.d_model)
-    keep[: model.config.head_dim] = 0
 
     def silence(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        keep = torch.ones(inputs[0].shape[-1])
+        keep[:head_dim] = 0
         return (inputs[0] * keep.to(inputs[0]),)
 
     for block in model.blocks:
+        head_dim = block.get_submodule("mixer").head_dim
         block.get_submodule("mixer.output").register_forward_pre_hook(silence)
 
 

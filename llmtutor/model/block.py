@@ -1,6 +1,6 @@
 """Chapter 09, the transformer: one block, two sub-layers around the residual stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
             )
         self.mixer, self.ffn = mixer, ffn
         self.norm_1, self.norm_2 = norm_1, norm_2
-        self.after_1, self.after_2 = after or (None, None)
+        self.after_1, self.after_2 = (None, None) if after is None else after
         self.placement = placement
 
     def forward(
@@ -160,4 +160,3 @@ class BlockConfig:
 
 
 ROLES: dict[str, type[Part]] = {"mixer": MixerConfig, "ffn": FeedForwardConfig, "norm": NormConfig}
-Change = Callable[[BlockConfig], BlockConfig]

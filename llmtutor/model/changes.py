@@ -67,9 +67,11 @@ def pick(value: Any, role: type[P], block: BlockConfig, old: Part | None = None)
     """A part for a block: ``value`` itself, or the part that it names."""
     if not isinstance(value, str):
         return value
-    known = {kind: (part, {}) for kind, part in kinds(role).items()}
+    known: dict[str, tuple[type[Part], dict[str, str]]] = {
+        kind: (part, {}) for kind, part in kinds(role).items()
+    }
     if role is FeedForwardConfig:
-        known |= {name: (part, {"activation": act}) for name, (part, act) in FFNS.items()}  # type: ignore[misc]
+        known |= {name: (part, {"activation": act}) for name, (part, act) in FFNS.items()}
     part, fixed = known[check_name(role.__name__.removesuffix("Config"), value, known)]
     common: dict[str, Any] = {}
     for other in (block.mixer, block.ffn, block.norm, old):
@@ -83,7 +85,7 @@ def pick_position(value: Any, block: BlockConfig) -> Any:
     schemes = {**kinds(AttentionPositionConfig), **kinds(EmbeddingPositionConfig)}
     if isinstance(value, str):
         check_name("position", value, schemes)
-    return pick(value, Part, block, getattr(block.mixer, "position", None))  # type: ignore[type-abstract]
+    return pick(value, Part, block, getattr(block.mixer, "position", None))
 
 
 BLOCK_FIELDS = ("mixer", "ffn", "norm", "norm_placement")
@@ -97,16 +99,16 @@ def _change_block(block: BlockConfig, changes: Mapping[str, Any], used: set[str]
         changes["position"] = NoPositionConfig() if outside else scheme
         if outside and "position" not in field_names(type(block.mixer)):
             used.add("position")  # a mixer without positions loses none
-    new = {
-        "mixer": pick(changes.get("mixer", block.mixer), MixerConfig, block, block.mixer),  # type: ignore[type-abstract]
-        "ffn": pick(changes.get("ffn", block.ffn), FeedForwardConfig, block, block.ffn),  # type: ignore[type-abstract]
-        "norm": pick(changes.get("norm", block.norm), NormConfig, block, block.norm),  # type: ignore[type-abstract]
+    new: dict[str, Any] = {
+        "mixer": pick(changes.get("mixer", block.mixer), MixerConfig, block, block.mixer),
+        "ffn": pick(changes.get("ffn", block.ffn), FeedForwardConfig, block, block.ffn),
+        "norm": pick(changes.get("norm", block.norm), NormConfig, block, block.norm),
     }
     if isinstance(changes.get("qk_norm"), str):
-        changes["qk_norm"] = pick(changes["qk_norm"], NormConfig, block)  # type: ignore[type-abstract]
+        changes["qk_norm"] = pick(changes["qk_norm"], NormConfig, block)
     used |= {name for name in BLOCK_FIELDS if name in changes}
     inner = {name: value for name, value in changes.items() if name not in BLOCK_FIELDS}
-    parts = {
+    parts: dict[str, Any] = {
         name: _change_part(part, inner, used) if isinstance(part, Part) else part
         for name, part in new.items()
     }

@@ -12,7 +12,7 @@ from typing import Any, Self, get_type_hints
 
 import torch
 
-from llmtutor.checks import check_at_least, check_integer, check_name, check_number, check_types
+from llmtutor.checks import check_at_least, check_name, check_number, check_types
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.norms import NormConfig
@@ -118,12 +118,16 @@ class ModelConfig:
             ValueError: as ``ModelConfig`` and ``replace``.
         """
         block = BlockConfig(AttentionConfig(1, position=RopeConfig()), GatedMLPConfig(1))
-        sizes = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "d_model": d_model}
-        for name, value in {**sizes, "n_layers": n_layers}.items():
-            check_integer(name, value, least=1)
-        start = cls(**{**sizes, "d_model": 2}, blocks=(block,), norm=block.norm)
-        changes = {"n_layers": n_layers, "n_heads": n_heads, "d_ff": d_ff, **changes}
-        return start.replace(**{**changes, "d_model": d_model})
+        start = cls(vocab_size=1, max_seq_len=1, d_model=2, blocks=(block,), norm=block.norm)
+        return start.replace(
+            vocab_size=vocab_size,
+            max_seq_len=max_seq_len,
+            d_model=d_model,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            d_ff=d_ff,
+            **changes,
+        )
 
     def replace(self, **changes: Any) -> Self:
         """The same configuration with some things changed, in every block that has them.

@@ -54,23 +54,15 @@ class Transformer(nn.Module):
         *,
         cache: Caches | None = None,
         n_last: int | None = None,
-    ) -> Float[Tensor, "batch n_last vocab"]:
+        with_extras: bool = False,
+    ) -> Float[Tensor, "batch n_last vocab"] | tuple[Float[Tensor, "batch n_last vocab"], Extras]:
         """Logits of the token after each position: (batch, seq) → (batch, seq, vocab_size).
 
         With a ``cache`` from ``make_caches``, ``ids`` are the next tokens of each row, one or
         more; the cache then holds them too. Logits of padding mean nothing. With ``n_last`` only
         the last so many positions get logits: who reads a prompt needs those of its end alone.
+        ``with_extras`` gives logits and what else the layers return (``layers.extras``).
         """
-        return self.with_extras(ids, cache=cache, n_last=n_last)[0]
-
-    def with_extras(
-        self,
-        ids: Int[Tensor, "batch seq"],
-        *,
-        cache: Caches | None = None,
-        n_last: int | None = None,
-    ) -> tuple[Float[Tensor, "batch n_last vocab"], Extras]:
-        """Logits as in ``forward``, and what else the layers return: see ``layers.extras``."""
         self._check(ids, n_last)
         x = self.embedding(ids)
         if self.config.embedding_scale != 1:
@@ -94,7 +86,7 @@ class Transformer(nn.Module):
         logits = self.head(self.norm(x))
         if (bound := self.config.logit_softcap) is not None:
             logits = bound * (logits / bound).tanh()
-        return logits, extras
+        return (logits, extras) if with_extras else logits
 
     def _check(self, ids: Tensor, n_last: int | None) -> None:
         if ids.ndim != 2 or 0 in ids.shape:

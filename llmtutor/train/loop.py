@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from llmtutor.data.batches import batch_at
+from llmtutor.fast.memory import freed_memory_kept
+from llmtutor.fast.threads import equal_parts, side_by_side, threads
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
     World,
@@ -31,7 +33,6 @@ from llmtutor.train.distributed import (
     mean,
 )
 from llmtutor.train.log import Loggers, open_loggers
-from llmtutor.train.memory import freed_memory_kept
 from llmtutor.train.state import (
     TrainState,
     checkpoints,
@@ -41,7 +42,6 @@ from llmtutor.train.state import (
     sweep,
 )
 from llmtutor.train.step import NonFiniteLoss, train_step
-from llmtutor.train.threads import equal_parts, side_by_side, threads
 from llmtutor.train.training import Training, save_training, setup, validate
 
 CHECKPOINTS = "checkpoints"

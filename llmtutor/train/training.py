@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from llmtutor.data.batches import sequential_batches
 from llmtutor.evaluate.perplexity import evaluate_loss
-from llmtutor.model.compiling import compiled
+from llmtutor.fast.compiling import compiled_loss
+from llmtutor.model.losses import Loss, batch_losses
 from llmtutor.model.presets import build
 from llmtutor.optim import Schedule, make_optimizer
 from llmtutor.train.config import TrainConfig
@@ -26,7 +27,6 @@ from llmtutor.train.state import (
     seed_everything,
     set_random_state,
 )
-from llmtutor.train.step import Loss, total_loss
 from llmtutor.train.text import Text, load_text
 
 
@@ -43,7 +43,7 @@ class Training:
     """What a step calls: the model, or the same inside DDP."""
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    loss: Loss = total_loss
+    loss: Loss = batch_losses
     """Of a batch; compiled, if the settings say so."""
     step: int = 0
     """Steps done."""
@@ -68,7 +68,7 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
     wrapped = wrap(model, world, config.strategy)
     optimizer = make_optimizer(model, config.optimizer, config.lr, weight_decay=config.weight_decay)
     schedule = config.make_schedule()
-    loss = compiled(total_loss, world.device) if config.compile else total_loss
+    loss = compiled_loss(model, world.device) if config.compile else batch_losses
     training = Training(config, world, text, model, wrapped, optimizer, schedule, loss)
     if state is not None:
         if state.tokenizer != text.tokenizer.fingerprint():

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from llmtutor.generate.compiled import Compiled
+from llmtutor.fast.decoding import Compiled
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from llmtutor.model.compiling import compiled
+from llmtutor.fast.compiling import compiled
 
 
 @pytest.fixture

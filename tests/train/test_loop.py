@@ -22,7 +22,7 @@ from llmtutor.train.log import read_log
 from llmtutor.train.loop import Interrupted, read_config, run_folder, stop_on_signal, train
 from llmtutor.train.state import CheckpointError, checkpoints, load_checkpoint, load_latest
 from llmtutor.train.step import NonFiniteLoss, total_loss
-from llmtutor.train.threads import threads
+from llmtutor.fast.threads import threads
 
 # A process that trains whatever it is told to on standard input, each time in a fork of its own,
 # so that torch is loaded once. Writing is slow in it, so that a kill can fall into that; the

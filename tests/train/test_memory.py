@@ -19,7 +19,7 @@ from contextlib import nullcontext, suppress
 
 import torch
 
-from llmtutor.train.memory import freed_memory_kept
+from llmtutor.fast.memory import freed_memory_kept
 
 
 def faults():  # new pages that the process touches when it fills the blocks and frees them again

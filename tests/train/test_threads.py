@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from llmtutor.model.compiling import compiled
+from llmtutor.fast.compiling import compiled
 from llmtutor.model.presets import build, preset
 from llmtutor.train.step import total_loss, train_step
-from llmtutor.train.threads import equal_parts, side_by_side, threads
+from llmtutor.fast.threads import equal_parts, side_by_side, threads
 
 SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_ff": 16}
 NO_COMPILER = shutil.which("g++") is None or sys.platform == "win32"

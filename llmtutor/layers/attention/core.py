@@ -54,8 +54,9 @@ def attention(
         ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point.
     """
     _check_values(k, v)
-    options = {"scale": scale, "softcap": softcap, "sinks": sinks}
-    weights = attention_weights(q, k, mask=mask, causal=causal, bias=bias, **options)
+    weights = attention_weights(
+        q, k, mask=mask, causal=causal, bias=bias, scale=scale, softcap=softcap, sinks=sinks
+    )
     return weights @ _for_each_query_head(v, q)
 
 
@@ -115,8 +116,8 @@ def fused_attention(
         ValueError: as ``attention``.
     """
     if softcap is not None or sinks is not None:
-        options = {"scale": scale, "softcap": softcap, "sinks": sinks}
-        return attention(q, k, v, mask=mask, causal=causal, bias=bias, **options)
+        rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
+        return attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
     _check_values(k, v)
     _check(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]

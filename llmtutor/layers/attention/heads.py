@@ -237,11 +237,15 @@ class Attention(nn.Module):
         if not self.causal:
             raise ValueError("only causal attention can decode with a cache; this has causal=False")
         weight = self.key.weight
-        where = {"device": device or weight.device, "dtype": dtype or weight.dtype}
+        where: dict[str, Any] = {
+            "starts": starts,
+            "device": device or weight.device,
+            "dtype": dtype or weight.dtype,
+        }
         sizes = batch, self.n_kv_heads, max_len, self.head_dim
         if self.window is None or self.window >= max_len:
-            return KVCache(*sizes, starts=starts, **where)
-        return WindowCache(*sizes, window=self.window, starts=starts, **where)
+            return KVCache(*sizes, **where)
+        return WindowCache(*sizes, window=self.window, **where)
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both, rotated, and the positions of ``x``, of which ``start`` is the first."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmtutor.layers.attention import fused_attention
-from llmtutor.layers.attention.stored import (
+from llmtutor.fast.attention import (
     BLOCK,
     LONGEST,
     single_query_attention,

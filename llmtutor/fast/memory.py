@@ -1,4 +1,4 @@
-"""Chapter 11, training: what one step frees, the next one takes again."""
+"""For speed alone: what one step frees, the next one takes again."""
 
 import ctypes
 import platform

@@ -1,4 +1,4 @@
-"""Chapter 11, training: the rows of a batch side by side, on cores of their own.
+"""For speed alone: the rows of a batch side by side, on cores of their own.
 
 torch shares every operation out among its threads, which wait for each other after each of some
 hundred operations. Rows have nothing to do with each other until their gradients are added: a
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from llmtutor.train.step import Batch, Loss
+from llmtutor.model.losses import Batch, Loss, Losses
 
 Gradients = tuple[Tensor | None, ...]
 """One for each parameter, None for a parameter that has no part in the loss."""
@@ -56,10 +56,13 @@ def side_by_side(loss: Loss, parts: int) -> Iterator[Loss]:
     Python itself runs one thread at a time. The threads gain as long as torch computes, more so
     after ``torch.compile`` with ``cpp_wrapper``, which leaves Python once a pass.
 
-    >>> with side_by_side(lambda model, batch, precision: model(batch[0]).sum(), 2) as loss:
+    >>> def loss(model, batch, precision):
+    ...     total = model(batch[0]).sum()
+    ...     return Losses(total, total, {}, {})
+    >>> with side_by_side(loss, 2) as two_at_a_time:
     ...     model = nn.Linear(1, 1, bias=False)
     ...     x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    ...     loss(model, (x, x), torch.float32).backward()
+    ...     two_at_a_time(model, (x, x), torch.float32).total.backward()
     ...     model.weight.grad
     tensor([[10.]])
     """
@@ -81,7 +84,7 @@ class _SideBySide:
 
     def __call__(
         self, model: nn.Module, batch: Batch, precision: torch.dtype = torch.float32
-    ) -> Tensor:
+    ) -> Losses:
         inputs, targets = batch
         if len(inputs) % self.parts:
             raise ValueError(
@@ -91,9 +94,9 @@ class _SideBySide:
         pairs = list(zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True))
         parameters = [p for p in model.parameters() if p.requires_grad]
 
-        def compute(part: Batch) -> tuple[Tensor, Gradients]:
-            value = self.loss(model, part, precision)
-            return value.detach(), torch.autograd.grad(value, parameters, allow_unused=True)
+        def compute(part: Batch) -> tuple[Losses, Gradients]:
+            losses = self.loss(model, part, precision)
+            return losses, torch.autograd.grad(losses.total, parameters, allow_unused=True)
 
         if self.used:
             others = [self.pool.submit(compute, part) for part in pairs[1:]]
@@ -102,10 +105,15 @@ class _SideBySide:
             # A program that torch.compile makes at the first call is made once, for all threads.
             done = [compute(part) for part in pairs]
             self.used = True
-        values, gradients = zip(*done, strict=True)
-        total = _Known.apply(sum(values), _added(gradients), *parameters)
+        parts, gradients = zip(*done, strict=True)
+        total = _Known.apply(sum(p.total.detach() for p in parts), _added(gradients), *parameters)
         assert isinstance(total, Tensor)
-        return total
+        nats = torch.stack([p.nats.detach() for p in parts]).sum()
+        means = (
+            {name: sum(values[name].detach() for values in some) / len(some) for name in some[0]}
+            for some in ([p.auxiliary for p in parts], [p.statistics for p in parts])
+        )
+        return Losses(total, nats, *means)
 
 
 def _added(parts: tuple[Gradients, ...]) -> list[Tensor | None]:

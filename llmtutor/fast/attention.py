@@ -1,4 +1,4 @@
-"""Chapter 04, attention: the formula in the form that torch.compile makes the most of.
+"""For speed alone: attention in the form that torch.compile makes the most of.
 
 ``fused_attention`` hands its work to torch's kernel, which stores no weights and computes them a
 second time on the way back. For a short sequence, or a single query, the weights are few, and a
@@ -11,8 +11,10 @@ import math
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from llmtutor.layers.attention.core import fused_attention
 
 LONGEST = 256
 """Tokens up to which the weights are stored; twice as many would take four times the memory."""
@@ -20,17 +22,35 @@ BLOCK = 64
 """Queries whose scores are computed together, those of their future with them."""
 
 
-def worth_storing(q: Float[Tensor, "*batch seq head_dim"]) -> bool:
-    """Whether storing is the faster way: compiled, on a CPU, a short sequence or a single query.
+def compiled_attention(
+    q: Float[Tensor, "*batch q head_dim"],
+    k: Float[Tensor, "*kv_batch k head_dim"],
+    v: Float[Tensor, "*kv_batch k v_dim"],
+    *,
+    mask: Bool[Tensor, "..."] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "..."] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+) -> Float[Tensor, "*batch q v_dim"]:
+    """``attention``, same arguments and results: short sequences and single queries store weights.
 
-    Not in fewer bits than float32, in which the scores themselves would be rounded.
+    Not in fewer bits than float32, in which the scores themselves would be rounded, and only
+    without mask and bias: everything else goes to ``fused_attention``.
     """
-    return (
-        torch.compiler.is_compiling()
-        and q.device.type == "cpu"
-        and q.dtype == torch.float32
-        and q.shape[-2] <= LONGEST
-    )
+    plain = all(option is None for option in (mask, bias, softcap, sinks))
+    if plain and q.dtype == torch.float32:
+        factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+        if q.shape[-2] == 1:
+            return single_query_attention(q, k, v, factor)
+        if causal and q.shape[-2] == k.shape[-2] and q.shape[-2] <= LONGEST:
+            shared = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
+            if shared > 1:
+                k, v = (x.repeat_interleave(shared, dim=-3) for x in (k, v))
+            return stored_attention(q, k, v, factor)
+    rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
+    return fused_attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
 
 
 def stored_attention(

@@ -1,4 +1,4 @@
-"""Chapter 21, generation: a token's step as one compiled program.
+"""For speed alone: a token's step as one compiled program.
 
 In a small model most of a token's time goes into starting some hundred small operations from
 Python, one after the other. ``torch.compile`` makes one program of them.
@@ -7,9 +7,9 @@ Python, one after the other. ``torch.compile`` makes one program of them.
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from llmtutor.fast.compiling import compiled, prepared, twin
 from llmtutor.layers.basic import Embedding
 from llmtutor.model.caches import Caches
-from llmtutor.model.compiling import compiled
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 
@@ -30,7 +30,8 @@ class Compiled:
     def __init__(self, model: Transformer) -> None:
         self.model = model
         # Dynamic, or each length of the past would be a program of its own.
-        self._step = compiled(model.forward, model.embedding.weight.device, dynamic=True)
+        step = prepared(twin(model)).forward
+        self._step = compiled(step, model.embedding.weight.device, dynamic=True)
 
     @property
     def config(self) -> ModelConfig:

@@ -1,0 +1,1 @@
+"""What exists for speed alone: asked for by name, equal to the plain form, gains on record."""
