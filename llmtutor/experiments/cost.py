@@ -45,7 +45,7 @@ def _measure(variant: str, threads: int) -> dict[str, Any]:
     decode = statistics.median(_decode(model) for _ in range(5))
     return {
         "n_params": parameters(config).total,
-        "d_ff": model.blocks[0].get_submodule("ffn.down").weight.shape[1],
+        "d_ff": getattr(config.blocks[0].ffn, "d_ff", None),
         "train_tokens_per_second": round(BATCH_SIZE * SEQ_LEN / statistics.median(times[10:])),
         "decode_tokens_per_second": round(1 / decode),
         "peak_bytes": peak,
