@@ -1,6 +1,7 @@
 """Chapter 14, gqa: what a whole model keeps of the past, one cache for each of its layers."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -44,7 +45,17 @@ class Caches:
 
     def reset(self) -> None:
         """Forget everything, to begin again with prompts padded alike."""
-        self.rewind(0)
+        for layer in self.layers:
+            layer.reset()
+
+    @property
+    def always_rewinds(self) -> bool:
+        """Whether all layers can go back to every earlier length."""
+        return all(layer.always_rewinds for layer in self.layers)
+
+    def can_rewind(self, length: int) -> bool:
+        """Whether all layers can go back to ``length``."""
+        return all(layer.can_rewind(length) for layer in self.layers)
 
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens of each row.
@@ -54,6 +65,15 @@ class Caches:
         """
         for layer in self.layers:
             layer.rewind(length)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """What ``restore`` needs to come back here, of each layer."""
+        return tuple(layer.snapshot() for layer in self.layers)
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Be as when the snapshot was taken, for as long as the text before it is the same."""
+        for layer, kept in zip(self.layers, snapshot, strict=True):
+            layer.restore(kept)
 
     def positions(self, seq: int, device: torch.device) -> Int[Tensor, "batch seq"]:
         """Where the next ``seq`` tokens stand, counted from the first real one; 0 for padding."""

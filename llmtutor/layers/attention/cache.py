@@ -4,7 +4,7 @@ A new token's query needs the keys and values of everything before it, and these
 when a text grows. A cache keeps them, so that each new token costs one row of work.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,11 +25,23 @@ class Cache(Protocol):
     def nbytes(self) -> int:
         """Bytes set aside for the past, used or not yet."""
 
+    always_rewinds: bool
+    """Whether ``rewind`` goes back to every earlier length."""
+
     def reset(self) -> None:
         """Forget everything; the memory stays."""
 
+    def can_rewind(self, length: int) -> bool:
+        """Whether ``rewind`` can go there; to the present length it always can."""
+
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
+
+    def snapshot(self) -> Any:
+        """What ``restore`` needs to come back here, which later tokens do not change."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Be as when the snapshot was taken, for as long as the text before it is the same."""
 
 
 class KVCache:
@@ -50,6 +62,8 @@ class KVCache:
     Raises:
         ValueError: sizes below 1; ``starts`` that are not one integer in 0 … max_len − 1 a row.
     """
+
+    always_rewinds = True
 
     def __init__(
         self,
@@ -112,15 +126,27 @@ class KVCache:
         """Forget everything; the memory and ``starts`` stay."""
         self.length = 0
 
+    def can_rewind(self, length: int) -> bool:
+        """Whether ``length`` lies in 0 … the present one."""
+        return 0 <= length <= self.length
+
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
 
         Raises:
             ValueError: ``length`` outside 0 … the present one.
         """
-        if not 0 <= length <= self.length:
+        if not self.can_rewind(length):
             raise ValueError(f"can only go back to 0 … {self.length} tokens, got {length}")
         self.length = length
+
+    def snapshot(self) -> int:
+        """The length: what lies before it stays where it is."""
+        return self.length
+
+    def restore(self, snapshot: int) -> None:
+        """Go back to the length of the snapshot."""
+        self.rewind(snapshot)
 
 
 def check_starts(
