@@ -117,6 +117,7 @@ def test_no_setting_of_a_file_is_passed_over(monkeypatch, file, tmp_path: Path) 
         save_every=3,
         keep=9,
         loggers=("wandb",),
+        fast=("keep-memory",),
         out=str(tmp_path / "other"),
     )
     default = TrainConfig()
