@@ -53,7 +53,7 @@ def train(
     settings: Annotated[TrainConfig | None, Parameter(name="*")] = None,
     *,
     config: Path | None = None,
-    resume: Annotated[bool | Path, Parameter(negative=())] = False,
+    resume: Annotated[Path | bool, Parameter(negative=())] = False,
     fallback: Annotated[bool, Parameter(negative=())] = False,
     with_changes: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:

@@ -181,10 +181,12 @@ class TrainConfig:
 
     def located(self) -> Self:
         """The same with absolute paths of corpus and tokenizer, to be found from any folder."""
-        paths = {"tokenizer": self.tokenizer} if Path(self.tokenizer).is_dir() else {}
-        if self.corpus not in CORPORA and Path(self.corpus).exists():
-            paths["corpus"] = self.corpus
-        return replace(self, **{name: os.path.abspath(path) for name, path in paths.items()})
+        corpus, tokenizer = self.corpus, self.tokenizer
+        if corpus not in CORPORA and Path(corpus).exists():
+            corpus = os.path.abspath(corpus)
+        if Path(tokenizer).is_dir():
+            tokenizer = os.path.abspath(tokenizer)
+        return replace(self, corpus=corpus, tokenizer=tokenizer)
 
     def differences(self, other: Self) -> list[str]:
         """One line for each field that makes ``other`` another run, `name: mine → theirs`.

@@ -78,7 +78,10 @@ def _failed(error: OSError, path: Path) -> OSError:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+    try:
+        return json.dumps(record, allow_nan=False) + "\n"
+    except ValueError:
+        raise ValueError(f"a log holds finite numbers only, got {dict(record)}") from None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -57,6 +57,7 @@ def run(training: Training, log: Loggers) -> None:
         NonFiniteLoss: a loss or gradient that is no number; the state before it is saved, unless
             its validation loss is none either.
         Interrupted: Ctrl-C or SIGTERM, after the step in which it came; the state is saved.
+        ValueError: the memory of the GPU is too small.
     """
     config, world = training.config, training.world
     with stop_on_signal(patient=world.world_size > 1) as wanted:
@@ -83,6 +84,11 @@ def run(training: Training, log: Loggers) -> None:
             except NonFiniteLoss as error:
                 validate_or_stop(training, str(error))
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None
+            except torch.OutOfMemoryError as error:
+                raise ValueError(
+                    f"step {training.step + 1} needs more memory than there is ({error}); take a "
+                    "larger accumulate, a smaller batch_size or a smaller model"
+                ) from None
             training.step += 1
             training.n_tokens += metrics.n_tokens * world.world_size
             training.valid_loss = None
@@ -100,16 +106,16 @@ def run(training: Training, log: Loggers) -> None:
             last = training.step == config.steps
             save = last or training.step % config.save_every == 0
             if save or training.step % config.eval_every == 0:
-                validate_or_stop(training, f"step {training.step}: the weights are out of range")
-                log.log({"step": training.step, "valid_loss": training.valid_loss})
+                why = f"step {training.step}: the weights are out of range"
+                log.log({"step": training.step, "valid_loss": validate_or_stop(training, why)})
             if save:
                 save_training(training)
             if any_rank(wanted.is_set(), world) and not last:
                 raise Interrupted(f"stopped after step {training.step}. {_save_and_say(training)}")
 
 
-def validate_or_stop(training: Training, why: str) -> None:
-    """Take the validation loss, without which no state is saved.
+def validate_or_stop(training: Training, why: str) -> float:
+    """Take the validation loss, without which no state is saved as a good one.
 
     Raises:
         NonFiniteLoss: it is no number; says ``why`` and from where to go on.
@@ -124,6 +130,7 @@ def validate_or_stop(training: Training, why: str) -> None:
             f"{why}. The validation loss is {loss:g}, so this state is not saved; {way}"
         )
     training.valid_loss = loss
+    return loss
 
 
 @contextmanager
@@ -185,9 +192,10 @@ def train(
             training = _set_up(config, world, resume, fallback, with_changes)
             log = Loggers([])
             if world.is_main:
-                make_room(out, training.step, training.text.tokenizer)
                 log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
             try:
+                if world.is_main:
+                    make_room(out, training.step, training.text.tokenizer)
                 with guarded(world), sped_up(training):
                     run(training, log)
             finally:
@@ -228,10 +236,12 @@ def _set_up(
         return setup(config, world)
     before = config_of(state.config, resume).located()
     tokenizer = own_tokenizer(resume) if before.tokenizer == config.tokenizer else None
-    known = state.text is not None  # then the text itself is compared, wherever it lies
-    compare((replace(before, corpus=config.corpus) if known else before).differences(config))
+    if state.text is not None:  # the text itself is compared below, wherever it lies
+        before = replace(before, corpus=config.corpus)
+    compare(before.differences(config))
     training = setup(config, world, state, tokenizer)
-    if known and state.text != (now := text_fingerprint(training.text)):
+    now = text_fingerprint(training.text)
+    if state.text is not None and state.text != now:
         compare([f"text of {config.corpus}: {state.text[:12]}… → {now[:12]}…"])
     return training
 

@@ -152,6 +152,12 @@ def test_train_and_resume(capsys, file, tmp_path: Path) -> None:
     assert load_latest(tmp_path / "run" / "checkpoints").step == 6
 
 
+def test_a_folder_may_be_called_like_a_yes_or_no(monkeypatch, capsys, file, tmp_path: Path) -> None:
+    run(capsys, "--config", file(out=str(tmp_path / "f")))
+    monkeypatch.chdir(tmp_path)
+    assert asked(monkeypatch, "--resume", "f")[1]["resume"] == Path("f")
+
+
 def test_resume_says_which_folder_and_how(monkeypatch, capsys, file, tmp_path: Path) -> None:
     run(capsys, "--config", file())
     config, how = asked(monkeypatch, "--resume", tmp_path / "run", "--fallback", "--keep", "7")

@@ -102,7 +102,10 @@ def test_bad_json_is_refused(text, message) -> None:
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
     config = TrainConfig(
-        steps=np.int64(7), lr=np.float32(0.5), compile=np.bool_(True), model={"n_layers": np.int8(2)}
+        steps=np.int64(7),
+        lr=np.float32(0.5),
+        compile=np.bool_(True),
+        model={"n_layers": np.int8(2)},
     )
     assert TrainConfig.from_json(config.to_json()) == config
     values = (config.steps, config.lr, config.compile, config.model["n_layers"])

@@ -94,13 +94,15 @@ def test_another_text_is_refused(tiny, capsys) -> None:
     corpus = Path(config.corpus)
     tales = corpus.read_bytes().split(b"<|endoftext|>")
     corpus.write_bytes(b"<|endoftext|>".join(tales[::-1]))
-    with pytest.raises(ValueError, match=r"another run .*\n.*\n  text of .*mine\.txt: \w{12}… → \w"):
+    with pytest.raises(
+        ValueError, match=r"another run .*\n.*\n  text of .*mine\.txt: \w{12}… → \w"
+    ):
         train(config, resume=out, quiet=True)
     assert load_latest(out / "checkpoints").step == 8
     assert train(config, resume=out, with_changes=True, quiet=True).step == 12
     assert "going on with changes" in capsys.readouterr().err
     corpus.write_text("Ωμέγα " * 1000, encoding="utf-8")
-    with pytest.raises(ValueError, match="'Ω'.* has the text of the run changed"):
+    with pytest.raises(ValueError, match=r"'Ω'.* has the text of the run changed"):
         train(config, resume=out, with_changes=True, quiet=True)
 
 

@@ -19,8 +19,8 @@ import torch
 from llmtutor.layers.ffn import GatedMLP
 from llmtutor.train import loop
 from llmtutor.train.config import TrainConfig
-from llmtutor.train.log import read_log
 from llmtutor.train.folder import read_config, run_folder
+from llmtutor.train.log import read_log
 from llmtutor.train.loop import Interrupted, stop_on_signal, train
 from llmtutor.train.state import CheckpointError, checkpoints, load_checkpoint, load_latest
 from llmtutor.train.step import NonFiniteLoss, total_loss
@@ -478,6 +478,15 @@ def test_weights_that_a_step_has_broken_are_not_saved(tiny, tmp_path: Path, step
     for out in (good.out, tmp_path / "new"):
         text = (Path(out) / "log.jsonl").read_text(encoding="utf-8")
         assert [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_a_gpu_that_is_too_small_is_told_with_a_way_out(tiny, monkeypatch) -> None:
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    with pytest.raises(ValueError, match=r"step 1 needs more memory .* larger accumulate"):
+        train(tiny(), quiet=True)
 
 
 def test_a_batch_that_the_processes_do_not_divide_is_refused(tiny, monkeypatch) -> None:
