@@ -28,16 +28,12 @@ PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torc
 FAST = ("side-by-side", "keep-memory")
 """What can be done for speed alone: the rows of a batch on cores of their own, and memory kept from
 one step to the next."""
-FREE = (
-    *("out", "keep", "save_every", "eval_every", "eval_tokens", "loggers", "device", "strategy"),
-    "fast",
-)
+WHEN = ("eval_every", "eval_tokens", "save_every", "keep")
+"""How often a run is validated and saved, and how much of either."""
+FREE = (*WHEN, "out", "loggers", "device", "strategy", "fast")
 """Fields that may differ when a run is resumed: they do not change what is computed, beyond the
 rounding of another device or another number of processes."""
-AT_LEAST_ONE = (
-    *("seq_len", "batch_size", "accumulate", "steps", "eval_every", "save_every", "keep"),
-    "eval_tokens",
-)
+AT_LEAST_ONE = (*WHEN, "seq_len", "batch_size", "accumulate", "steps")
 AT_LEAST_ZERO = ("weight_decay", "final_lr", "warmup", "decay")
 SEEDS = 2**64  # as many as torch's generators take
 
