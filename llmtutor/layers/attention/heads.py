@@ -269,8 +269,9 @@ class Attention(nn.Module):
     ) -> dict[str, Any]:
         """What else ``attention`` is told: masks for window and padding, bias, scale, and so on.
 
-        ``positions`` are those of the queries, ``keys`` of the keys: slots in the cache, padding included: every scheme that acts here looks at
-        distances alone, and those are the same counted from the first real token.
+        ``positions`` are those of the queries, ``keys`` of the keys: slots in the cache, padding
+        included. Every scheme that acts here looks at distances alone, and those are the same
+        counted from the first real token.
         """
         bias = self.position.score_bias(q, positions, keys)
         mask = None
