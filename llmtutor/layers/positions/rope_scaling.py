@@ -156,15 +156,18 @@ class YarnScaling(RopeScaling):
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Kept, mixed or divided, by rounds in the trained length."""
         dim = 2 * len(frequencies)
-        first = self._index_of(self.beta_fast, dim, base)
-        last = self._index_of(self.beta_slow, dim, base)
-        if self.truncate:
-            first, last = math.floor(first), math.ceil(last)
+        first, last = self.ramp(dim, base)
         first, last = (min(max(index, 0), dim - 1) for index in (first, last))
         width = last - first or 1e-3  # a ramp of no width becomes a step
         ramp = (_indices(frequencies) - first) / width
         slowed = ramp.clamp(0, 1)
         return frequencies * (1 - slowed) + frequencies / self.factor * slowed
+
+    def ramp(self, dim: int, base: float) -> tuple[float, float]:
+        """Between which indices hands of ``dim`` components are mixed; both may lie outside."""
+        first = self._index_of(self.beta_fast, dim, base)
+        last = self._index_of(self.beta_slow, dim, base)
+        return (math.floor(first), math.ceil(last)) if self.truncate else (first, last)
 
     def _index_of(self, rounds: float, dim: int, base: float) -> float:
         """The index ``i`` whose hand goes round so often: ``ω_i · L = 2π · rounds``, solved."""
