@@ -6,7 +6,6 @@ in their modules: then nothing but the formulas is left to differ.
 """
 
 import importlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from llmtutor.interop.hf import config_to_hf, family_of, load_hf, save_hf, state_to_hf
-from llmtutor.layers.positions import LinearScaling, Llama3Scaling, YarnScaling
+from llmtutor.interop.hf import config_from_hf, family_of, load_hf, save_hf, state_to_hf
+from llmtutor.interop.hf.families import plain
+from llmtutor.layers.attention.cache import WindowCache
+from llmtutor.layers.positions import LinearScaling
 from llmtutor.model.presets import build, preset
 
 VOCAB, SEQ = 61, 24
@@ -287,3 +288,63 @@ def test_theirs_to_ours_and_back(case, dtype, tmp_path: Path) -> None:
     assert error(logits(back), expected) <= (0 if kind is type(theirs) else TOLERANCE[dtype])
     again = load_hf(tmp_path / "back")
     assert again.config == ours.config and same_bits(again, ours)
+
+
+SIZES = {"vocab_size": VOCAB, "max_seq_len": 32, "n_layers": 2, "d_model": 24, "n_heads": 4}
+LLAMA = preset("llama-nano", **SIZES, d_ff=40)
+QK_NORM = LLAMA.replace(qk_norm="rmsnorm", n_kv_heads=2, rope_pairing="interleaved")
+OURS = {
+    "gpt2, untied": preset("gpt2-nano", **SIZES, d_ff=40, tie_weights=False, ffn="gelu"),
+    "llama, grouped": LLAMA.replace(n_kv_heads=2, rope_scaling=LinearScaling(2)),
+    "pairs of neighbours": LLAMA.replace(rope_pairing="interleaved", bias=True),
+    "pairs of neighbours, norms of each head": QK_NORM,
+    "pairs of neighbours, norms of all heads": QK_NORM.replace(
+        qk_norm_over="heads", norm_placement="res-post"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_ours_to_theirs_and_back(case, dtype, tmp_path: Path) -> None:
+    ours = shake(build(OURS[case]).to(dtype))
+    save_hf(ours, tmp_path)
+    kind = MODELS[family_of(ours.config).model_type][1]
+    theirs, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    expected = logits(ours)
+    assert theirs.dtype == dtype and expected.std() > 0.4
+    assert error(logits(theirs), expected) <= TOLERANCE[dtype]
+    theirs.save_pretrained(tmp_path / "back")
+    back = load_hf(tmp_path / "back")
+    assert back.config == plain(ours.config)
+    assert error(logits(back), expected) <= TOLERANCE[dtype]
+    assert "neighbours" in case or same_bits(back, ours)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3"])
+def test_gradients_agree(case, tmp_path: Path, in_double) -> None:
+    """Not only the values: the same step would be taken."""
+    theirs = theirs_of(case, torch.float64)
+    theirs.save_pretrained(tmp_path)
+    ours = load_hf(tmp_path)
+    theirs(IDS).logits.square().mean().backward()
+    ours(IDS).square().mean().backward()
+    grads = {name: p.grad for name, p in ours.named_parameters(remove_duplicate=False)}
+    for name, grad in state_to_hf(grads, ours.config).items():
+        expected = theirs.get_parameter(name).grad
+        assert error(grad, expected) <= 1e-9 * max(1.0, float(expected.abs().max())), name
+
+
+WINDOWS = [case for case in CASES if "sliding_window" in CASES[case][1] and "no window" not in case]
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+@torch.no_grad()
+def test_decoding_past_the_window_is_the_full_pass(case) -> None:
+    kind, values = CASES[case]
+    model = shake(build(config_from_hf(MODELS[kind][0](**values).to_dict())).double())
+    full = logits(model)
+    caches = model.make_caches(len(IDS), SEQ)
+    assert any(isinstance(cache, WindowCache) for cache in caches)
+    pieces = [model(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
+    assert error(torch.cat(pieces, dim=1), full) <= 1e-12
