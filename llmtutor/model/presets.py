@@ -56,10 +56,10 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
         "baseline-nano": _BASELINE.replace(**_NANO, d_ff=512),
     }
 )
-"""Those that the book trains: ``gpt2`` is the smallest model of Radford et al. (2019), ``llama`` has
-the parts of Touvron et al. (2023) at the same depth and width, with Llama's vocabulary size,
-``baseline`` has sinusoidal positions, pre-RMSNorm, plain attention and a two-matrix feed-forward
-part."""
+"""Those of the book's own studies: ``gpt2`` is the smallest model of Radford et al. (2019),
+``llama`` has the parts of Touvron et al. (2023) at the same depth and width, with Llama's
+vocabulary size, ``baseline`` has sinusoidal positions, pre-RMSNorm, plain attention and a
+two-matrix feed-forward part."""
 
 
 def preset(name: str, **overrides: Any) -> ModelConfig:

@@ -278,7 +278,9 @@ def test_published_files_are_the_presets_also_as_the_library_writes_them_anew(na
 def test_presets_keep_their_configuration(name) -> None:
     config = preset(name)
     if name.startswith("baseline"):
-        with pytest.raises(ValueError, match="nearest, .* position = 'learned' only, got 'sinusoidal'"):
+        with pytest.raises(
+            ValueError, match=r"nearest, .* position = 'learned' only, got 'sinusoidal'"
+        ):
             config_to_hf(config)
     else:
         assert config_from_hf(config_to_hf(config)) == config
@@ -425,8 +427,9 @@ def test_what_is_said_twice_must_be_the_same() -> None:
         config_from_hf({**plain, "rope_scaling": added})
     with pytest.raises(ValueError, match=r"config.json has rope_scaling = "):
         config_from_hf({**plain, "rope_scaling": {"type": "default"}})  # whose base is 10000
-    assert config_from_hf({**written, "rope_scaling": {**LLAMA3, "rope_theta": 500000.0}}) == (
-        PUBLISHED["llama3.2-1b"]
+    assert (
+        config_from_hf({**written, "rope_scaling": {**LLAMA3, "rope_theta": 500000.0}})
+        == (PUBLISHED["llama3.2-1b"])
     )
     with pytest.raises(ValueError, match=r"rope_theta of rope_parameters = 500000.0; expected the"):
         config_from_hf({**written, "rope_theta": 10000.0})
@@ -440,7 +443,9 @@ def test_what_is_said_twice_must_be_the_same() -> None:
 
 
 def test_other_types_and_missing_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="'gemma3'; expected .*; its text part alone is gemma3_text"):
+    with pytest.raises(
+        ValueError, match=r"'gemma3'; expected .*; its text part alone is gemma3_text"
+    ):
         config_from_hf({**HUB["gemma3-1b"], "model_type": "gemma3"})
     with pytest.raises(ValueError, match="model_type = None; expected gpt2, llama"):
         config_from_hf({})

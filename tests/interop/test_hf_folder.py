@@ -84,7 +84,7 @@ def test_dtype_is_kept_or_converted(tmp_path) -> None:
     save_file({**state, "lm_head.weight": state["lm_head.weight"].float()}, tmp_path / WEIGHTS)
     refused(tmp_path, "mixes torch.bfloat16, torch.float32; say which dtype")
     load_hf(tmp_path, dtype=torch.float64)
-    with pytest.raises(ValueError, match="dtype must be one of .*, got torch.int64"):
+    with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch\.int64"):
         load_hf(tmp_path, dtype=torch.int64)
 
 
@@ -143,8 +143,11 @@ def test_what_no_family_has_is_not_written(tmp_path) -> None:
 
 def test_folders_that_are_none(tmp_path) -> None:
     refused(tmp_path, "found no config.json in it", error=FileNotFoundError)
-    refused(tmp_path / "gpt2", "found no such folder; a model of the hub has to be downloaded",
-            error=FileNotFoundError)
+    refused(
+        tmp_path / "gpt2",
+        "found no such folder; a model of the hub has to be downloaded",
+        error=FileNotFoundError,
+    )
     saved(tmp_path)
     (tmp_path / WEIGHTS).rename(tmp_path / "pytorch_model.bin")
     refused(tmp_path, "pytorch_model.bin is a pickle", error=FileNotFoundError)
@@ -223,8 +226,12 @@ def test_names_shapes_and_types_must_fit(tmp_path) -> None:
         save_file({**rest, name: wrong}, path)
         refused(tmp_path, f"{name} is {wrong.dtype}", "have to be converted first")
         refused(tmp_path, f"{name} is {wrong.dtype}", dtype=torch.float32)
-    for wrong in (state[name].T.contiguous(), state[name][:, :-1].contiguous(), state[name][0, 0],
-                  state[name][None].contiguous()):
+    for wrong in (
+        state[name].T.contiguous(),
+        state[name][:, :-1].contiguous(),
+        state[name][0, 0],
+        state[name][None].contiguous(),
+    ):
         save_file({**rest, name: wrong.clone()}, path)
         refused(tmp_path, "shape")
     save_file(state, path)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
-from llmtutor.interop.hf import HFTokenizer, load_hf_with_tokenizer, save_hf
+from llmtutor.interop.hf import HFTokenizer, load_hf, load_hf_with_tokenizer, save_hf
 from llmtutor.interop.hf.tokenizer import GENERATION, TOKENIZER
 from llmtutor.model.presets import build, preset
 from llmtutor.tokenizer import BPETokenizer
@@ -79,7 +79,12 @@ def test_ids_and_texts_are_those_of_the_library(kind) -> None:
 
 def test_one_piece_is_its_bytes() -> None:
     ours = HFTokenizer(sentence_piece())
-    assert [ours.token_bytes(id) for id in (0, 1, 3 + 0xC3, 268)] == [b"<unk>", b"<s>", b"\xc3", b" the"]
+    assert [ours.token_bytes(id) for id in (0, 1, 3 + 0xC3, 268)] == [
+        b"<unk>",
+        b"<s>",
+        b"\xc3",
+        b" the",
+    ]
     with pytest.raises(ValueError, match="expected ids from 0 to 269, found 270"):
         ours.token_bytes(270)
     with pytest.raises(ValueError, match="found -1"):
@@ -133,9 +138,11 @@ def write(path: Path, **changes) -> None:
 
 
 def test_a_folder_writes(folder: Path) -> None:
-    """The vocabulary of the model is padded beyond the tokenizer's, as is usual."""
+    """Its vocabulary is padded beyond the tokenizer's, as is usual, its weights are bfloat16."""
+    save_hf(load_hf(folder).bfloat16(), folder)
     write(folder / "config.json", eos_token_id=2)
     model, tokenizer, stop = load_hf_with_tokenizer(folder)
+    assert model.embedding.weight.dtype == torch.bfloat16
     assert not model.training and stop == {2}
     assert (model.config.vocab_size, tokenizer.vocab_size) == (288, 270)
     prompt = tokenizer.prompt("the cat")

@@ -45,8 +45,12 @@ MLP = {"ffn.gate": "mlp.gate_proj", "ffn.up": "mlp.up_proj", "ffn.down": "mlp.do
 class Decoder:
     """What every one of these files says."""
 
-    sizes: Mapping[str, int]
-    """vocab_size, max_seq_len, d_model."""
+    vocab_size: int
+    """Number of tokens."""
+    max_seq_len: int
+    """Longest text, in tokens."""
+    d_model: int
+    """Width of the residual stream."""
     n_layers: int
     """Number of blocks."""
     heads: Mapping[str, Any]
@@ -63,12 +67,14 @@ class Decoder:
     @property
     def shape(self) -> Shape:
         """What a scaling of RoPE may want to know."""
-        return Shape(self.sizes["max_seq_len"], self.head_dim)
+        return Shape(self.max_seq_len, self.head_dim)
 
     def model(self, blocks: Sequence[BlockConfig], **rest: Any) -> ModelConfig:
         """The whole configuration; the last norm is that of the blocks."""
         return ModelConfig(
-            **self.sizes,
+            vocab_size=self.vocab_size,
+            max_seq_len=self.max_seq_len,
+            d_model=self.d_model,
             blocks=tuple(blocks),
             norm=blocks[0].norm,
             tie_weights=self.tie_weights,
@@ -101,17 +107,14 @@ class DecoderFamily(Family):
 
     def read_decoder(self, keys: Keys) -> Decoder:
         """Take what every one of these files says."""
-        sizes = {
-            "vocab_size": keys.size("vocab_size"),
-            "max_seq_len": keys.size("max_position_embeddings", most=LONGEST),
-            "d_model": keys.size("hidden_size"),
-        }
-        n_layers = keys.size("num_hidden_layers", most=DEEPEST)
-        d_model, n_heads = sizes["d_model"], keys.size("num_attention_heads")
+        d_model, n_heads = keys.size("hidden_size"), keys.size("num_attention_heads")
+        head_dim = self._head_dim(keys, d_model, n_heads)
         return Decoder(
-            sizes=sizes,
-            n_layers=n_layers,
-            head_dim=(head_dim := self._head_dim(keys, d_model, n_heads)),
+            vocab_size=keys.size("vocab_size"),
+            max_seq_len=keys.size("max_position_embeddings", most=LONGEST),
+            d_model=d_model,
+            n_layers=keys.size("num_hidden_layers", most=DEEPEST),
+            head_dim=head_dim,
             heads={
                 "n_heads": n_heads,
                 "n_kv_heads": self._kv_heads(keys, n_heads),
@@ -166,7 +169,7 @@ class DecoderFamily(Family):
             "num_key_value_heads": mixer.kv_heads,
             "head_dim": mixer.width(config.d_model),
             "intermediate_size": ffn.d_ff,
-            self.activation: theirs(ffn.activation, GATES),
+            self.activation: name_of(ffn.activation, GATES),
             "rms_norm_eps": norm.eps,
             "tie_word_embeddings": config.tie_weights,
             **TOKENS,
@@ -197,7 +200,7 @@ def _other(place: str, expected: str, kind: str) -> ValueError:
     return ValueError(f"{place} must be of kind {expected!r}, got {kind!r}")
 
 
-def theirs(activation: str, names: Mapping[str, str]) -> str:
+def name_of(activation: str, names: Mapping[str, str]) -> str:
     """Their name of an activation.
 
     Raises:

@@ -16,7 +16,7 @@ from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
 from llmtutor.interop.hf.gpt2 import GPT2
-from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefused, Keys
+from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
 from llmtutor.interop.hf.mistral import Mistral
 from llmtutor.interop.hf.olmo2 import Olmo2
@@ -38,7 +38,7 @@ def family_named(model_type: object, where: str = "config.json") -> Family:
     """The family that a file names.
 
     Raises:
-        KeyRefused: none, or one that we do not have.
+        KeyRefusedError: none, or one that we do not have.
     """
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
@@ -61,7 +61,7 @@ def config_from_hf(values: Mapping[str, Any], where: str = "config.json") -> Mod
     keys.only(ONLY)
     try:
         config = family.read(keys)
-    except KeyRefused:
+    except KeyRefusedError:
         raise
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
@@ -167,7 +167,8 @@ def _differences(wanted: ModelConfig, said: ModelConfig) -> Iterator[str]:
             yield from _lost(ours[name], theirs[name], name)
     pairs = list(zip(wanted.blocks, said.blocks, strict=True))
     for pair in dict.fromkeys(pairs):
-        yield from _lost(*(block.to_dict() for block in pair), f"blocks[{pairs.index(pair)}]")
+        mine, other = (block.to_dict() for block in pair)
+        yield from _lost(mine, other, f"blocks[{pairs.index(pair)}]")
 
 
 def _lost(ours: Any, theirs: Any, place: str) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Family(ABC):
         """Our configuration; takes all keys that it knows.
 
         Raises:
-            KeyRefused: a value that we cannot use, or a key that is missing.
+            KeyRefusedError: a value that we cannot use, or a key that is missing.
         """
 
     @abstractmethod
@@ -94,8 +94,8 @@ def our_names(config: ModelConfig) -> Iterator[str]:
             inside[int(i)].append(rest)
         else:
             yield name
-    for i, block in enumerate(config.blocks):
-        yield from (f"blocks.{i}.{rest}" for rest in inside[kinds.index(block)])
+    for layer, block in enumerate(config.blocks):
+        yield from (f"blocks.{layer}.{rest}" for rest in inside[kinds.index(block)])
 
 
 def state_out(
@@ -110,9 +110,7 @@ def state_out(
     return result
 
 
-def state_in(
-    state: Mapping[str, Tensor], config: ModelConfig, family: Family
-) -> dict[str, Tensor]:
+def state_in(state: Mapping[str, Tensor], config: ModelConfig, family: Family) -> dict[str, Tensor]:
     """Our names and layouts for their state dict.
 
     Raises:
@@ -134,8 +132,7 @@ def state_in(
         if value.ndim == 0 or len(value) % len(ours):
             raise ValueError(f"{theirs} has shape {tuple(value.shape)}, it holds {', '.join(ours)}")
         result |= {
-            name: part.contiguous()
-            for name, part in zip(ours, value.chunk(len(ours)), strict=True)
+            name: part.contiguous() for name, part in zip(ours, value.chunk(len(ours)), strict=True)
         }
     if missing or given:
         raise ValueError(
@@ -150,7 +147,7 @@ def state_in(
 
 
 def _in_halves(name: str, value: Tensor, config: ModelConfig) -> Tensor:
-    """Rows of queries and keys that turn with their neighbours, moved to pairs half a head apart."""
+    """Rows of queries and keys that turn with their neighbours, in pairs half a head apart."""
     parts = name.split(".")
     if parts[0] != "blocks" or parts[2] != "mixer":
         return value

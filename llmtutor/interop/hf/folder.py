@@ -9,6 +9,7 @@ program when it is opened.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,12 +101,13 @@ def save_hf(model: Transformer, folder: str | Path, *, max_file_bytes: int | Non
     values["dtype"] = str(model.embedding.weight.dtype).removeprefix("torch.")
     files = _cut(state_to_hf(model.state_dict(), model.config), max_file_bytes)
     writers: dict[str, Callable[[Path], object]] = {
-        name: lambda path, part=part: save_file(part, path, metadata={"format": "pt"})
-        for name, part in files.items()
+        name: partial(save_file, part, metadata={"format": "pt"}) for name, part in files.items()
     }
     if len(files) > 1:
         index = {
-            "metadata": {"total_size": sum(x.nbytes for part in files.values() for x in part.values())},
+            "metadata": {
+                "total_size": sum(x.nbytes for part in files.values() for x in part.values())
+            },
             "weight_map": {name: file for file, part in files.items() for name in part},
         }
         writers[INDEX] = lambda path: path.write_text(json.dumps(index, indent=2), "utf-8")

@@ -59,7 +59,7 @@ class Gemma:
         """The whole; embeddings are multiplied by √d_model."""
         return self.decoder.model(
             blocks,
-            embedding_scale=self.decoder.sizes["d_model"] ** 0.5,
+            embedding_scale=self.decoder.d_model**0.5,
             logit_softcap=self.logit_softcap,
         )
 
@@ -86,7 +86,9 @@ class GemmaFamily(DecoderFamily):
 
     def read_gemma(self, keys: Keys) -> Gemma:
         """Take what both generations say."""
-        older = keys.name("hidden_act", GATES, "gelu_pytorch_tanh") if "hidden_act" in keys else None
+        older = (
+            keys.name("hidden_act", GATES, "gelu_pytorch_tanh") if "hidden_act" in keys else None
+        )
         decoder = self.read_decoder(keys)
         if older not in (None, decoder.ffn.activation):
             raise keys.refused("hidden_act", older, "what hidden_activation says, or nothing")

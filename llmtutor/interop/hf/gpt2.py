@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.decoder import TOKENS, theirs
+from llmtutor.interop.hf.decoder import TOKENS, name_of
 from llmtutor.interop.hf.family import Entry, Family
 from llmtutor.interop.hf.keys import DEEPEST, LONGEST, Keys
 from llmtutor.layers.attention.heads import AttentionConfig
@@ -93,7 +93,7 @@ class GPT2(Family):
             "n_embd": config.d_model,
             "n_head": block.mixer.n_heads,
             "n_inner": block.ffn.d_ff,
-            "activation_function": theirs(block.ffn.activation, ACTIVATIONS),
+            "activation_function": name_of(block.ffn.activation, ACTIVATIONS),
             "layer_norm_epsilon": getattr(block.norm, "eps", 1e-5),
             "tie_word_embeddings": config.tie_weights,
             **TOKENS,

@@ -54,7 +54,7 @@ Within them the count of a matrix' entries is no overflow."""
 _NEEDED: Any = object()
 
 
-class KeyRefused(ValueError):
+class KeyRefusedError(ValueError):
     """A key of a file has a value that we cannot use; the message names file, key and value."""
 
 
@@ -64,12 +64,8 @@ class Keys:
     ``where`` names the file in messages, ``part`` the place in it, such as "rope_parameters".
 
     >>> keys = Keys({"hidden_size": 64, "rms_norm_eps": "1e-6"})
-    >>> keys.size("hidden_size")
-    64
-    >>> keys.number("rms_norm_eps")
-    Traceback (most recent call last):
-    llmtutor.interop.hf.keys.KeyRefused: config.json has rms_norm_eps = '1e-6'; expected a number \
-above 0
+    >>> keys.size("hidden_size"), list(keys.left)
+    (64, ['rms_norm_eps'])
     """
 
     def __init__(
@@ -82,24 +78,24 @@ above 0
         """Whether the key is there and nobody has taken it."""
         return key in self.left
 
-    def refused(self, key: str, value: object, expected: str) -> KeyRefused:
+    def refused(self, key: str, value: object, expected: str) -> KeyRefusedError:
         """The error for a value that we cannot use."""
         place = key if self.part is None else f"{key} of {self.part}"
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
-        return KeyRefused(f"{self.where} has {place} = {shown}; expected {expected}")
+        return KeyRefusedError(f"{self.where} has {place} = {shown}; expected {expected}")
 
     def take(self, key: str, default: Any = _NEEDED) -> Any:
         """The value of a key, whatever it is; the default where it is absent.
 
         Raises:
-            KeyRefused: an absent key without a default.
+            KeyRefusedError: an absent key without a default.
         """
         if key in self.left:
             return self.left.pop(key)
         if default is _NEEDED:
             place = "" if self.part is None else f"{self.part} of "
-            raise KeyRefused(f"{place}{self.where} lacks {key}")
+            raise KeyRefusedError(f"{place}{self.where} lacks {key}")
         return default
 
     def size(self, key: str, default: Any = _NEEDED, *, least: int = 1, most: int = WIDEST) -> int:

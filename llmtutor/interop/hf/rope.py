@@ -33,7 +33,7 @@ def read_rope(keys: Keys, shape: Shape) -> RopeConfig:
     """RoPE of all layers.
 
     Raises:
-        KeyRefused: an option that we do not have, or two statements that differ.
+        KeyRefusedError: an option that we do not have, or two statements that differ.
     """
     theta = keys.number("rope_theta", above=1) if "rope_theta" in keys else None
     new = keys.inside("rope_parameters")
