@@ -33,6 +33,7 @@ from transformers import (
 
 from llmtutor.interop.hf import config_from_hf, family_of, load_hf, save_hf, state_to_hf
 from llmtutor.interop.hf.families import plain
+from llmtutor.interop.hf.keys import HARMLESS
 from llmtutor.layers.attention.cache import WindowCache
 from llmtutor.layers.positions import LinearScaling
 from llmtutor.model.presets import build, preset
@@ -192,6 +193,14 @@ CASES = {
         },
     ),
     "gemma3": ("gemma3_text", {**GEMMA, "num_hidden_layers": 7}),
+    "gemma3, yarn in full layers": (
+        "gemma3_text",
+        {
+            **GEMMA,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {"full_attention": {**YARN, "rope_theta": 100.0}},
+        },
+    ),
     "gemma3, soft cap, scaling in full layers, other pattern": (
         "gemma3_text",
         {
@@ -348,3 +357,50 @@ def test_decoding_past_the_window_is_the_full_pass(case) -> None:
     assert any(isinstance(cache, WindowCache) for cache in caches)
     pieces = [model(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
     assert error(torch.cat(pieces, dim=1), full) <= 1e-12
+
+
+@torch.no_grad()
+def test_embeddings_of_gemma_are_scaled_with_a_rounded_factor() -> None:
+    """In bfloat16 √24 is 4.90625; with all its digits every vector would be off by 0.1 %."""
+    theirs = theirs_of("gemma3", torch.bfloat16)
+    ours = build(config_from_hf(theirs.config.to_dict())).bfloat16()
+    ours.embedding.weight.copy_(theirs.model.embed_tokens.weight)
+    read: list[Tensor] = []
+    ours.blocks[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    ours(IDS)
+    assert torch.equal(read[0], theirs.model.embed_tokens(IDS))
+
+
+HARMLESS_VALUES = {
+    **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"), 0.7),
+    "initializer_range": 0.5,
+    "use_cache": False,
+    "pretraining_tp": 2,
+    "n_ctx": 7,
+    "bos_token_id": 5,
+    "eos_token_id": [6],
+    "pad_token_id": 7,
+    "output_hidden_states": True,
+    "chunk_size_feed_forward": 3,
+    "is_decoder": True,
+    "max_length": 5,
+    "problem_type": "regression",
+    "summary_type": "first",
+    "summary_use_proj": False,
+    "summary_first_dropout": 0.9,
+    "task_specific_params": {},
+}
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "qwen2", "gemma2", "gemma3", "olmo2"])
+def test_what_we_call_harmless_changes_no_logit(case) -> None:
+    """Other values for all harmless keys, in evaluation mode: theirs and ours stay as they are."""
+    kind, values = CASES[case]
+    config, model = MODELS[kind]
+    assert set(HARMLESS_VALUES) <= HARMLESS
+    changed = config.from_dict({**values, **HARMLESS_VALUES})
+    assert config_from_hf({"model_type": kind, **values, **HARMLESS_VALUES}) == (
+        config_from_hf(config(**values).to_dict())
+    )
+    other = shake(model._from_config(changed, attn_implementation="eager"))
+    assert torch.equal(logits(other), logits(theirs_of(case)))

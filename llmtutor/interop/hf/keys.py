@@ -18,6 +18,7 @@ HARMLESS = {
     # Where the file comes from, and how a training run started.
     *("_name_or_path", "name_or_path", "architectures", "model_type", "transformers_version"),
     *("initializer_range", "_commit_hash", "finetuning_task", "gradient_checkpointing"),
+    *("unsloth_fixed", "unsloth_version", "transformers.js_config"),
     # load_hf asks the weights themselves; n_ctx repeats n_positions; how work was cut long ago.
     *("dtype", "torch_dtype", "use_bfloat16", "n_ctx", "n_special", "predict_special_tokens"),
     *("pretraining_tp", "chunk_size_feed_forward", "torchscript", "_attn_implementation_autoset"),

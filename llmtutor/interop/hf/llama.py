@@ -21,6 +21,7 @@ class Llama(DecoderFamily):
 
     def read(self, keys: Keys) -> ModelConfig:
         """Our configuration."""
+        keys.only({"is_llama_config": True, "rope_interleaved": False})  # of SmolLM
         decoder = self.read_decoder(keys)
         mixer = AttentionConfig(
             **decoder.heads,
