@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from llmtutor.interop.hf import FAMILIES, config_from_hf, config_to_hf, family_of
+from llmtutor.interop.hf.keys import LONGEST, WIDEST
 from llmtutor.layers.norms import RMSNormConfig
 from llmtutor.layers.positions import (
     LinearScaling,
@@ -398,6 +399,17 @@ def _agrees(theirs, values: dict, got: ModelConfig) -> bool:
     ends = "_eps", "_epsilon", "_softcapping"
     numbers = {k: float(v) for k, v in values.items() if type(v) is int and k.endswith(ends)}
     return config_from_hf(theirs(**{**values, **numbers}).to_dict()) == got
+
+
+def test_all_sizes_at_their_largest_are_still_a_configuration() -> None:
+    """Each below its bound: no count of theirs overflows, and one more is refused."""
+    widths = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), WIDEST)
+    widths |= dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim"), WIDEST)
+    values = {**HUB["qwen3-0.6b"], **widths, "max_position_embeddings": LONGEST}
+    assert config_from_hf(values).d_model == WIDEST
+    for key in (*widths, "max_position_embeddings"):
+        with pytest.raises(ValueError, match=f"has {key} = {values[key] + 1}"):
+            config_from_hf({**values, key: values[key] + 1})
 
 
 # What is refused ----------------------------------------------------------------------------------

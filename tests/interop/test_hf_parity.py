@@ -126,7 +126,18 @@ CASES = {
     ),
     "llama, yarn, mscale, not truncated": (
         "llama",
-        {**SMALL, **rope({**YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False})},
+        {
+            **SMALL,
+            **rope(
+                {
+                    **YARN,
+                    "beta_slow": 0.5,
+                    "mscale": 0.7,
+                    "mscale_all_dim": 1.3,
+                    "truncate": False,
+                }
+            ),
+        },
     ),
     "llama, yarn without a factor": ("llama", {**SMALL, **rope({**YARN, "factor": None})}),
     "mistral, window": ("mistral", {**SMALL, "sliding_window": 5}),
