@@ -167,6 +167,8 @@ def test_stop_tokens_are_those_of_generation_first(folder: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="found no such folder"):
+        load_hf_with_tokenizer(folder / "elsewhere")
     rust = sentence_piece()
     rust.add_tokens([f"more{i}" for i in range(20)])
     HFTokenizer(rust).save(folder)

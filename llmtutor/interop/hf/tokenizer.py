@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tokenizers
 import torch
 
-from llmtutor.interop.hf.folder import CONFIG, load_hf
+from llmtutor.interop.hf.folder import CONFIG, load_hf, read_config
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer.base import require_encodable, unknown_id
 from llmtutor.tokenizer.files import is_printable, read_json, read_text, unprintable, write_files
@@ -166,14 +166,15 @@ def load_hf_with_tokenizer(folder: str | Path, dtype: torch.dtype | None = None)
             a stop token that is none.
     """
     folder = Path(folder)
+    n_ids = read_config(folder).vocab_size
     tokenizer = HFTokenizer.load(folder)
-    model = load_hf(folder, dtype).eval()
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > n_ids:
         raise ValueError(
             f"{folder / TOKENIZER} has ids up to {tokenizer.vocab_size - 1}, the model's are 0 … "
-            f"{model.config.vocab_size - 1}: are they of the same model?"
+            f"{n_ids - 1}: are they of the same model?"
         )
-    return Published(model, tokenizer, stop_ids(folder, model.config.vocab_size))
+    stop = stop_ids(folder, n_ids)  # all that is quickly refused before the weights are read
+    return Published(load_hf(folder, dtype).eval(), tokenizer, stop)
 
 
 def stop_ids(folder: Path, vocab_size: int) -> frozenset[int]:
