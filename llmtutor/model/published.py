@@ -2,8 +2,8 @@
 
 Sizes are those of the ``config.json`` beside the published weights, named with the paper. The book
 does not train these models. They are there to be counted, drawn and compared, and for weights of
-their shape to be loaded (``interop.hf``). ``preset("llama3-8b", n_layers=6, d_model=64)`` is a small
-twin with the same parts; Gemma's needs ``embedding_scale=8.0`` as well, its √d_model.
+their shape to be loaded (``interop.hf``). ``preset("llama3-8b", n_layers=6, d_model=64)`` is a
+small twin with the same parts; Gemma's needs ``embedding_scale=8.0`` as well, its √d_model.
 """
 
 from collections.abc import Mapping
