@@ -354,7 +354,7 @@ BASES = {
     "gemma3, as the library writes it": Gemma3TextConfig(**HUB["gemma3-1b"]).to_dict(),
 }
 VALUES = ["x", [], [1], None, {}, {"a": 1}, True, False, -1, 0, 0.5, 10**30, 10**400, 1e308, 4]
-VALUES += [math.nan, math.inf]
+VALUES += [math.nan, math.inf, ABSENT := object()]
 
 
 def paths(values: dict, at: tuple = ()):
@@ -369,7 +369,10 @@ def put(values: dict, path: tuple, value: object) -> dict:
     inner = values
     for key in path[:-1]:
         inner = inner[key]
-    inner[path[-1]] = value
+    if value is ABSENT:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
     return values
 
 

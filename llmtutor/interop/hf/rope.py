@@ -77,6 +77,10 @@ def one_rope(
 def _kind(options: Keys) -> str:
     """``rope_type``, or ``type`` as it was called before."""
     found = {key: options.take(key) for key in ("rope_type", "type") if key in options}
+    if not found:
+        for key, value in options.left.items():
+            if value is not None:
+                raise options.refused(key, value, "a rope_type beside it that has a use for it")
     for key, kind in found.items():
         if not isinstance(kind, str) or kind not in SCALINGS:
             reason = f" ({REASONS[kind]})" if isinstance(kind, str) and kind in REASONS else ""
