@@ -53,6 +53,11 @@ app.command(
     help="Train a language model on a corpus; resume a run.",
 )
 app.command(
+    "llmtutor.cli.model:app",
+    name="model",
+    help="Show what a model is made of and what it costs; no weights are needed.",
+)
+app.command(
     "llmtutor.cli.generate:app",
     name="generate",
     help="Let a trained model write: go on from a prompt, or from each line typed.",

@@ -65,8 +65,9 @@ class Transformer(nn.Module):
         """
         self._check(ids, n_last)
         x = self.embedding(ids)
-        if self.config.embedding_scale != 1:
-            x = x * self.config.embedding_scale
+        if (scale := self.config.embedding_scale) != 1:
+            # Rounded to the dtype of x, as in the code published with Gemma.
+            x = x * torch.full((), scale, dtype=x.dtype, device=x.device)
         batch, seq = ids.shape
         layers: list[dict[str, Any]] = [{} for _ in self.blocks]
         if cache is None:
