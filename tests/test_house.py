@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import build
@@ -25,8 +26,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MOST_LINES = 300
 
 
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
+
+
 def read(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+    return text_of(ROOT / name)
 
 
 def name_of(path: Path) -> str:
@@ -95,7 +106,7 @@ def test_one_version() -> None:
 
 
 def first_line(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+    return (ast.get_docstring(parse(path)) or "").split("\n")[0]
 
 
 def chapter_of(path: Path) -> str | None:
@@ -142,31 +153,34 @@ def test_each_module_of_exercises_belongs_to_a_chapter() -> None:
     assert exercises.chapters() == sorted(path.stem[3:] for path in CHAPTERS)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module, or name in a module, that a file imports, dotted."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
-def modules_tested(room: str) -> set[str]:
+@cache
+def modules_tested(room: str) -> frozenset[str]:
     """Modules of a room that its tests are named after or import, by themselves or by a name."""
     files = list((ROOT / "tests" / room).rglob("test_*.py"))
     imported = {name for file in files for name in imports(file)}
     found = set()
     for module in (m for m in MODULES if m.relative_to(PACKAGE).parts[0] == room):
         parts = module.relative_to(PACKAGE).with_suffix("").parts
-        tree = ast.parse(module.read_text(encoding="utf-8"))
-        defines = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        defines = {
+            n.name for n in parse(module).body if isinstance(n, ast.FunctionDef | ast.ClassDef)
+        }
         shown = {f"llmtutor.{room}.{name}" for name in defines} | {f"llmtutor.{name_of(module)}"}
         named = any(f.stem.startswith(f"test_{part}") for f in files for part in parts[1:])
         if named or shown & imported:
             found.add(f"llmtutor.{name_of(module)}")
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: name_of(p))
@@ -188,7 +202,7 @@ def test_test_file_lies_in_the_folder_of_the_room_it_tests(path: Path) -> None:
 
 
 def test_each_module_has_its_place_in_the_reference() -> None:
-    pages = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "book/api").glob("*.md"))
+    pages = "\n".join(text_of(p) for p in (ROOT / "book/api").glob("*.md"))
     shown = re.findall(r"^\.\. automodule:: llmtutor\.(\w+\.\w+)$", pages, re.M)
     rooms = [p for p in PACKAGE.iterdir() if p.is_dir() and p.name not in ("cli", "__pycache__")]
     modules = [
@@ -204,7 +218,7 @@ def test_each_module_has_its_place_in_the_reference() -> None:
 
 @pytest.mark.parametrize("path", [*MODULES, *(ROOT / "book").glob("*/*.py")], ids=lambda p: p.stem)
 def test_module_fits_in_one_reading(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
+    lines = len(text_of(path).splitlines())
     # A chapter's exercises are entries side by side, not one line of thought.
     most = MOST_LINES + 50 * (path.parent.name == "exercises")
     assert lines <= most, f"{lines} lines; cut it where the subject changes"
@@ -238,7 +252,7 @@ def test_files_speak_of_the_project_alone() -> None:
     found = []
     for path in tracked():
         name = path.relative_to(ROOT).as_posix()
-        found += leaks(name, path.read_text(encoding="utf-8"))
+        found += leaks(name, text_of(path))
     assert found == []
 
 
