@@ -2,6 +2,7 @@
 
 import doctest
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -95,9 +96,10 @@ def test_intervals_hold_as_often_as_they_say() -> None:
 
 
 def test_an_interval_grows_with_noise_with_distance_and_with_coverage() -> None:
+    @cache
     def width(noise: float, at: tuple[float, float], coverage: float = 0.9) -> float:
         noisy = losses_of(TRUE) + np.random.default_rng(3).normal(0, noise, len(SIZES))
-        found = predict(SIZES, noisy, at, coverage=coverage)
+        found = predict(SIZES, noisy, at, coverage=coverage, n=200)
         assert found.low < found.loss < found.high
         return found.high - found.low
 
