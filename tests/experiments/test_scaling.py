@@ -1,6 +1,5 @@
 """Laws: exact where the law is known, no worse than another optimiser, honest intervals."""
 
-import doctest
 import math
 from functools import cache
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from llmtutor.experiments import scaling
 from llmtutor.experiments.scaling import (
     Law,
     Prediction,
@@ -26,10 +24,6 @@ TRUE = Law(1.2, (20.0, 30.0), (0.4, 0.3))
 
 def losses_of(law: Law, x: np.ndarray = SIZES) -> np.ndarray:
     return np.array([law(*row) for row in x])
-
-
-def test_examples() -> None:
-    assert doctest.testmod(scaling).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The recorded studies: every figure drawn from them is computed here again from the raw curves."""
 
-import doctest
 import hashlib
 from dataclasses import asdict
 from statistics import mean
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmtutor.experiments import studies
 from llmtutor.experiments.scaling import Prediction, compute_optimal, fit_law, predict
 from llmtutor.experiments.studies import (
     LEARNING_RATES,
@@ -27,10 +25,6 @@ from llmtutor.experiments.training import SEQ_LEN, train_run
 @pytest.fixture(scope="module")
 def records() -> dict[str, Record]:
     return {name: load_record(name) for name in SCALING}
-
-
-def test_examples() -> None:
-    assert doctest.testmod(studies).failed == 0
 
 
 @pytest.mark.parametrize("name", SCALING)

@@ -1,6 +1,5 @@
 """One run: a function of its settings, with an honest curve."""
 
-import doctest
 import math
 from itertools import pairwise
 from typing import Any
@@ -35,10 +34,6 @@ def small_text() -> None:
 @pytest.fixture(scope="module")
 def run(small_text: None) -> dict[str, Any]:
     return train_run(**TINY)
-
-
-def test_examples() -> None:
-    assert doctest.testmod(training).failed == 0
 
 
 def test_the_same_settings_give_the_same_run_and_another_seed_another(run: dict) -> None:
