@@ -11,6 +11,7 @@ from pathlib import Path
 import build
 import pytest
 import yaml
+from affected import imports, parse, text_of
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -24,16 +25,6 @@ MODULES = sorted(p for p in PACKAGE.rglob("*/*.py") if p.name not in ("__init__.
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("[0-9][0-9]_*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST_LINES = 300
-
-
-@cache
-def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def parse(path: Path) -> ast.Module:
-    return ast.parse(text_of(path))
 
 
 def read(name: str) -> str:
@@ -151,18 +142,6 @@ def test_landing_page_links_the_chapters_that_exist() -> None:
 
 def test_each_module_of_exercises_belongs_to_a_chapter() -> None:
     assert exercises.chapters() == sorted(path.stem[3:] for path in CHAPTERS)
-
-
-@cache
-def imports(path: Path) -> frozenset[str]:
-    """Every module, or name in a module, that a file imports, dotted."""
-    found = set()
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(found)
 
 
 @cache
@@ -299,7 +278,7 @@ def test_a_failing_check_fails_the_whole_and_the_rest_still_runs(
 ) -> None:
     checks = {"lint": [["false"]], "types": [["true"]]}
     monkeypatch.setattr(build, "CHECKS", checks)
-    monkeypatch.setattr(build, "run", lambda command: int(command == ["false"]))
+    monkeypatch.setattr(build, "run", lambda command, end: int(command == ["false"]))
     with pytest.raises(SystemExit) as stop:
         build.test([])
     assert stop.value.code == 1
