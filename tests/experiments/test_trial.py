@@ -1,5 +1,6 @@
 """One training run of a variant: what it reports, and that the record can be made again."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,13 +26,17 @@ def test_windows_lie_at_even_distances_and_targets_are_one_ahead() -> None:
     assert set((starts[1:] - starts[:-1]).tolist()) <= {14, 15}
 
 
+SHORT = {"corpus": "shakespeare", "lr": 0.01, "seed": 0, "steps": 50}
+
+
+@cache
 def short(**settings: object) -> dict:
-    return train_variant(**{"corpus": "shakespeare", "lr": 0.01, "seed": 0, **settings}, steps=50)
+    return train_variant(**{**SHORT, **settings})
 
 
 def test_a_run_reports_its_size_its_curves_and_a_loss_that_fell() -> None:
-    result = short(variant="rope")
-    model = build_variant("rope", 0)
+    result = short(variant="baseline")
+    model = build_variant("baseline", 0)
     assert result["n_params"] == sum(p.numel() for p in model.parameters())
     assert result["n_tokens"] == 50 * 8 * 64
     assert result["curve"]["step"] == [10, 20, 30, 40, 50]
@@ -56,7 +61,7 @@ def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.Monkey
     monkeypatch.setattr(trial, "train_step", spy)
     monkeypatch.setattr(trial, "FINAL_WINDOWS", 1)
     for current in ("baseline", "baseline again", "mqa"):
-        short(variant=current)
+        train_variant(variant=current, **SHORT)
     first, *others = seen.values()
     assert all(all(map(torch.equal, first, other)) for other in others)
 
