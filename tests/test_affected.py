@@ -44,6 +44,7 @@ def test_on_a_branch_files_count_that_differ_from_where_it_left_main(
     git: Git, tmp_path: Path
 ) -> None:
     fork = git("rev-parse", "HEAD")
+    git("update-ref", "refs/remotes/origin/main", "HEAD~")  # farther away than main
     git("checkout", "-qb", "branch")
     write(tmp_path / "third.py")
     git("mv", "first.py", "renamed.py")
