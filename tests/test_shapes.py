@@ -1,8 +1,11 @@
 """The shapes written in the signatures are true: a fresh process checks them as the code runs."""
 
+import json
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 CHECKED = (
     "llmtutor.layers.basic",
@@ -19,35 +22,37 @@ CHECKED = (
     "llmtutor.generate",
 )
 
+PREPARED = f"""
+from beartype import BeartypeConf, beartype
+from jaxtyping import TypeCheckError, install_import_hook
+import contextlib, io, json, sys, traceback, types
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    hook = f"""
-        from beartype import BeartypeConf, beartype
-        from jaxtyping import TypeCheckError, install_import_hook
-        import jaxtyping, sys, types
+strict = types.ModuleType("strict")
+strict.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+sys.modules["strict"] = strict
+install_import_hook({CHECKED!r}, "strict.check")
 
-        strict = types.ModuleType("strict")
-        strict.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
-        sys.modules["strict"] = strict
-        install_import_hook({CHECKED!r}, "strict.check")
+import torch
+from llmtutor.data import batches
+from llmtutor.evaluate.perplexity import evaluate_loss
+from llmtutor.layers import basic
 
-        import torch
-        from llmtutor.data import batches
-        from llmtutor.evaluate.perplexity import evaluate_loss
-        from llmtutor.layers import basic
+ids = torch.arange(23) % 7
+model = torch.nn.Sequential(basic.Embedding(7, 4), basic.Linear(4, 7, bias=True))
+prepared = dict(globals())
+said = {{}}
+for name, program in json.load(sys.stdin).items():
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            exec(program, dict(prepared))
+        except Exception:
+            traceback.print_exc(file=output)
+    said[name] = output.getvalue()
+print(json.dumps(said))
+"""
 
-        ids = torch.arange(23) % 7
-        model = torch.nn.Sequential(basic.Embedding(7, 4), basic.Linear(4, 7, bias=True))
-    """
-    program = textwrap.dedent(hook) + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-
-
-def test_what_the_functions_take_and_give_has_the_shapes_they_say() -> None:
-    done = run(
-        """
+PROGRAMS = {
+    "functions": """
         generator = torch.Generator().manual_seed(0)
         inputs, targets = next(batches.random_batches(ids, 3, 5, generator=generator))
         logits = model(inputs)
@@ -55,28 +60,14 @@ def test_what_the_functions_take_and_give_has_the_shapes_they_say() -> None:
         basic.cross_entropy(logits, targets, reduction="none")
         basic.softmax(logits), basic.log_softmax(logits, dim=0)
         print(evaluate_loss(model, batches.sequential_batches(ids, 2, 5)).n_tokens)
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "22\n"
-
-
-def test_another_shape_is_noticed() -> None:
-    done = run(
-        """
+    """,
+    "another shape": """
         try:
             basic.cross_entropy(torch.zeros(3, 5, 7), torch.zeros(3, 4).long())
         except TypeCheckError as error:
             print("noticed")
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "noticed\n"
-
-
-def test_the_parts_of_a_block_keep_their_shapes() -> None:
-    done = run(
-        """
+    """,
+    "block": """
         from torch import nn
         from llmtutor.evaluate.causality import assert_causal
         from llmtutor.layers.attention import *
@@ -95,15 +86,8 @@ def test_the_parts_of_a_block_keep_their_shapes() -> None:
             heads(torch.zeros(5, 4))
         except TypeCheckError as error:
             print("noticed")
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "noticed\n"
-
-
-def test_positions_keep_their_shapes_alone_and_in_a_model() -> None:
-    done = run(
-        """
+    """,
+    "positions": """
         from llmtutor.layers.positions import *
         from llmtutor.model.config import ModelConfig
         from llmtutor.model.parts import POSITIONS
@@ -129,15 +113,8 @@ def test_positions_keep_their_shapes_alone_and_in_a_model() -> None:
             Rope(8).rotate(x, five[None])
         except TypeCheckError as error:
             print("noticed")
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "noticed\n"
-
-
-def test_decoding_keeps_its_shapes() -> None:
-    done = run(
-        """
+    """,
+    "decoding": """
         from llmtutor.generate import sampling
         from llmtutor.generate.generate import generate
         from llmtutor.generate.reader import Reader, prompt_ids
@@ -167,7 +144,36 @@ def test_decoding_keeps_its_shapes() -> None:
                 wrong()
             except TypeCheckError as error:
                 print("noticed")
-        """
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, str]:
+    """What each program printed, or the traceback that it ended with; one process runs them all."""
+    programs = {name: textwrap.dedent(program) for name, program in PROGRAMS.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARED],
+        input=json.dumps(programs),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "noticed\n" * 3
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("functions", "22\n"),
+        ("another shape", "noticed\n"),
+        ("block", "noticed\n"),
+        ("positions", "noticed\n"),
+        ("decoding", "noticed\n" * 3),
+    ],
+)
+def test_shapes_are_those_of_the_signatures_and_others_are_noticed(
+    name: str, expected: str, said: dict[str, str]
+) -> None:
+    assert said[name] == expected

@@ -1,34 +1,17 @@
 """Studies: each run is on disk when it ends, and a stopped study goes on where it stopped."""
 
+import itertools
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from llmtutor.experiments import study as module
 from llmtutor.experiments.study import Study, environment, load_record, run_study, size
-
-SQUARES = """
-import sys, time
-from pathlib import Path
-from llmtutor.experiments.study import Study, run_study
-
-def run(n, seed):
-    time.sleep(0.01)
-    return {"square": n * n + seed, "curve": [n / 7] * 4_000}
-
-def runs(plan):
-    return [{"n": n, "seed": seed} for seed in (0, 1) for n in range(plan["up_to"])]
-
-squares = Study(name="squares", description="n²", run=run, plan=lambda: {"up_to": 12}, runs=runs)
-"""
-GO_ON = SQUARES + "for _ in run_study(squares, Path(sys.argv[1])): pass\n"
 
 
 def squares(up_to: int = 4, **changes: Any) -> Study:
@@ -93,26 +76,59 @@ def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path: Path) -> None:
     assert list(run_study(squares(run=run), tmp_path)) == []
 
 
+OPEN = Path.open
+
+
+def gone(*_: object, **__: object) -> None:
+    """No clean-up, no last words: to the file it is as if the process were killed."""
+    os._exit(9)
+
+
+def third(call: Callable, instead: Callable) -> Callable:
+    """``call``, but ``instead`` at the third time."""
+    calls = itertools.count(1)
+    return lambda *inputs, **more: (instead if next(calls) == 3 else call)(*inputs, **more)
+
+
+def half_written(path: Path, *how: Any, **more: Any) -> IO[str]:
+    file = OPEN(path, *how, **more)
+    write = file.write
+    file.write = lambda text: (write(text[: len(text) // 2]), file.flush(), gone())
+    return file
+
+
+def replaced(old: Path, new: Path) -> None:
+    Path(old).replace(new)
+    gone()
+
+
+def go_on_until(moment: str, folder: Path) -> None:
+    run = third(pow_2, gone) if moment == "in a run" else pow_2
+    if moment == "written":
+        os.fsync = third(os.fsync, gone)
+    elif moment == "half written":
+        Path.open = half_written
+    elif moment == "replaced":
+        os.replace = third(os.replace, replaced)
+    list(run_study(squares(12, run=run), folder))
+
+
 def test_a_study_killed_again_and_again_ends_like_one_left_in_peace(tmp_path: Path) -> None:
-    """SIGKILL at four moments, some while the file (which grows to megabytes) is being written."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, "-c", GO_ON, str(whole)], check=True)
-    file = killed / "squares.json"
-    for pause in (0.0, 0.011, 0.023, 0.041, None):
-        process = subprocess.Popen([sys.executable, "-c", GO_ON, str(killed)])
-        before = file.stat().st_size if file.exists() else 0
-        while process.poll() is None:
-            if pause is not None and file.exists() and file.stat().st_size > before:  # a run more
-                time.sleep(pause)
-                process.kill()
-            time.sleep(0.002)
-        assert process.returncode == 0 or pause is not None
-        load_record("squares", killed)  # whole at any time
-    expected, received = (load_record("squares", folder) for folder in (whole, killed))
-    assert [(r["settings"], r["result"]) for r in received.runs] == [
-        (r["settings"], r["result"]) for r in expected.runs
-    ]
-    assert [path.name for path in killed.iterdir()] == ["squares.json"]
+    # A server imports torch once and makes each process from itself.
+    kinds = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+    context.set_forkserver_preload(["llmtutor.experiments.study"])
+    recorded = {"in a run": 2, "written": 4, "half written": 4, "replaced": 7}
+    for moment, n_runs in recorded.items():
+        process = context.Process(target=go_on_until, args=(moment, tmp_path))
+        process.start()
+        process.join()
+        assert process.exitcode == 9
+        assert len(load_record("squares", tmp_path).runs) == n_runs
+    list(run_study(squares(12), tmp_path))
+    received = [(run["settings"], run["result"]) for run in load_record("squares", tmp_path).runs]
+    assert received == [({"n": n}, {"square": n * n}) for n in range(12)]
+    assert [path.name for path in tmp_path.iterdir()] == ["squares.json"]
 
 
 def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """One run: a function of its settings, with an honest curve."""
 
-import doctest
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,18 +31,17 @@ def small_text() -> None:
         pytest.skip(f"the corpus is not here: {error}")
 
 
-def test_examples() -> None:
-    assert doctest.testmod(training).failed == 0
+@pytest.fixture(scope="module")
+def run(small_text: None) -> dict[str, Any]:
+    return train_run(**TINY)
 
 
-def test_the_same_settings_give_the_same_run_and_another_seed_another() -> None:
-    first, again, other = (train_run(**{**TINY, "seed": seed}) for seed in (0, 0, 1))
-    assert first == again
-    assert first["curve"]["loss"] != other["curve"]["loss"]
+def test_the_same_settings_give_the_same_run_and_another_seed_another(run: dict) -> None:
+    assert run == train_run(**TINY)
+    assert run["curve"]["loss"] != train_run(**{**TINY, "seed": 1})["curve"]["loss"]
 
 
-def test_it_learns_and_the_curve_starts_at_log_v_and_ends_near_the_held_out_loss() -> None:
-    run = train_run(**TINY)
+def test_it_learns_and_the_curve_starts_at_log_v_and_ends_near_the_held_out_loss(run: dict) -> None:
     loss = run["curve"]["loss"]
     assert loss[0] == pytest.approx(math.log(tokens()[2]), abs=0.3)
     assert run["valid_loss"] < loss[0] - 1
@@ -58,8 +57,8 @@ def test_the_curve_has_ten_single_steps_and_then_means_of_ten() -> None:
     assert training._curve(rows)["loss"][-2:] == [np.mean(range(10, 20)), np.mean(range(20, 25))]
 
 
-def test_the_part_of_the_embedding_is_a_part_of_the_gradient() -> None:
-    curve = train_run(**TINY)["curve"]
+def test_the_part_of_the_embedding_is_a_part_of_the_gradient(run: dict) -> None:
+    curve = run["curve"]
     assert all(
         0 < part < whole for part, whole in zip(curve["embedding"], curve["grad_norm"], strict=True)
     )
