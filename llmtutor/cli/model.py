@@ -14,8 +14,8 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import PRESETS, PUBLISHED, preset
 from llmtutor.model.summary import figures, summary
 from llmtutor.tokenizer import load_tokenizer
-from llmtutor.train.loop import CHECKPOINTS, run_folder
-from llmtutor.train.loop import read_config as read_settings
+from llmtutor.train.folder import CHECKPOINTS, run_folder
+from llmtutor.train.folder import read_config as read_settings
 
 app = cyclopts.App(
     name="model",
