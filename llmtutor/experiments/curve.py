@@ -28,7 +28,7 @@ class Curve:
     grad_norms: list[float] = field(default_factory=list)
     """Of the whole gradient of each step, before clipping."""
     marks: dict[int, float] = field(default_factory=dict)
-    """What ``measure`` said of the model, by the number of steps done."""
+    """Loss on the held-out batches, by the number of steps done."""
     diverged: bool = False
     """Whether it ended before its last step, at a loss or gradient that is no number."""
 
@@ -42,16 +42,16 @@ def train_curve(
     schedule: Schedule,
     optimizer: str = "adamw",
     clip: float | None = 1.0,
+    held_out: Callable[[], Iterable[Batch]] | None = None,
     marks: Collection[int] = (),
-    measure: Callable[[nn.Module], float] | None = None,
     device: str | torch.device = "cpu",
     **options: Any,
 ) -> Curve:
     """Train ``model`` in place, on ``device``, for one batch (inputs, targets) a step.
 
-    ``lr`` is the peak, of which ``schedule`` gives the part for each step. ``measure`` is asked
-    after so many steps as ``marks`` names, 0 being before the first. ``options`` are those of
-    ``make_optimizer``, such as ``weight_decay``.
+    ``lr`` is the peak, of which ``schedule`` gives the part for each step. The loss on the
+    ``held_out`` batches is taken after as many steps as ``marks`` say, 0 being before the first.
+    ``options`` are those of ``make_optimizer``, such as ``weight_decay``.
 
     Raises:
         ValueError: an unknown optimizer, settings out of range; fewer batches than steps.
@@ -61,8 +61,8 @@ def train_curve(
     curve = Curve()
 
     def mark(done: int) -> None:
-        if measure is not None and done in marks:
-            curve.marks[done] = measure(model)
+        if held_out is not None and done in marks:
+            curve.marks[done] = loss_on(model, held_out()).nats_per_token
 
     mark(0)
     for step, batch in zip(range(steps), placed(batches, device), strict=False):

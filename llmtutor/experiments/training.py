@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from llmtutor.data.batches import random_batches
 from llmtutor.data.corpora import load_corpus
-from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
+from llmtutor.experiments.curve import spread_windows, train_curve
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.accounting import parameters
 from llmtutor.model.config import ModelConfig
@@ -37,18 +36,19 @@ VALID_WINDOWS = 1600
 
 
 @cache
-def tokens(vocab_size: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ids of Shakespeare for training and validation, and the number of different ones.
+def tokens(vocab_size: int = 0, corpus: str = "shakespeare") -> tuple[np.ndarray, np.ndarray, int]:
+    """Ids of a corpus for training and validation, and the number of different ones.
 
-    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them.
+    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them, trained on
+    the same text.
     """
-    corpus = load_corpus("shakespeare")
+    text = load_corpus(corpus)
     tokenizer: CharTokenizer | BPETokenizer
     if vocab_size:
-        tokenizer = BPETokenizer.train(corpus.train_documents, vocab_size)
+        tokenizer = BPETokenizer.train(text.train_documents, vocab_size)
     else:
-        tokenizer = CharTokenizer.from_text(corpus.train + corpus.valid)
-    train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (corpus.train, corpus.valid))
+        tokenizer = CharTokenizer.from_text(text.train + text.valid)
+    train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (text.train, text.valid))
     return train, valid, tokenizer.vocab_size
 
 
@@ -96,7 +96,10 @@ def train_run(
     config = model_config(d_model, n_layers, size, **(model or {}))
     torch.manual_seed(seed)
     net = build(config)
-    of_embedding = gradient_norms(net.embedding.weight)
+    of_embedding: list[float] = []
+    net.embedding.weight.register_post_accumulate_grad_hook(  # before any clipping
+        lambda p: of_embedding.append(p.grad.norm().item())
+    )
     generator = torch.Generator().manual_seed(seed)
     steps = n_tokens // (batch_size * SEQ_LEN)
     curve = train_curve(
@@ -106,31 +109,21 @@ def train_run(
         lr=lr,
         schedule=schedule(steps),
         clip=CLIP,
+        held_out=lambda: spread_windows(valid, VALID_WINDOWS, SEQ_LEN),
+        marks=(steps,),
         device=device,
     )
     rows = list(zip(curve.losses, curve.grad_norms, of_embedding, strict=False))
-    final = loss_on(net, spread_windows(valid, VALID_WINDOWS, SEQ_LEN)).nats_per_token
+    final = curve.marks.get(steps)
     count = parameters(config)
     return {
         "n_params": count.non_embedding,
         "n_embedding": count.embedding,
         "n_tokens": steps * batch_size * SEQ_LEN,
         "steps": steps,
-        "valid_loss": None if curve.diverged else round(final, 5),
+        "valid_loss": None if final is None else round(final, 5),
         "curve": _curve(rows),
     }
-
-
-def gradient_norms(parameter: nn.Parameter) -> list[float]:
-    """A list that grows with each backward pass: the norm of the gradient, before any clipping."""
-    norms: list[float] = []
-
-    def keep(p: Tensor) -> None:
-        assert p.grad is not None
-        norms.append(p.grad.norm().item())
-
-    parameter.register_post_accumulate_grad_hook(keep)
-    return norms
 
 
 def _curve(rows: Sequence[tuple[float, float, float]]) -> dict[str, list[float]]:

@@ -8,12 +8,10 @@ import statistics
 from functools import cache
 from typing import Any
 
-import numpy as np
-from torch import nn
-
 from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
 from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
+from llmtutor.experiments.training import tokens
 from llmtutor.experiments.variants import (
     BATCH_SIZE,
     CLIP,
@@ -25,7 +23,6 @@ from llmtutor.experiments.variants import (
 )
 from llmtutor.model.accounting import parameters
 from llmtutor.optim.schedules import warmup_cosine
-from llmtutor.tokenizer import BPETokenizer
 
 STEPS = 600
 WARMUP = 30
@@ -37,27 +34,13 @@ FINAL_WINDOWS = 1024
 
 
 @cache
-def text(corpus: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ids for training and validation, and the bytes of a validation token on average.
-
-    The tokens are those of a BPE tokenizer with VOCAB_SIZE of them, trained on the same text.
-    """
-    documents = load_corpus(corpus)
-    tokenizer = BPETokenizer.train(documents.train_documents, VOCAB_SIZE)
-    train, valid = (
-        np.array(tokenizer.encode(part), np.uint16) for part in (documents.train, documents.valid)
-    )
-    return train, valid, len(documents.valid.encode()) / len(valid)
+def bytes_per_token(corpus: str) -> float:
+    """Bytes of a validation token on average; the tokenizer is a BPE with VOCAB_SIZE tokens."""
+    return len(load_corpus(corpus).valid.encode()) / len(tokens(VOCAB_SIZE, corpus)[1])
 
 
 def train_variant(
-    *,
-    variant: str,
-    corpus: str,
-    lr: float,
-    seed: int,
-    steps: int = STEPS,
-    device: str = "cpu",
+    *, variant: str, corpus: str, lr: float, seed: int, steps: int = STEPS, device: str = "cpu"
 ) -> dict[str, Any]:
     """Train a variant once and report its size, its curves and its final validation loss.
 
@@ -68,13 +51,8 @@ def train_variant(
     Raises:
         ValueError: an unknown variant or corpus.
     """
-    train, valid, bytes_per_token = text(corpus)
+    train, valid, _ = tokens(VOCAB_SIZE, corpus)
     model = build_variant(variant, seed)
-
-    def measure(model: nn.Module) -> float:
-        report = loss_on(model, spread_windows(valid, CURVE_WINDOWS, SEQ_LEN))
-        return round(report.nats_per_token, 4)
-
     curve = train_curve(
         model,
         (batch_at(train, BATCH_SIZE, SEQ_LEN, seed=seed, step=step) for step in range(steps)),
@@ -82,14 +60,14 @@ def train_variant(
         lr=lr,
         schedule=warmup_cosine(steps, WARMUP),
         clip=CLIP,
+        held_out=lambda: spread_windows(valid, CURVE_WINDOWS, SEQ_LEN),
         marks=range(EVAL_EVERY, steps + 1, EVAL_EVERY),
-        measure=measure,
         device=device,
     )
     if VARIANTS[variant].zeroed_head == "evaluation":
         zero_first_head(model)
     final = loss_on(model, spread_windows(valid, FINAL_WINDOWS, SEQ_LEN))
-    n_bytes = round(final.n_tokens * bytes_per_token)
+    n_bytes = round(final.n_tokens * bytes_per_token(corpus))
     tens = range(0, len(curve.losses) // 10 * 10, 10)
     return {
         "n_params": parameters(model.config).total,
@@ -101,5 +79,8 @@ def train_variant(
             "step": [i + 10 for i in tens],
             "loss": [round(statistics.mean(curve.losses[i : i + 10]), 4) for i in tens],
         },
-        "valid": {"step": list(curve.marks), "loss": list(curve.marks.values())},
+        "valid": {
+            "step": list(curve.marks),
+            "loss": [round(loss, 4) for loss in curve.marks.values()],
+        },
     }

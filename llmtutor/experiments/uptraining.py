@@ -6,7 +6,7 @@ the steps. Merging eight heads into eight changes nothing: that is the control, 
 trained on for as long.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from llmtutor.experiments.study import Settings, Study
 from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
 from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
+from llmtutor.model.losses import Batch
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.optim import Schedule
@@ -49,18 +50,18 @@ def random_heads(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
 POOLS: dict[str, Pool] = {"mean": mean_pool_heads, "first": first_heads, "random": random_heads}
 
 
+def held_out() -> Iterator[Batch]:
+    """The first VALID_TOKENS characters of the held-out works."""
+    return sequential_batches(tokens()[1][: VALID_TOKENS + 1], 32, SEQ_LEN)
+
+
 def held_out_loss(model: nn.Module) -> float:
-    """Nats a character on the first VALID_TOKENS characters of the held-out works."""
-    valid = tokens()[1][: VALID_TOKENS + 1]
-    return loss_on(model, sequential_batches(valid, 32, SEQ_LEN)).nats_per_token
+    """Nats a character on these."""
+    return loss_on(model, held_out()).nats_per_token
 
 
 def train_on(
-    model: Transformer,
-    schedule: Schedule,
-    marks: tuple[int, ...],
-    seed: int,
-    device: str = "cpu",
+    model: Transformer, schedule: Schedule, marks: tuple[int, ...], seed: int, device: str = "cpu"
 ) -> dict[str, float]:
     """Train with a new AdamW to the last of ``marks``; the held-out loss at each that it reaches.
 
@@ -74,8 +75,8 @@ def train_on(
         lr=PEAK,
         schedule=schedule,
         clip=CLIP,
+        held_out=held_out,
         marks=marks,
-        measure=held_out_loss,
         device=device,
     )
     return {str(step): round(loss, 5) for step, loss in curve.marks.items()}
@@ -90,9 +91,7 @@ def trained(seed: int, device: str = "cpu") -> Transformer:
     return model
 
 
-def uptrain_run(
-    *, n_kv_heads: int, pool: str, seed: int, device: str = "cpu"
-) -> dict[str, Any]:
+def uptrain_run(*, n_kv_heads: int, pool: str, seed: int, device: str = "cpu") -> dict[str, Any]:
     """Merge the heads of the trained model and train on, on batches that all merges share."""
     before = trained(seed, device)
     torch.manual_seed(1000 + seed)  # for the new heads of "random"
