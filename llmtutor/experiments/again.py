@@ -83,13 +83,15 @@ def seed_noise(record: Record, settings: Mapping[str, object]) -> float:
     """
     groups: dict[str, list[float]] = {}
     for run in record.runs:
-        groups.setdefault(_but_seed(run["settings"]), []).append(run["result"]["valid_loss"])
+        if (loss := run["result"].get("valid_loss")) is not None:
+            groups.setdefault(_but_seed(run["settings"]), []).append(loss)
     own = groups.get(_but_seed(settings), [])
     some = [own] if len(own) >= FEW else [losses for losses in groups.values() if len(losses) > 1]
-    if not some:
-        raise ValueError(f"study {record.study!r} has no two seeds of one setting to judge by")
     freedom = sum(len(losses) - 1 for losses in some)
-    return math.sqrt(sum((len(x) - 1) * statistics.variance(x) for x in some) / freedom)
+    squares = sum((len(losses) - 1) * statistics.variance(losses) for losses in some)
+    if not squares:
+        raise ValueError(f"study {record.study!r} has no two seeds of one setting to judge by")
+    return math.sqrt(squares / freedom)
 
 
 def _but_seed(settings: Mapping[str, object]) -> str:

@@ -66,8 +66,9 @@ def train_curve(
 
     mark(0)
     for step, batch in zip(range(steps), placed(batches, device), strict=False):
+        factor = schedule(step)
         for group in rule.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(step)
+            group["lr"] = group["initial_lr"] * factor
         try:
             metrics = train_step(model, [batch], rule, clip=clip, step=step + 1)
         except NonFiniteLoss:
