@@ -20,7 +20,7 @@ PROMPTS = {
 PARTS = {
     "gpt2": {"position": "learned"},
     "llama": {"position": "rope", "ffn": "swiglu", "norm": "rmsnorm"},
-    "grouped": {"position": "alibi", "mixer": "gqa", "n_kv_heads": 2},
+    "grouped": {"position": "alibi", "n_kv_heads": 2},
 }
 
 
