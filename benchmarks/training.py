@@ -43,14 +43,14 @@ from transformers.utils import logging
 
 from llmtutor.data import load_corpus
 from llmtutor.data.batches import batch_at
-from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.fast.compiling import compiled
+from llmtutor.fast.memory import freed_memory_kept
+from llmtutor.fast.threads import equal_parts, side_by_side
+from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.presets import build, preset
 from llmtutor.optim.groups import make_optimizer
 from llmtutor.tokenizer import BPETokenizer
-from llmtutor.fast.memory import freed_memory_kept
 from llmtutor.train.step import Batch, Loss, total_loss, train_step
-from llmtutor.fast.threads import equal_parts, side_by_side
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "gpt2-nano": GPT2LMHeadModel,
