@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 BUILD  := $(BIN)/python book/tools/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data assets edit notebook bench
+.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data assets edit notebook bench gpu
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,7 +44,10 @@ assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for thei
 	@$(BUILD) assets
 
 bench: $(STAMP) data  ## measure against peers (minutes)
-	@for benchmark in benchmarks/[a-z]*.py; do $(BIN)/python $$benchmark || exit 1; done
+	@for benchmark in $(filter-out %/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$benchmark || exit 1; done
+
+gpu: $(STAMP)  ## check and measure on a GPU (ten minutes at most); ARGS="--only speed"
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 clean:  ## remove what can be made again; the environment and the corpora stay
 	@$(PYTHON) book/tools/build.py clean

@@ -12,7 +12,7 @@ from typing import Any
 from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Settings, Study, load_record
+from llmtutor.experiments.study import Record, Settings, Study, load_record, once
 from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS
 
@@ -30,13 +30,22 @@ FRESH_SEED = 200
 def best_rate(record: Record, variant: str) -> float:
     """The minimum of the parabola through the best rate tried and its neighbours.
 
-    A best rate at the end of those tried has no neighbour on one side, and is taken as it is.
+    A best rate at the end of those tried has no neighbour on one side, and is taken as it is. Rates
+    at which training diverged do not count.
+
+    Raises:
+        ValueError: no recorded run of the variant has a final loss.
     """
     found = {
         run["settings"]["lr"]: run["result"]["valid_loss"]
         for run in record.runs
-        if run["settings"]["variant"] == variant
+        if run["settings"]["variant"] == variant and run["result"]["valid_loss"] is not None
     }
+    if not found:
+        raise ValueError(
+            f"no learning rate was tried for variant {variant!r}: make these runs first, "
+            f"`llmtutor experiment run {record.study}`"
+        )
     best = min(found, key=found.__getitem__)
     if best in (min(found), max(found)):
         return best
@@ -44,12 +53,15 @@ def best_rate(record: Record, variant: str) -> float:
 
 
 def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
-    """Final validation losses by variant and seed, in the order of VARIANTS."""
+    """Final validation losses by variant and seed, in the order of VARIANTS.
+
+    Variants without a run are left out, as are runs that diverged.
+    """
     found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
     for run in record.runs:
-        settings = run["settings"]
-        if settings["corpus"] == corpus:
-            found[settings["variant"]][settings["seed"]] = run["result"]["valid_loss"]
+        settings, loss = run["settings"], run["result"]["valid_loss"]
+        if settings["corpus"] == corpus and settings["variant"] in found and loss is not None:
+            found[settings["variant"]][settings["seed"]] = loss
     return {name: dict(sorted(by_seed.items())) for name, by_seed in found.items() if by_seed}
 
 
@@ -64,13 +76,13 @@ def verdicts(record: Record, corpus: str) -> dict[str, Comparison]:
     return compare_family(by_variant, baseline)
 
 
-def _plan_comparison() -> dict[str, Any]:
+def _plan_comparison(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A learning rate for each variant that has none yet."""
+    new = [name for name in VARIANTS if name not in written.get("learning_rate", {})]
+    if not new:
+        return {}
     record = load_record("comparison-rates")
-    return {
-        "learning_rate": {
-            name: best_rate(record, variant.rate_of or name) for name, variant in VARIANTS.items()
-        }
-    }
+    return {"learning_rate": {n: best_rate(record, VARIANTS[n].rate_of or n) for n in new}}
 
 
 def _plan_head() -> dict[str, Any]:
@@ -137,7 +149,7 @@ COMPARISON = (
     Study(
         name="comparison-head",
         description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
-        plan=_plan_head,
+        plan=once(_plan_head),
         runs=_head,
         run=train_variant,
     ),

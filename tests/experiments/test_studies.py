@@ -18,7 +18,7 @@ from llmtutor.experiments.studies import (
     measurements,
     n_params,
 )
-from llmtutor.experiments.study import Record, load_record, results_dir
+from llmtutor.experiments.study import Record, load_record, results_dir, size
 from llmtutor.experiments.training import SEQ_LEN, train_run
 
 
@@ -152,3 +152,26 @@ def test_a_run_that_diverged_is_not_averaged_away() -> None:
     runs = [{"settings": {"lr": 1.0}, "result": {"valid_loss": None}}]
     with pytest.raises(ValueError, match="diverged"):
         means(Record("x", "", {}, "", [], runs), "lr")
+
+
+def test_only_seeds_are_averaged_over() -> None:
+    runs = [
+        {"settings": {"d": d, "n": n, "seed": seed}, "result": {"valid_loss": d + n + seed}}
+        for d in (1, 2)
+        for n in (10, 20)
+        for seed in (0, 1)
+    ]
+    record = Record("x", "", {}, "", [], runs)
+    assert means(record, "d", "n")[2, 10] == 12.5
+    with pytest.raises(ValueError, match="d do not tell apart"):
+        means(record, "d")
+
+
+def test_a_width_more_gets_a_rate_and_the_others_keep_theirs(
+    records: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "WIDTHS", (*studies.WIDTHS, 128))
+    new = SCALING["sizes"].plan(records["sizes"].plan)
+    assert list(new["learning_rate"]) == ["128"]
+    assert new["learning_rate"]["128"] == records["held-out"].plan["learning_rate"]
+    assert size(SCALING["sizes"])[:2] == (36, 42)

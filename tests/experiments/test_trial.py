@@ -8,23 +8,10 @@ import pytest
 import torch
 
 from llmtutor.data.places import mirror_dir
-from llmtutor.experiments import trial
+from llmtutor.experiments import curve
 from llmtutor.experiments.study import load_record
-from llmtutor.experiments.trial import train_variant, windows
-from llmtutor.experiments.variants import SEQ_LEN, VARIANTS, build_variant
-from llmtutor.train.step import NonFiniteLoss
-
-
-def test_windows_lie_at_even_distances_and_targets_are_one_ahead() -> None:
-    ids = np.arange(1000, dtype=np.uint16)
-    batches = list(windows(ids, 64))
-    inputs, targets = (torch.cat(part) for part in zip(*batches, strict=True))
-    assert inputs.shape == targets.shape == (64, SEQ_LEN)
-    assert (targets == inputs + 1).all()
-    starts = inputs[:, 0]
-    assert starts[0] == 0 and starts[-1] == 1000 - SEQ_LEN - 1
-    assert set((starts[1:] - starts[:-1]).tolist()) <= {14, 15}
-
+from llmtutor.experiments.trial import bytes_per_token, train_variant
+from llmtutor.experiments.variants import VARIANTS, build_variant
 
 SHORT = {"corpus": "shakespeare", "lr": 0.01, "seed": 0, "steps": 50}
 
@@ -45,9 +32,8 @@ def test_a_run_reports_its_size_its_curves_and_a_loss_that_fell() -> None:
     assert result["valid_loss"] < result["curve"]["loss"][0] - 1
     assert result["valid_loss"] == pytest.approx(result["valid"]["loss"][0], abs=0.1)
     # nats a token over bits a byte is ln 2 times the bytes of a token
-    bytes_per_token = trial.text("shakespeare")[2]
     ratio = result["valid_loss"] / result["bits_per_byte"]
-    assert ratio == pytest.approx(np.log(2) * bytes_per_token, rel=1e-3)
+    assert ratio == pytest.approx(np.log(2) * bytes_per_token("shakespeare"), rel=1e-3)
 
 
 def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +42,9 @@ def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.Monkey
 
     def spy(model: torch.nn.Module, batches: list, optimizer: object, **more: object):
         seen.setdefault(current, []).append(batches[0][0])
-        return SimpleNamespace(loss=1.0)
+        return SimpleNamespace(loss=1.0, grad_norm=1.0)
 
-    monkeypatch.setattr(trial, "train_step", spy)
-    monkeypatch.setattr(trial, "FINAL_WINDOWS", 1)
+    monkeypatch.setattr(curve, "train_step", spy)
     for current in ("baseline", "baseline again", "mqa"):
         train_variant(variant=current, **SHORT)
     first, *others = seen.values()
@@ -67,8 +52,9 @@ def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.Monkey
 
 
 def test_a_run_that_diverges_says_so() -> None:
-    with pytest.raises(NonFiniteLoss, match="step"):
-        short(variant="post-norm", lr=1e30)
+    run = short(variant="post-norm", lr=1e30)
+    assert run["valid_loss"] is run["bits_per_byte"] is None
+    assert len(run["curve"]["step"]) == len(run["curve"]["loss"]) < 5
 
 
 def test_a_lost_head_trains_like_the_baseline_and_ends_worse() -> None:

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmtutor.layers.attention import fused_attention
 from llmtutor.fast.attention import (
     BLOCK,
     LONGEST,
     single_query_attention,
     stored_attention,
 )
+from llmtutor.layers.attention import fused_attention
 
 LENGTHS = (1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, LONGEST - 1, LONGEST)
 
