@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmtutor.experiments import studies
 from llmtutor.experiments.scaling import Prediction, compute_optimal, fit_law, predict
 from llmtutor.experiments.studies import (
     LEARNING_RATES,
