@@ -5,6 +5,7 @@ another type. Each check returns the value that it lets pass.
 """
 
 import math
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -16,6 +17,15 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str | No
     """The known name that is most like ``name``; None if none reaches the ``cutoff`` (0 … 1)."""
     found = get_close_matches(str(name).lower(), list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
+
+
+def shell_line(*words: object) -> str:
+    """A command to be copied into a shell: words that a shell would take apart are quoted.
+
+    >>> shell_line("llmtutor", "train", "--resume", "my runs/a")
+    "llmtutor train --resume 'my runs/a'"
+    """
+    return shlex.join(map(str, words))
 
 
 def check_name(what: str, name: object, known: Iterable[str]) -> str:

@@ -7,14 +7,33 @@ set ``LLMTUTOR_TRACEBACK=1`` to see where an error was raised.
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
 
 import cyclopts
 
 from llmtutor import __version__
+from llmtutor.checks import shell_line
+
+Text = Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)]
+"""The value of an option that takes any text, also one that begins with a dash."""
+
+
+def _explain(error: cyclopts.CycloptsError) -> object:
+    """The error in its frame; where a value was taken for an option, with the way to give it."""
+    message = str(error)
+    if isinstance(error, cyclopts.MissingArgumentError):
+        for option, value in pairwise(error.root_input_tokens or []):
+            if option == error.keyword and value.startswith("-"):
+                joined = shell_line(f"{option}={value}")
+                message += f" If {value!r} is meant to be it, write {joined}"
+    return cyclopts.CycloptsPanel(message)
+
 
 app = cyclopts.App(
     name="llmtutor",
     version=__version__,
+    error_formatter=_explain,
     help="The tools of the LLM Tutor book: corpora, tokenizers, training, generation, studies.",
     help_epilogue="Start with: llmtutor data list",
 )

@@ -1,7 +1,6 @@
 """``llmtutor generate``: a trained model writes on, token by token as they are drawn."""
 
 import codecs
-import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import cyclopts
 import torch
 from cyclopts import Parameter
 
+from llmtutor.cli import Text
 from llmtutor.data.readers import END_OF_TEXT
 from llmtutor.fast.decoding import Compiled
 from llmtutor.generate.generate import generate as generate_ids
@@ -20,7 +20,7 @@ from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
 from llmtutor.train.config import TrainConfig
-from llmtutor.train.loop import read_state, run_folder
+from llmtutor.train.loop import CHECKPOINTS, read_state, run_folder
 
 app = cyclopts.App(
     name="generate",
@@ -33,10 +33,10 @@ def generate(
     run: Path,
     /,
     *,
-    prompt: str | None = None,
+    prompt: Text | None = None,
     max_new_tokens: int = 200,
     sampler: Annotated[Sampler | None, Parameter(name="*")] = None,
-    stop: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    stop: Annotated[tuple[str, ...], Parameter(negative=(), allow_leading_hyphen=True)] = (),
     seed: int | None = None,
     draft: Path | None = None,
     n_draft: int = 4,
@@ -60,7 +60,7 @@ def generate(
         A token, such as "." with a character tokenizer, after which the text ends; repeat the
         option for several.
     seed
-        Makes the text repeatable.
+        Makes the text repeatable: a whole number of 0 or more.
     draft
         Folder of the run of a smaller model with the same tokenizer, which proposes tokens ahead.
         Texts are no other than without, only sooner there if the draft is good and much smaller.
@@ -78,7 +78,7 @@ def generate(
     stops = {one_token(tokenizer, text) for text in stop}
     stops |= {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
     generator = torch.Generator()
-    generator.seed() if seed is None else generator.manual_seed(seed)
+    generator.seed() if seed is None else generator.manual_seed(check_seed(seed))
     sampler = sampler or Sampler()
     reader = Compiled(model) if compile else model
     context = min(m.config.max_seq_len for m in [model, *([helper[0]] if helper else [])])
@@ -94,6 +94,7 @@ def generate(
                 [ids],
                 max_new_tokens=n,
                 sampler=sampler,
+                n_ids=tokenizer.vocab_size,
                 stop=stops,
                 generator=generator,
                 on_token=lambda _, id: write(id),
@@ -107,6 +108,7 @@ def generate(
             max_new_tokens=n,
             sampler=sampler,
             n_draft=n_draft,
+            n_ids=tokenizer.vocab_size,
             stop=stops,
             generator=generator,
             on_token=write,
@@ -123,7 +125,7 @@ def generate(
         return
     for line in typed_lines():
         try:
-            go_on(line)
+            go_on(utf8(line))
         except ValueError as error:  # a mistake in one line does not end the conversation
             print(f"llmtutor: {error}", file=sys.stderr)
 
@@ -132,17 +134,33 @@ def load(run: Path) -> tuple[Transformer, Tokenizer]:
     """The model and the tokenizer of a training run, at its last checkpoint or a given one.
 
     Raises:
-        ValueError: no run, a damaged checkpoint, a tokenizer that the model was not trained with.
+        ValueError: no run, a damaged checkpoint or one of another version of the program, a
+            tokenizer that is not there or not the one that the model was trained with.
     """
-    state = read_state(run)
-    tokenizer = load_tokenizer(run_folder(run) / "tokenizer")
-    if tokenizer.fingerprint() != state.tokenizer:
+    folder = run_folder(run)
+    if not run.is_dir() or not (folder / CHECKPOINTS).is_dir():
+        found = "no checkpoints in it" if run.is_dir() else "a file" if run.exists() else "nothing"
         raise ValueError(
-            f"{run_folder(run) / 'tokenizer'} is not the tokenizer that the model was trained "
-            "with: put that one back"
+            f"{run}: expected the folder of a training run, or of one of its checkpoints, found "
+            f"{found}; `llmtutor train` makes one"
         )
-    model = build(TrainConfig.from_dict(state.config).model_config(tokenizer.vocab_size))
-    model.load_state_dict(state.model)
+    state = read_state(run)
+    try:
+        tokenizer = load_tokenizer(folder / "tokenizer")
+        if tokenizer.fingerprint() != state.tokenizer:
+            raise ValueError(f"{folder / 'tokenizer'} is another tokenizer")
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{error}. {run} needs the tokenizer that its model was trained with: put that one back"
+        ) from None
+    try:
+        model = build(TrainConfig.from_dict(state.config).model_config(tokenizer.vocab_size))
+        model.load_state_dict(state.model)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{run}: its settings and its weights make no model, so it was written by another "
+            f"version of llmtutor: {' '.join(str(error).split())}"
+        ) from None
     return model.eval(), tokenizer
 
 
@@ -158,17 +176,38 @@ def one_token(tokenizer: Tokenizer, text: str) -> int:
     return ids[0]
 
 
-def typed_lines() -> Iterator[str]:
+def check_seed(seed: int) -> int:
+    """``seed`` if it is one that a generator of torch takes, and takes for no other."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--seed must lie in 0 … 2**64 - 1, got {seed}")
+    return seed
+
+
+def typed_lines() -> Iterator[bytes]:
     """Lines typed, or from a pipe, up to an empty one."""
-    lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
+    lines = sys.stdin.buffer
     while True:
         if lines.isatty():
             print("\n> ", end="", file=sys.stderr, flush=True)
-        line = lines.readline().rstrip("\r\n")
+        line = lines.readline().rstrip(b"\r\n")
         if not line:
-            lines.detach()
             return
         yield line
+
+
+def utf8(line: bytes) -> str:
+    """The text of a line.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input: expected UTF-8 text, found byte 0x{line[error.start]:02x} at "
+            f"{error.start:,} of the line; set the terminal to UTF-8, or convert the file"
+        ) from None
 
 
 def streamer(tokenizer: Tokenizer) -> tuple[Callable[[int], None], Callable[[], None]]:

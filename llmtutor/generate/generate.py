@@ -1,26 +1,30 @@
 """Chapter 21, generation: token after token, for a batch of prompts."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 import torch
 
-from llmtutor.generate.reader import Model, Reader, prompt_ids
+from llmtutor.generate.reader import Model, Prompts, Reader, prompt_ids
 from llmtutor.generate.sampling import Sampler
 
 
 @torch.inference_mode()
 def generate(
     model: Model,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     sampler: Sampler,
+    n_ids: int | None = None,
     stop: Collection[int] = (),
     generator: torch.Generator | None = None,
     on_token: Callable[[int, int], None] | None = None,
     use_cache: bool = True,
 ) -> list[list[int]]:
     """The new ids of each row, its prompt not included.
+
+    ``n_ids`` is the tokenizer's ``vocab_size``. Where the model's vocabulary is padded beyond, to a
+    size that suits its device, the ids behind belong to no token and are never chosen.
 
     A row ends with a token of ``stop``, which is its last id, or after ``max_new_tokens``. Prompts
     may be of different lengths; a row goes on as it would alone, but draws depend on its place in
@@ -35,14 +39,15 @@ def generate(
     [5, 5]
 
     Raises:
-        ValueError: no prompt or an empty one, ids that are none of the model's, prompts that with
-            their new tokens are longer than the context; logits that give no distribution.
+        ValueError: no prompt or an empty one, ids that are no token's, prompts that with their
+            new tokens are longer than the context; more ``n_ids`` than the model has; logits that
+            give no distribution.
     """
-    prompt = prompt_ids(model, prompts, max_new_tokens)
+    prompt = prompt_ids(model, prompts, max_new_tokens, n_ids)
     batch, longest = prompt.shape
     ids = torch.cat([prompt, prompt.new_zeros(batch, max_new_tokens)], dim=1)
-    read = Reader(model, prompt, ids.shape[1], use_cache=use_cache)
-    new: list[list[int]] = [[] for _ in prompts]
+    read = Reader(model, prompt, ids.shape[1], use_cache=use_cache, n_ids=n_ids)
+    new: list[list[int]] = [[] for _ in range(batch)]
     going = list(range(batch))
     for end in range(longest, ids.shape[1]):
         text = ids[:, :end]

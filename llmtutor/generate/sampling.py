@@ -1,9 +1,10 @@
 """Chapter 21, generation: from the logits of the next token to one token, by every usual knob.
 
 Each filter is a pure function from logits to logits, (batch, vocab) → (batch, vocab); a token that
-it rules out gets −inf. ``Sampler`` holds the settings and applies the filters in the order that
-other libraries use, so that the same numbers mean the same there: repetition penalty, temperature,
-top-k, top-p, min-p.
+it rules out gets −inf. Logits of less than float32 become float32 first: a sum of 32,000
+probabilities of 8 bits each is far from 1. ``Sampler`` holds the settings and applies the filters
+in the order that other libraries use, so that the same numbers mean the same there: repetition
+penalty, temperature, top-k, top-p, min-p.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from llmtutor.checks import check_integer, check_number
 from llmtutor.layers.basic import softmax
 
 PAD = -1
@@ -25,7 +27,11 @@ def temperature(logits: Float[Tensor, "batch vocab"], value: float) -> Float[Ten
     Raises:
         ValueError: a temperature that is not above 0.
     """
-    return logits / check_temperature(value)
+    logits = _at_least_float32(logits)
+    if check_temperature(value) < 1e-20:
+        # The largest would overflow. Only differences matter, and from itself it differs by 0.
+        logits = logits - logits.amax(-1, keepdim=True)
+    return logits / _representable(value, logits.dtype)
 
 
 def top_k(logits: Float[Tensor, "batch vocab"], k: int) -> Float[Tensor, "batch vocab"]:
@@ -39,7 +45,8 @@ def top_k(logits: Float[Tensor, "batch vocab"], k: int) -> Float[Tensor, "batch 
     Raises:
         ValueError: ``k`` below 1.
     """
-    k = min(check_top_k(k), logits.shape[-1])
+    k = min(check_integer("top_k", k, least=1), logits.shape[-1])
+    logits = _at_least_float32(logits)
     smallest = logits.topk(k).values[:, -1:]
     return logits.masked_fill(logits < smallest, -math.inf)
 
@@ -56,8 +63,10 @@ def top_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batc
     Raises:
         ValueError: ``p`` outside (0, 1].
     """
+    logits = _at_least_float32(logits)
     if check_top_p(p) == 1:
         return logits
+    p = _representable(p, logits.dtype)
     ordered, order = logits.sort(descending=True, stable=True)
     probs = softmax(ordered)
     before = probs.cumsum(-1) - probs
@@ -77,6 +86,7 @@ def min_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batc
     Raises:
         ValueError: ``p`` outside [0, 1].
     """
+    logits = _at_least_float32(logits)
     if check_min_p(p) == 0:
         return logits
     floor = logits.amax(-1, keepdim=True) + math.log(p)
@@ -96,9 +106,10 @@ def repetition_penalty(
     tensor([[ 1.,  2., -4.]])
 
     Raises:
-        ValueError: a penalty that is not above 0.
+        ValueError: a penalty outside 1e-6 … 1e6.
     """
     check_repetition_penalty(penalty)
+    logits = _at_least_float32(logits)
     vocab = logits.shape[-1]
     # One column more, where the padding goes.
     seen = torch.zeros(len(logits), vocab + 1, dtype=torch.bool, device=logits.device)
@@ -117,7 +128,7 @@ def sample(
     Raises:
         ValueError: a row that has no distribution: nan or +inf in it, or nothing but −inf.
     """
-    return draw(softmax(logits), generator)
+    return draw(softmax(_at_least_float32(logits)), generator)
 
 
 def draw(
@@ -129,9 +140,20 @@ def draw(
         ValueError: a row that is no distribution.
     """
     device = probs.device if generator is None else generator.device
+    probs = _at_least_float32(probs)
     total = probs.sum(-1)
     _check_distribution(total.isfinite() & (total > 0))
     return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
+
+
+def _at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _representable(value: float, dtype: torch.dtype) -> float:
+    """``value`` above 0, or the nearest that is neither 0 nor infinite in ``dtype``."""
+    limits = torch.finfo(dtype)
+    return min(max(value, limits.tiny), limits.max)
 
 
 def _check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
@@ -178,7 +200,7 @@ class Sampler:
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
         if self.top_k is not None:
-            check_top_k(self.top_k)
+            check_integer("top_k", self.top_k, least=1)
         check_top_p(self.top_p)
         check_min_p(self.min_p)
         check_repetition_penalty(self.repetition_penalty)
@@ -231,7 +253,7 @@ class Sampler:
 
 def check_temperature(value: float) -> float:
     """``value`` if it is above 0."""
-    if not 0 < value < math.inf:
+    if check_number("temperature", value) <= 0:
         raise ValueError(
             f"temperature must be above 0, got {value}; for the likeliest token, which is where "
             "ever lower temperatures lead, decode greedily"
@@ -239,29 +261,24 @@ def check_temperature(value: float) -> float:
     return value
 
 
-def check_top_k(k: int) -> int:
-    """``k`` if it is a whole number above 0."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"top_k must be a whole number of at least 1, got {k}; None keeps all")
-    return k
-
-
 def check_top_p(p: float) -> float:
     """``p`` if it lies in (0, 1]."""
-    if not 0 < p <= 1:
+    if not 0 < check_number("top_p", p) <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {p}; 1 keeps everything")
     return p
 
 
 def check_min_p(p: float) -> float:
     """``p`` if it lies in [0, 1]."""
-    if not 0 <= p <= 1:
+    if not 0 <= check_number("min_p", p) <= 1:
         raise ValueError(f"min_p must lie in [0, 1], got {p}; 0 keeps everything")
     return p
 
 
 def check_repetition_penalty(penalty: float) -> float:
-    """``penalty`` if it is above 0."""
-    if not 0 < penalty < math.inf:
-        raise ValueError(f"repetition_penalty must be above 0, got {penalty}; 1 changes nothing")
+    """``penalty`` if it lies in 1e-6 … 1e6; beyond, a product could overflow."""
+    if not 1e-6 <= check_number("repetition_penalty", penalty) <= 1e6:
+        raise ValueError(
+            f"repetition_penalty must lie in 1e-6 … 1e6, got {penalty}; 1 changes nothing"
+        )
     return penalty

@@ -5,16 +5,16 @@ fetching its weights. So a draft model proposes a few tokens, and the model acce
 by a rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.generate.reader import Reader, prompt_ids
+from llmtutor.checks import check_integer
+from llmtutor.generate.reader import Model, Reader, Row, prompt_ids
 from llmtutor.generate.sampling import PAD, Sampler, draw
-from llmtutor.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ def accept(
 
 @torch.inference_mode()
 def speculative(
-    model: Transformer,
-    draft: Transformer,
-    prompt: Sequence[int],
+    model: Model,
+    draft: Model,
+    prompt: Row,
     *,
     max_new_tokens: int,
     sampler: Sampler,
     n_draft: int = 4,
+    n_ids: int | None = None,
     stop: Collection[int] = (),
     generator: torch.Generator | None = None,
     on_token: Callable[[int], None] | None = None,
@@ -87,23 +88,27 @@ def speculative(
     Distributed as the text of ``generate``, though other draws make it; decoded greedily it is the
     same text, ties in the last bit aside. The sampler's knobs are applied to both models. The text
     ends with a token of ``stop`` or after ``max_new_tokens``; ``on_token(id)`` is called for each.
+    ``n_ids`` is the tokenizer's ``vocab_size``, needed where a vocabulary is padded.
 
     Raises:
-        ValueError: models of different vocabularies, ``n_draft`` below 1, and what ``generate``
-            refuses, for either model.
+        ValueError: models of different vocabularies and no ``n_ids``, ``n_draft`` below 1, and what
+            ``generate`` refuses, for either model.
     """
-    if model.config.vocab_size != draft.config.vocab_size:
+    if n_ids is None and model.config.vocab_size != draft.config.vocab_size:
         raise ValueError(
             f"the draft has {draft.config.vocab_size} tokens and the model "
-            f"{model.config.vocab_size}: both must come from one tokenizer"
+            f"{model.config.vocab_size}: both must come from one tokenizer (if they do and one is "
+            "padded, say how many ids the tokenizer has with n_ids)"
         )
-    if n_draft < 1:
-        raise ValueError(f"n_draft must be at least 1, got {n_draft}; without one use generate")
-    prompt_ids(draft, [prompt], max_new_tokens)
-    ids = prompt_ids(model, [prompt], max_new_tokens)
+    n_draft = check_integer("n_draft", n_draft, least=1)
+    prompt_ids(draft, [prompt], max_new_tokens, n_ids)
+    ids = prompt_ids(model, [prompt], max_new_tokens, n_ids)
     end = ids.shape[1]
     last = end + max_new_tokens
-    read, guess = (Reader(m, ids, last, use_cache=use_cache) for m in (model, draft))
+    read, guess = (
+        Reader(m, ids, last, use_cache=use_cache, n_ids=n_ids, n_snapshots=n_draft)
+        for m in (model, draft)
+    )
     ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
     new: list[int] = []
     n_rounds = n_accepted = n_refused = 0
@@ -134,7 +139,7 @@ def _propose(
     generator: torch.Generator | None,
 ) -> Float[Tensor, "n vocab"]:
     """Write ``n`` proposals into ``ids`` from ``end`` on; returns what each was drawn from."""
-    q = torch.zeros(n, guess.model.config.vocab_size, device=ids.device)
+    q = torch.zeros(n, guess.n_ids or guess.model.config.vocab_size, device=ids.device)
     for i in range(n):
         text = ids[:, : end + i]
         q[i] = sampler.probabilities(guess(text)[:, -1], text)[0]

@@ -32,17 +32,23 @@ class Cache(Protocol):
     def nbytes(self) -> int:
         """Bytes set aside for the past, used or not yet."""
 
+    always_rewinds: bool
+    """Whether ``rewind`` goes back to every earlier length."""
+
+    def reset(self) -> None:
+        """Forget everything; the memory stays."""
+
     def can_rewind(self, length: int) -> bool:
-        """Whether ``rewind(length)`` is possible now."""
+        """Whether ``rewind`` can go there; to the present length it always can."""
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens; 0 is always possible."""
+        """Forget all but the first ``length`` tokens."""
 
     def snapshot(self) -> Any:
-        """What ``restore`` needs to come back to this moment."""
+        """What ``restore`` needs to come back here, which later tokens do not change."""
 
     def restore(self, snapshot: Any) -> None:
-        """Be as at the moment of the ``snapshot``, which came from this cache."""
+        """Be as when the snapshot was taken, for as long as the text before it is the same."""
 
 
 @runtime_checkable
@@ -107,9 +113,3 @@ def check_room(length: int, new: int, max_len: int) -> None:
             f"{new} tokens more than the {length} in the cache are over its max_len = {max_len}; "
             "make it longer, or begin again with the last part of the text"
         )
-
-
-def check_back(length: int, to: int) -> None:
-    """Raise ``ValueError`` unless ``to`` lies in 0 … ``length``."""
-    if not 0 <= to <= length:
-        raise ValueError(f"can only go back to 0 … {length} tokens, got {to}")

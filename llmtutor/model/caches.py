@@ -45,33 +45,39 @@ class Caches:
 
     def reset(self) -> None:
         """Forget everything, to begin again with prompts padded alike."""
-        self.rewind(0)
+        for layer in self.layers:
+            layer.reset()
+
+    @property
+    def always_rewinds(self) -> bool:
+        """Whether all layers can go back to every earlier length."""
+        return all(layer.always_rewinds for layer in self.layers)
 
     def can_rewind(self, length: int) -> bool:
-        """Whether every layer can forget all but the first ``length`` tokens."""
+        """Whether all layers can go back to ``length``."""
         return all(layer.can_rewind(length) for layer in self.layers)
 
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens of each row.
 
         Raises:
-            ValueError: ``length`` outside 0 … the present one, or a layer that cannot; then
-                nothing is forgotten.
+            ValueError: ``length`` outside 0 … the present one, or a layer that cannot go there;
+                then nothing is forgotten.
         """
         for layer in self.layers:
             if not layer.can_rewind(length):
-                layer.rewind(length)  # says why not
+                layer.rewind(length)  # which says why not
         for layer in self.layers:
             layer.rewind(length)
 
-    def snapshot(self) -> Any:
-        """What ``restore`` needs to come back to this moment."""
-        return [layer.snapshot() for layer in self.layers]
+    def snapshot(self) -> tuple[Any, ...]:
+        """What ``restore`` needs to come back here, of each layer."""
+        return tuple(layer.snapshot() for layer in self.layers)
 
-    def restore(self, snapshot: Any) -> None:
-        """Be as at the moment of the ``snapshot``."""
-        for layer, saved in zip(self.layers, snapshot, strict=True):
-            layer.restore(saved)
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Be as when the snapshot was taken, for as long as the text before it is the same."""
+        for layer, kept in zip(self.layers, snapshot, strict=True):
+            layer.restore(kept)
 
     def positions(self, seq: int, device: torch.device) -> Int[Tensor, "batch seq"]:
         """Where the next ``seq`` tokens stand, counted from the first real one; 0 for padding."""

@@ -21,7 +21,10 @@ MODEL = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three short runs on tales: ``large``, ``small`` and, in byte pairs, ``foreign``."""
+    """Three short runs on tales: ``large``, ``small`` and, in byte pairs, ``foreign``.
+
+    The small one has room for more ids than its tokenizer has.
+    """
     folder = tmp_path_factory.mktemp("runs")
     corpus = folder / "mine.txt"
     corpus.write_bytes("<|endoftext|>".join(tales.generate(30, 1)).encode("utf-8"))
@@ -29,7 +32,8 @@ def runs(tmp_path_factory):
     config |= {"eval_tokens": 50, "device": "cpu"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMTUTOR_DATA", str(folder / "data"))
-        for name, model in {"large": MODEL | {"n_layers": 2}, "small": MODEL}.items():
+        small = MODEL | {"vocab_size": 512}
+        for name, model in {"large": MODEL | {"n_layers": 2}, "small": small}.items():
             path = folder / f"{name}.json"
             values = config | {"model": model, "out": str(folder / name)}
             path.write_text(json.dumps(values), encoding="utf-8")
@@ -52,8 +56,9 @@ class Keys(io.BytesIO):
 def run(capfdbinary, monkeypatch):
     """Types a command line, and lines at its prompt; returns exit code, output and errors."""
 
-    def call(*words: object, typed: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Keys(typed.encode("utf-8"))))
+    def call(*words: object, typed: str | bytes = "") -> tuple[int, str, str]:
+        keys = typed.encode("utf-8") if isinstance(typed, str) else typed
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Keys(keys)))
         code = cli.main(["generate", *map(str, words)])
         out, err = capfdbinary.readouterr()
         return code, out.decode("utf-8"), err.decode("utf-8")
@@ -99,6 +104,9 @@ def test_each_typed_line_is_a_prompt_and_an_empty_one_ends_it(run, runs) -> None
     code, out, err = run(*options, typed="the €\nthe \n")
     assert (code, out) == (0, texts[0])  # a mistake in one line does not end it
     assert err.startswith("llmtutor: ") and "'€'" in err and err.count("\n") == 1
+    code, out, err = run(*options, typed=b"the \xff\r\nthe \r\n")
+    assert (code, out) == (0, texts[0])
+    assert "standard input: expected UTF-8 text, found byte 0xff at 4 of the line" in err
 
 
 def test_a_terminal_is_asked_on_standard_error(run, runs, monkeypatch) -> None:
@@ -118,6 +126,22 @@ def test_a_draft_changes_no_greedy_text(run, runs) -> None:
     assert err == "30 tokens in 6 passes, 24 of 24 proposals accepted\n"
     code, _, err = run(*options, "--draft", runs / "foreign")
     assert code == 1 and "has another tokenizer" in err
+
+
+@pytest.mark.parametrize("words", [["--seed", 2**64 - 1], ["--draft", "small"]], ids=str)
+def test_ids_that_are_no_tokens_are_never_drawn(run, runs, words: list, monkeypatch) -> None:
+    monkeypatch.chdir(runs)
+    code, out, _ = run("small", "--prompt", "the ", "--max-new-tokens", 40, *words)
+    assert (code, len(out)) == (0, 41)
+
+
+def test_text_may_begin_with_a_dash(run, runs) -> None:
+    options = [runs / "foreign", "--greedy", "--max-new-tokens", 9]
+    for prompt in ("- So", "--seed", "-a"):
+        joined = run(*options, f"--prompt={prompt}")
+        assert run(*options, "--prompt", prompt) == joined and joined[0] == 0
+    stops = ["--stop", "-", "--stop", joined[1][0]]
+    assert run(*options, "--prompt", "-a", *stops) == (0, joined[1][0] + "\n", "")
 
 
 def test_compiled_it_writes_the_same(run, runs, monkeypatch) -> None:
@@ -172,6 +196,8 @@ def test_a_character_is_printed_when_its_last_byte_has_come(capfdbinary) -> None
         (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
         (["--prompt", "a", "--stop", "the"], "--stop takes one token, but 'the' is 3 of them"),
         (["--prompt", "€"], "'€'"),
+        (["--prompt", "a", "--seed", "-1"], "--seed must lie in 0 … 2**64 - 1, got -1"),
+        (["--prompt", "a", "--seed", str(2**64)], "--seed must lie in 0 … 2**64 - 1, got 1844"),
     ],
     ids=str,
 )
@@ -182,10 +208,30 @@ def test_mistakes_end_in_one_line(run, runs, words: list[str], message: str) -> 
 
 
 def test_runs_that_are_none(run, runs, tmp_path) -> None:
-    code, _, err = run(tmp_path, "--prompt", "a")
-    assert code == 1 and "expected a checkpoint" in err
     other = tmp_path / "other"
     shutil.copytree(runs / "small", other)
+    for path, found in [
+        (tmp_path / "none", "nothing"),
+        (other / "log.jsonl", "a file"),
+        (other / "tokenizer", "no checkpoints in it"),
+        (other / "checkpoints" / "step-00000009", "nothing"),
+    ]:
+        code, _, err = run(path, "--prompt", "a")
+        assert code == 1 and f"llmtutor: {path}: expected the folder of a training run" in err
+        assert f"found {found}; " in err
     CharTokenizer("ab").save(other / "tokenizer")
     code, _, err = run(other, "--prompt", "a")
-    assert code == 1 and "is not the tokenizer that the model was trained with" in err
+    assert code == 1 and f"{other / 'tokenizer'} is another tokenizer. {other} needs the" in err
+    shutil.rmtree(other / "tokenizer")
+    code, _, err = run(other, "--prompt", "a")
+    assert code == 1 and "expected a tokenizer" in err and "put that one back" in err
+
+
+@pytest.mark.parametrize("change", [{"preset": "none"}, {"model": MODEL}], ids=str)
+def test_a_checkpoint_of_another_version(run, runs, monkeypatch, change: dict) -> None:
+    state = command.read_state(runs / "small")
+    state.config |= change
+    monkeypatch.setattr(command, "read_state", lambda _: state)
+    code, _, err = run(runs / "small", "--prompt", "a")
+    assert code == 1 and err.count("\n") == 1
+    assert f"{runs / 'small'}: its settings and its weights make no model" in err

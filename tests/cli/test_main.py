@@ -42,6 +42,20 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main(["data", "fetch", "shakespear"])
 
 
+@pytest.mark.parametrize("value", ["-my run", "--seed"])
+def test_a_value_taken_for_an_option_can_be_given(value: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["tokenizer", "train", "no such corpus", "--out", value])
+    error = " ".join(capsys.readouterr().err.replace("│", "").split())
+    joined = {"-my run": "'--out=-my run'", "--seed": "--out=--seed"}[value]
+    assert f"--out requires an argument. If '{value}' is meant to be it, write {joined}" in error
+    assert cli.main(["tokenizer", "train", "no such corpus", f"--out={value}"]) == 1
+    assert "no such corpus" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["tokenizer", "train", "x", "--out"])
+    assert "meant" not in capsys.readouterr().err
+
+
 def test_a_slip_in_a_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["tokenizr"])

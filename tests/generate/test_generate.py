@@ -138,6 +138,21 @@ def test_texts_have_the_distribution_of_the_model(make_model, joint, assert_draw
     assert_drawn_from((4 * first + second).bincount(minlength=16), probs)
 
 
+@CACHE
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(temperature=2.0, top_p=0.95)], ids=str)
+def test_ids_behind_the_tokenizers_are_never_chosen(make_model, sampler, use_cache: bool) -> None:
+    model, cut = make_model(), make_model(vocab_size=12)
+    weights = model.state_dict()
+    heads = {
+        name: w[:12] if "embedding" in name or "head" in name else w for name, w in weights.items()
+    }
+    cut.load_state_dict(heads)
+    settings = {"max_new_tokens": 20, "sampler": sampler, "use_cache": use_cache}
+    texts = generate(model, PROMPTS, n_ids=12, generator=seeded(), **settings)
+    assert texts == generate(cut, PROMPTS, generator=seeded(), **settings)
+    assert max(map(max, generate(model, PROMPTS, generator=seeded(), **settings))) >= 12
+
+
 def test_weights_are_left_without_gradients(make_model) -> None:
     model = make_model()
     generate(model, [[1]], max_new_tokens=3, sampler=Sampler())
@@ -160,12 +175,30 @@ def test_weights_are_left_without_gradients(make_model) -> None:
         ([[1, 20]], 1, r"holds the id 20, but the model's are 0 … 19"),
         ([[PAD, 1]], 1, "holds the id -1"),
         ([[1]], 0, "max_new_tokens must be at least 1, got 0"),
+        ([[1]], 1.5, "max_new_tokens must be a whole number, got 1.5"),
+        (
+            torch.tensor([1, 2]),
+            1,
+            r"one list of ids for each row.*; one prompt alone is \[prompt\]",
+        ),
+        (torch.tensor(1), 1, "one list of ids for each row"),
+        (torch.tensor([[1.0]]), 1, "an id of the prompt must be a whole number, got 1.0"),
+        ([[1], [True]], 1, "an id of prompt 1 must be a whole number, got True"),
+        ([[[1, 2]]], 1, r"an id of the prompt must be a whole number, got \[1, 2\]"),
     ],
 )
 @CACHE
 def test_prompts_that_cannot_be(make_model, prompts, n, message: str, use_cache: bool) -> None:
     with pytest.raises(ValueError, match=message):
         generate(make_model(), prompts, max_new_tokens=n, sampler=GREEDY, use_cache=use_cache)
+
+
+def test_numbers_of_ids_that_cannot_be(make_model) -> None:
+    settings = {"max_new_tokens": 1, "sampler": GREEDY}
+    with pytest.raises(ValueError, match=r"holds the id 12, but the model's are 0 … 11"):
+        generate(make_model(), [[12]], n_ids=12, **settings)
+    with pytest.raises(ValueError, match="n_ids is 21, but the model's vocabulary is 20"):
+        generate(make_model(), [[12]], n_ids=21, **settings)
 
 
 def test_weights_that_overflow_are_told(make_model) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ HALVES = torch.tensor([[0.1, 0.5, 0.15, 0.25]], dtype=torch.float64).log()
     [
         ({}, [0.1, 0.5, 0.15, 0.25]),
         ({"temperature": 0.5}, [2 / 69, 50 / 69, 4.5 / 69, 12.5 / 69]),  # squares, normalised
-        ({"top_k": 2}, [0, 2 / 3, 0, 1 / 3]),
+        ({"top_k": np.int64(2)}, [0, 2 / 3, 0, 1 / 3]),
         ({"top_p": 0.4}, [0, 1, 0, 0]),
         ({"top_p": 0.6}, [0, 2 / 3, 0, 1 / 3]),
         ({"top_p": 0.8}, [0, 5 / 9, 1.5 / 9, 2.5 / 9]),
@@ -117,6 +118,38 @@ def test_low_temperatures_end_in_greedy_and_equals_stay_equal() -> None:
     chosen = Sampler(temperature=1e-4).choose(logits, IDS, torch.Generator().manual_seed(0))
     assert torch.equal(chosen, logits.argmax(-1))
     assert sampling.top_k(torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 2).isfinite().sum() == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_settings_that_a_number_format_rounds_to_0_or_infinity(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[3.0, 1e-3, 3.0, -math.inf], [0.0, -80.0, -90.0, 0.0]], dtype=dtype)
+    nothing = torch.zeros(2, 1, dtype=torch.int64)
+    for tiny in (1e-21, 1e-40, 1e-310, 5e-324):
+        cold = Sampler(temperature=tiny).probabilities(logits, nothing)
+        assert cold.tolist() == [[0.5, 0, 0.5, 0], [0.5, 0, 0, 0.5]]
+        assert Sampler(top_p=tiny).probabilities(logits, nothing).amax(-1).tolist() == [1, 1]
+    hot = Sampler(temperature=1e308).probabilities(logits, nothing)
+    torch.testing.assert_close(hot.float(), torch.tensor([[1 / 3] * 3 + [0.0], [1 / 4] * 4]))
+
+
+def test_logits_of_few_bits_are_filtered_and_drawn_in_float32() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 32_000, generator=random).bfloat16()
+    exact, seen = logits.float(), torch.tensor([[0, 1, 2]])
+    for name, value in [("temperature", 0.7), ("top_k", 9), ("top_p", 0.99), ("min_p", 0.3)]:
+        kept = getattr(sampling, name)(logits, value)
+        assert torch.equal(kept, getattr(sampling, name)(exact, value))
+    mass = exact.softmax(-1)[sampling.top_p(logits, 0.99).isfinite()].sum().item()
+    assert mass == pytest.approx(0.99, abs=1e-4)
+    assert torch.equal(
+        sampling.repetition_penalty(logits, seen, 1.3),
+        sampling.repetition_penalty(exact, seen, 1.3),
+    )
+    draws = [
+        [sampling.sample(x, torch.Generator().manual_seed(seed)).item() for seed in range(50)]
+        for x in (logits, exact)
+    ]
+    assert draws[0] == draws[1]
 
 
 # --- draws ---------------------------------------------------------------------------------------
@@ -161,19 +194,22 @@ def test_rows_are_drawn_each_for_itself_and_a_seed_repeats_them() -> None:
     [
         ("temperature", 0, r"above 0, got 0; .* greedily"),
         ("temperature", -1.0, "above 0, got -1.0"),
-        ("temperature", math.nan, "above 0, got nan"),
-        ("temperature", math.inf, "above 0, got inf"),
+        ("temperature", math.nan, "finite number, got nan"),
+        ("temperature", math.inf, "finite number, got inf"),
+        ("temperature", "0.8", "finite number, got '0.8'"),
         ("top_k", 0, "at least 1, got 0"),
-        ("top_k", 2.5, "whole number of at least 1, got 2.5"),
+        ("top_k", 2.5, "whole number, got 2.5"),
         ("top_k", True, "got True"),
         ("top_p", 0, r"\(0, 1\], got 0"),
         ("top_p", -0.1, r"\(0, 1\], got -0.1"),
         ("top_p", 1.1, r"\(0, 1\], got 1.1"),
-        ("top_p", math.nan, r"\(0, 1\], got nan"),
+        ("top_p", math.nan, "finite number, got nan"),
+        ("top_p", True, "finite number, got True"),
         ("min_p", -0.1, r"\[0, 1\], got -0.1"),
         ("min_p", 1.1, r"\[0, 1\], got 1.1"),
-        ("repetition_penalty", 0, "above 0, got 0"),
-        ("repetition_penalty", -1.0, "above 0, got -1.0"),
+        ("repetition_penalty", 0, "lie in 1e-6 … 1e6, got 0"),
+        ("repetition_penalty", -1.0, "lie in 1e-6 … 1e6, got -1.0"),
+        ("repetition_penalty", 1e300, r"lie in 1e-6 … 1e6, got 1e\+300"),
     ],
 )
 def test_settings_outside_their_range(knob: str, value: float, message: str) -> None:

@@ -162,10 +162,21 @@ def test_it_ends_at_a_stop_token_also_in_the_middle_of_a_round(make_model) -> No
             assert made.ids == whole[: whole.index(stop) + 1]
 
 
+def test_models_padded_to_different_sizes_share_a_tokenizer(make_model) -> None:
+    model, draft = make_model(), make_model(vocab_size=16, n_layers=1)
+    for sampler in (GREEDY, Sampler(temperature=2.0)):
+        settings = {"max_new_tokens": 29, "sampler": sampler, "n_ids": 12}
+        made = speculative(model, draft, PROMPT, generator=seeded(), **settings)
+        assert max(made.ids) < 12 and made.n_refused
+    assert [made.ids] != generate(model, [PROMPT], **settings)  # other draws
+    made = speculative(model, draft, PROMPT, **settings | {"sampler": GREEDY})
+    assert [made.ids] == generate(model, [PROMPT], **settings | {"sampler": GREEDY})
+
+
 def test_bad_input(make_model) -> None:
     model, other, short = make_model(), make_model(vocab_size=21), make_model(max_seq_len=8)
     settings = {"max_new_tokens": 8, "sampler": GREEDY}
-    with pytest.raises(ValueError, match="the draft has 21 tokens and the model 20"):
+    with pytest.raises(ValueError, match=r"the draft has 21 tokens and the model 20.* with n_ids"):
         speculative(model, other, PROMPT, **settings)
     with pytest.raises(ValueError, match="n_draft must be at least 1, got 0"):
         speculative(model, model, PROMPT, n_draft=0, **settings)

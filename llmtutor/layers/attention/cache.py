@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.layers.mixer import check_back, check_room, check_starts
+from llmtutor.layers.mixer import check_room, check_starts
 
 Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
 
@@ -33,6 +33,8 @@ class KVCache:
     Raises:
         ValueError: sizes below 1; ``starts`` that are not one integer in 0 … max_len − 1 a row.
     """
+
+    always_rewinds = True
 
     def __init__(
         self,
@@ -94,9 +96,13 @@ class KVCache:
         """Bytes of both tensors, whole."""
         return self.keys.nbytes + self.values.nbytes
 
+    def reset(self) -> None:
+        """Forget everything; the memory and ``starts`` stay."""
+        self.length = 0
+
     def can_rewind(self, length: int) -> bool:
-        """Always: what was kept stays kept."""
-        return True
+        """Whether ``length`` lies in 0 … the present one."""
+        return 0 <= length <= self.length
 
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
@@ -104,15 +110,16 @@ class KVCache:
         Raises:
             ValueError: ``length`` outside 0 … the present one.
         """
-        check_back(self.length, length)
+        if not self.can_rewind(length):
+            raise ValueError(f"can only go back to 0 … {self.length} tokens, got {length}")
         self.length = length
 
     def snapshot(self) -> Any:
-        """The length: what lies before it is not written to as long as the text only grows."""
+        """The length: what lies before it stays where it is."""
         return self.length
 
     def restore(self, snapshot: Any) -> None:
-        """Go back to that length."""
+        """Go back to the length of the snapshot."""
         self.rewind(snapshot)
 
 
@@ -132,6 +139,8 @@ class WindowCache(KVCache):
     Raises:
         ValueError: as ``KVCache``.
     """
+
+    always_rewinds = False
 
     def __init__(
         self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
@@ -162,22 +171,20 @@ class WindowCache(KVCache):
         return rows
 
     def can_rewind(self, length: int) -> bool:
-        """To the beginning, and to where it stands; what was pushed out does not come back."""
-        return length in (0, self.length)
+        """To where it stands; what was pushed out does not come back."""
+        return length == self.length
 
     def rewind(self, length: int) -> None:
-        """Forget everything, or nothing.
+        """Stay where it is.
 
         Raises:
             ValueError: any other length.
         """
-        check_back(self.length, length)
         if not self.can_rewind(length):
             raise ValueError(
                 f"a window of {self.window} slots cannot go back from {self.length} to {length} "
-                "tokens: older ones were pushed out; take a snapshot before and restore it"
+                "tokens: older ones were pushed out; reset it, or restore a snapshot"
             )
-        self.length = length
 
     def snapshot(self) -> Any:
         """A copy of all slots."""

@@ -122,7 +122,9 @@ def fused_attention(
     _check(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
-    is_causal = causal and mask is None and bias is None and 1 < seq_q == seq_k
+    is_causal = False
+    if causal and mask is None and bias is None and seq_q == seq_k:
+        is_causal = True  # by an "if": the kernel takes no bool that depends on an open length
     if causal and not is_causal and seq_q > 1:
         plain = causal_mask(seq_q, seq_k, device=q.device)
         mask = plain if mask is None else mask & plain
