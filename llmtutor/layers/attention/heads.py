@@ -249,8 +249,8 @@ class Attention(nn.Module):
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both, rotated, and the positions of ``x``, of which ``start`` is the first."""
-        if x.ndim != 3:
-            raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
+        if x.ndim != 3 or x.shape[1] == 0:
+            raise ValueError(f"x must be (batch, seq >= 1, d_model), got shape {tuple(x.shape)}")
         q, k = self.query(x), self.key(x)
         if self.query_norm is not None and self.key_norm is not None and self.norm_over == "heads":
             q, k = self.query_norm(q), self.key_norm(k)

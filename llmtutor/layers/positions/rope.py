@@ -82,6 +82,8 @@ class Rope(Position):
     ) -> tuple[Float[Tensor, "*batch seq head_dim"], Float[Tensor, "*kv_batch seq head_dim"]]:
         """Both by the same angles, which are computed once."""
         angles = self._angles(positions, q)
+        check_last(k, "head_dim", self.head_dim)
+        check_positions(positions, k.shape[-2])
         return self._turned(q, *angles), self._turned(k, *angles)
 
     def _angles(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
