@@ -1,5 +1,6 @@
-"""Attention that stores its weights, against torch, and where ``fused_attention`` turns to it."""
+"""Attention that stores its weights: against torch, against the formula, and where it is taken."""
 
+import itertools
 import math
 
 import pytest
@@ -7,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmtutor.layers.attention import fused_attention
+from llmtutor.fast import attention as fast
 from llmtutor.fast.attention import (
     BLOCK,
     LONGEST,
+    compiled_attention,
     single_query_attention,
     stored_attention,
 )
+from llmtutor.layers.attention import attention, fused_attention
 
 LENGTHS = (1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, LONGEST - 1, LONGEST)
 
@@ -30,6 +33,9 @@ def qkv(seq: int, n_heads: int = 2, n_kv_heads: int = 2, dtype=torch.float64) ->
 
 def gradients(y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad((y * draw(*y.shape, seed=9).detach().to(y.dtype)).sum(), inputs)
+
+
+# --- the two forms --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seq", LENGTHS)
@@ -55,17 +61,8 @@ def test_the_past_does_not_see_the_future(seq) -> None:
         assert not torch.equal(after[..., changed, :], before[..., changed, :])
 
 
-def test_huge_scores_stay_finite() -> None:
-    q = torch.full((3, 1), 1e6)
-    q[2] = -1e6
-    v = torch.tensor([[1.0], [3.0], [8.0]])
-    torch.testing.assert_close(
-        stored_attention(q, q, v, scale=1e20), torch.tensor([[1.0], [2.0], [8.0]])
-    )
-
-
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("seq", [1, 2, 7, 100])
+@pytest.mark.parametrize("seq", [1, 7, 100])
 def test_a_single_query_equals_torch(seq, n_kv_heads) -> None:
     q, _, _ = qkv(1, 4)
     _, k, _ = qkv(seq, 4, n_kv_heads)
@@ -86,77 +83,117 @@ def test_a_single_query_by_hand() -> None:
     torch.testing.assert_close(got, torch.tensor([[25.0, 3.0]]))
 
 
-def test_huge_scores_of_a_single_query_stay_finite() -> None:
-    k, v = torch.tensor([[1e6], [-1e6], [1e6]]), torch.tensor([[1.0], [8.0], [3.0]])
-    got = single_query_attention(torch.tensor([[1e6]]), k, v, scale=1e20)
+def test_huge_scores_stay_finite() -> None:
+    q, v = torch.tensor([[1e6], [1e6], [-1e6]]), torch.tensor([[1.0], [3.0], [8.0]])
+    got = stored_attention(q, q, v, scale=1e20)
+    torch.testing.assert_close(got, torch.tensor([[1.0], [2.0], [8.0]]))
+    got = single_query_attention(q[:1], q[[0, 2, 0]], v[[0, 2, 1]], scale=1e20)
     torch.testing.assert_close(got, torch.tensor([[2.0]]))
 
 
-class Recorder:
-    """Compiles to the program as it is, and keeps the names of its operations."""
+# --- which of them is taken -----------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self.names = ""
-
-    def __call__(self, program: torch.fx.GraphModule, _: list[Tensor]):
-        self.names = " ".join(str(node.target) for node in program.graph.nodes)
-        return program.forward
-
-    def run(self, inputs: list[Tensor], **arguments) -> Tensor:
-        torch.compiler.reset()
-        run = torch.compile(fused_attention, backend=self, fullgraph=True)
-        out: Tensor = run(*inputs, **arguments)
-        return out
-
-    @property
-    def kernel(self) -> bool:
-        return "scaled_dot_product_attention" in self.names
+RULES = {
+    "mask": lambda q, k: draw(2, 1, q, k, seed=5) > -0.5,
+    "causal": lambda q, k: True,
+    "bias": lambda q, k: draw(4, q, k, seed=6, dtype=torch.float32),
+    "scale": lambda q, k: 1.3,
+    "softcap": lambda q, k: 0.8,
+    "sinks": lambda q, k: draw(4, seed=7, dtype=torch.float32),
+}
+COMBINATIONS = [names for n in range(7) for names in itertools.combinations(RULES, n)]
 
 
-@pytest.mark.parametrize("seq", [2, BLOCK, LONGEST])
+@pytest.fixture
+def kernel(monkeypatch) -> list[dict]:
+    """What was handed on to ``fused_attention``."""
+    calls: list[dict] = []
+
+    def recorded(*inputs: Tensor, **arguments) -> Tensor:
+        calls.append(arguments)
+        return fused_attention(*inputs, **arguments)
+
+    monkeypatch.setattr(fast, "fused_attention", recorded)
+    return calls
+
+
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_a_compiled_short_sequence_stores_its_weights(seq, n_kv_heads) -> None:
-    inputs, recorder = qkv(seq, 4, n_kv_heads, torch.float32), Recorder()
-    got, want = recorder.run(inputs, causal=True), fused_attention(*inputs, causal=True)
-    assert "softmax" in recorder.names
-    assert not recorder.kernel
+@pytest.mark.parametrize(("seq_q", "seq_k"), [(5, 5), (3, 5), (1, 5), (1, 1)])
+def test_equals_attention_with_any_arguments_together(seq_q, seq_k, n_kv_heads, kernel) -> None:
+    """On every road; a scale and the order of time alone do not need the kernel."""
+    q, k = (
+        draw(2, n, seq, 8, seed=n, dtype=torch.float32)
+        for n, seq in ((4, seq_q), (n_kv_heads, seq_k))
+    )
+    v = draw(2, n_kv_heads, seq_k, 3, seed=3, dtype=torch.float32)
+    for names in COMBINATIONS:
+        rules = {name: RULES[name](seq_q, seq_k) for name in names}
+        kernel.clear()
+        got, want = compiled_attention(q, k, v, **rules), attention(q, k, v, **rules)
+        torch.testing.assert_close(got, want, msg=lambda text: f"{names}: {text}")  # noqa: B023
+        stored = {*names} <= {"causal", "scale"} and (
+            seq_q == 1 or (seq_q == seq_k and "causal" in names)
+        )
+        assert len(kernel) == (not stored), names
+
+
+@pytest.mark.parametrize("seq", [BLOCK + 1, LONGEST])
+def test_values_and_gradients_of_long_sequences(seq, kernel) -> None:
+    inputs = qkv(seq, 4, 2, torch.float32)
+    got, want = (path(*inputs, causal=True) for path in (compiled_attention, attention))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         gradients(got, inputs), gradients(want, inputs), rtol=1e-4, atol=1e-4
     )
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_a_compiled_single_query_stores_its_weights(n_kv_heads, causal) -> None:
-    _, k, v = qkv(2 * LONGEST, 4, n_kv_heads, torch.float32)
-    inputs, recorder = [qkv(1, 4, dtype=torch.float32)[0], k, v], Recorder()
-    got, want = recorder.run(inputs, causal=causal), fused_attention(*inputs, causal=causal)
-    assert "exp" in recorder.names
-    assert not recorder.kernel
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        gradients(got, inputs), gradients(want, inputs), rtol=1e-4, atol=1e-4
-    )
+    assert not kernel
 
 
 @pytest.mark.parametrize(
-    ("seq", "dtype", "arguments"),
+    ("seq", "dtype"),
+    [(LONGEST + 1, torch.float32), (8, torch.float64), (8, torch.bfloat16), (1, torch.bfloat16)],
+)
+def test_what_is_long_or_not_of_float32_keeps_the_kernel(seq, dtype, kernel) -> None:
+    inputs = qkv(seq, dtype=dtype)
+    got = compiled_attention(*inputs, causal=True, scale=0.7)
+    assert len(kernel) == 1
+    assert torch.equal(got, fused_attention(*inputs, causal=True, scale=0.7))
+
+
+def test_without_heads_and_with_one_batch_axis(kernel) -> None:
+    for batch in ((), (3,)):
+        q, k, v = (draw(*batch, 5, 4, seed=i, dtype=torch.float32) for i in range(3))
+        got = compiled_attention(q, k, v, causal=True)
+        torch.testing.assert_close(got, attention(q, k, v, causal=True))
+        last = q[..., -1:, :]
+        torch.testing.assert_close(compiled_attention(last, k, v), attention(last, k, v))
+    assert not kernel
+
+
+@pytest.mark.parametrize("seq_q", [1, 5])
+def test_it_goes_into_one_graph(seq_q) -> None:
+    torch.compiler.reset()
+    run = torch.compile(compiled_attention, backend="eager", fullgraph=True)
+    q, k, v = (x.detach() for x in qkv(5, 4, 2, torch.float32))
+    q = q[:, :, -seq_q:]
+    torch.testing.assert_close(run(q, k, v, causal=True), attention(q, k, v, causal=True))
+
+
+@pytest.mark.parametrize("seq_q", [1, 5])
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
     [
-        (LONGEST + 1, torch.float32, {"causal": True}),
-        (8, torch.float64, {"causal": True}),
-        (8, torch.bfloat16, {"causal": True}),
-        (8, torch.float32, {}),
-        (8, torch.float32, {"causal": True, "bias": torch.zeros(8, 8)}),
-        (8, torch.float32, {"causal": True, "mask": torch.ones(8, 8, dtype=torch.bool)}),
-        (1, torch.float64, {"causal": True}),
-        (1, torch.bfloat16, {"causal": True}),
-        (1, torch.float32, {"bias": torch.zeros(1, 1)}),
-        (1, torch.float32, {"mask": torch.ones(1, 1, dtype=torch.bool)}),
+        ("k", (4, 1, 5, 4), "heads of k divide those of q"),  # as many numbers, in other heads
+        ("k", (2, 3, 5, 4), "heads of k divide those of q"),
+        ("v", (2, 2, 6, 4), "v must be floating point with one row for each key"),
+        ("mask", (6, 5), "mask must be boolean"),
+        ("sinks", (2, 2), "sinks must be one number for each head"),
     ],
 )
-def test_others_keep_the_kernel(seq, dtype, arguments) -> None:
-    inputs, recorder = qkv(seq, dtype=dtype), Recorder()
-    got = recorder.run(inputs, **arguments)
-    assert recorder.kernel
-    torch.testing.assert_close(got, fused_attention(*inputs, **arguments))
+def test_refuses_what_attention_refuses(seq_q, name, shape, message) -> None:
+    q, k, v = (x.detach() for x in qkv(5, 4, 2, torch.float32))
+    arguments = {"q": q[:, :, -seq_q:], "k": k, "v": v, "causal": True, name: torch.zeros(shape)}
+    if name == "k":
+        arguments["v"] = arguments["k"]
+    for path in (attention, compiled_attention):
+        with pytest.raises(ValueError, match=message):
+            path(**arguments)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from llmtutor.checks import check_number
 from llmtutor.layers.attention.masks import causal_mask
 from llmtutor.layers.basic import softmax
 
@@ -203,8 +202,8 @@ def _check_rules(
         if not bias.is_floating_point():
             raise ValueError(f"bias must be floating point, got {bias.dtype}")
         _check_broadcast("bias", bias, shape)
-    if softcap is not None:
-        check_number("softcap", softcap, above=0)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}")
     if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
         raise ValueError(
             f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "

@@ -354,7 +354,7 @@ X = torch.zeros(2, 3, 5, 4)
         ({"k": torch.zeros(2, 3, 5, 4).long()}, "k must be floating point.*int64"),
         ({"k": torch.zeros(2, 2, 5, 4)}, "heads of k divide those of q"),
         ({"softcap": 0.0}, "softcap must be above 0, got 0"),
-        ({"softcap": math.inf}, "softcap must be a finite number"),
+        ({"softcap": math.nan}, "softcap must be above 0, got nan"),
         ({"sinks": torch.zeros(2)}, r"one number for each head of q \(2, 3, 5, 4\).*got .*\(2,\)"),
         ({"sinks": torch.zeros(3, 1)}, r"one number for each head .*got shape \(3, 1\)"),
         ({"v": torch.zeros(2, 3, 6, 4)}, "v must .* one row for each key"),
