@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from llmtutor.checks import check_integer, check_name
+from llmtutor.checks import check_at_least, check_integer, check_name
 from llmtutor.layers.ffn import ACTIVATIONS, FeedForwardConfig, GatedMLPConfig, MLPConfig
-from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.norms import NormConfig
 from llmtutor.layers.part import Part, field_names
 from llmtutor.layers.positions import (
@@ -21,9 +20,10 @@ from llmtutor.layers.positions import (
     RopeConfig,
 )
 from llmtutor.layers.registry import kinds
-from llmtutor.model.block import BlockConfig
+from llmtutor.model.block import ROLES, BlockConfig
 
 P = TypeVar("P", bound=Part)
+BLOCK_FIELDS = (*ROLES, "norm_placement")
 ROPE = "rope_"
 """In front of a field of ``RopeConfig``: its own names say little outside of it."""
 GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh", "reglu": "relu"}
@@ -45,6 +45,7 @@ def change_blocks(
         ValueError: a name that no block has a use for (with the nearest one), or a bad value.
     """
     changes = dict(changes)
+    check_blocks(blocks)
     n = check_integer("n_layers", changes.pop("n_layers", len(blocks)), least=1)
     used: set[str] = set()
     done = {block: _change_block(block, changes, used) for block in dict.fromkeys(blocks)}
@@ -52,6 +53,14 @@ def change_blocks(
         if name not in used:
             check_name("field", name, sorted({*also, *_known(blocks)}))
     return tuple(done[blocks[i % len(blocks)]] for i in range(n))
+
+
+def check_blocks(blocks: Sequence[BlockConfig]) -> None:
+    """Raise ``ValueError`` unless there is at least one block, and nothing else."""
+    check_at_least(1, n_layers=len(blocks))
+    for i, block in enumerate(blocks):
+        if not isinstance(block, BlockConfig):
+            raise ValueError(f"blocks[{i}] must be a BlockConfig, got {block!r}")
 
 
 def _known(blocks: Sequence[BlockConfig]) -> set[str]:
@@ -63,7 +72,7 @@ def _known(blocks: Sequence[BlockConfig]) -> set[str]:
     return names
 
 
-def pick(value: Any, role: type[P], block: BlockConfig, old: Part | None = None) -> Any:
+def pick(what: str, value: Any, role: type[P], block: BlockConfig, old: Any = None) -> Any:
     """A part for a block: ``value`` itself, or the part that it names."""
     if not isinstance(value, str):
         return value
@@ -72,7 +81,7 @@ def pick(value: Any, role: type[P], block: BlockConfig, old: Part | None = None)
     }
     if role is FeedForwardConfig:
         known |= {name: (part, {"activation": act}) for name, (part, act) in FFNS.items()}
-    part, fixed = known[check_name(role.__name__.removesuffix("Config"), value, known)]
+    part, fixed = known[check_name(what, value, known)]
     common: dict[str, Any] = {}
     for other in (block.mixer, block.ffn, block.norm, old):
         if other is not None:
@@ -85,10 +94,7 @@ def pick_position(value: Any, block: BlockConfig) -> Any:
     schemes = {**kinds(AttentionPositionConfig), **kinds(EmbeddingPositionConfig)}
     if isinstance(value, str):
         check_name("position", value, schemes)
-    return pick(value, Part, block, getattr(block.mixer, "position", None))
-
-
-BLOCK_FIELDS = ("mixer", "ffn", "norm", "norm_placement")
+    return pick("position", value, Part, block, getattr(block.mixer, "position", None))
 
 
 def _change_block(block: BlockConfig, changes: Mapping[str, Any], used: set[str]) -> BlockConfig:
@@ -100,12 +106,13 @@ def _change_block(block: BlockConfig, changes: Mapping[str, Any], used: set[str]
         if outside and "position" not in field_names(type(block.mixer)):
             used.add("position")  # a mixer without positions loses none
     new: dict[str, Any] = {
-        "mixer": pick(changes.get("mixer", block.mixer), MixerConfig, block, block.mixer),
-        "ffn": pick(changes.get("ffn", block.ffn), FeedForwardConfig, block, block.ffn),
-        "norm": pick(changes.get("norm", block.norm), NormConfig, block, block.norm),
+        name: pick(name, changes[name], role, block, getattr(block, name))
+        if name in changes
+        else getattr(block, name)
+        for name, role in ROLES.items()
     }
-    if isinstance(changes.get("qk_norm"), str):
-        changes["qk_norm"] = pick(changes["qk_norm"], NormConfig, block)
+    if "qk_norm" in changes:
+        changes["qk_norm"] = pick("qk_norm", changes["qk_norm"], NormConfig, block)
     used |= {name for name in BLOCK_FIELDS if name in changes}
     inner = {name: value for name, value in changes.items() if name not in BLOCK_FIELDS}
     parts: dict[str, Any] = {

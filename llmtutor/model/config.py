@@ -20,7 +20,7 @@ from llmtutor.layers.part import Part, Site, field_names
 from llmtutor.layers.positions import EmbeddingPositionConfig, RopeConfig
 from llmtutor.layers.registry import part_from_dict
 from llmtutor.model.block import BlockConfig
-from llmtutor.model.changes import change_blocks, pick_position
+from llmtutor.model.changes import change_blocks, check_blocks, pick_position
 from llmtutor.model.init import INITS
 
 SIZES = ("vocab_size", "max_seq_len", "d_model")
@@ -70,11 +70,8 @@ class ModelConfig:
         if isinstance(self.blocks, list):
             object.__setattr__(self, "blocks", tuple(self.blocks))
         check_types(self, HINTS)
-        for i, block in enumerate(self.blocks):
-            if not isinstance(block, BlockConfig):
-                raise ValueError(f"blocks[{i}] must be a BlockConfig, got {block!r}")
-        sizes = {name: getattr(self, name) for name in SIZES}
-        check_at_least(1, **sizes, n_layers=self.n_layers)
+        check_blocks(self.blocks)
+        check_at_least(1, **{name: getattr(self, name) for name in SIZES})
         check_name("init", self.init, INITS)
         check_number("embedding_scale", self.embedding_scale, above=0)
         if self.logit_softcap is not None:
@@ -206,7 +203,10 @@ class ModelConfig:
         Raises:
             ValueError: text that is not a JSON object, and what ``from_dict`` refuses.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"a configuration is JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"a configuration is a JSON object, got {type(values).__name__}")
         return cls.from_dict(values)

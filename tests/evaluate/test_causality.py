@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llmtutor.evaluate import causality
 from llmtutor.evaluate.causality import Leak, assert_causal, find_leak
-from llmtutor.layers.attention import MultiHeadAttention, attention, causal_mask
+from llmtutor.layers.attention import Attention, attention, causal_mask
 from llmtutor.layers.basic import Embedding, Linear
 from llmtutor.layers.ffn import MLP, GatedMLP
 from llmtutor.layers.norms import LayerNorm, RMSNorm
@@ -47,9 +47,9 @@ class Do(nn.Module):
         return self.function(x)
 
 
-def heads(**options) -> MultiHeadAttention:
+def heads(**options) -> Attention:
     torch.manual_seed(1)
-    return MultiHeadAttention(D_MODEL, N_HEADS, **options)
+    return Attention(D_MODEL, N_HEADS, **options)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -181,7 +181,7 @@ def layers(*parts: nn.Module) -> nn.Module:
 
 CORRECT = {
     "attention": lambda: heads(),
-    "window": lambda: heads(window=3, qk_norm=True, bias=True),
+    "window": lambda: heads(window=3, qk_norm=RMSNormConfig(), bias=True),
     "rope": lambda: heads(position=Rope(HEAD_DIM)),
     "alibi": lambda: heads(position=Alibi(N_HEADS)),
     "shaw": lambda: heads(position=ShawPosition(HEAD_DIM, 4)),

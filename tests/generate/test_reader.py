@@ -75,7 +75,7 @@ class Mean:
 
     def __init__(self, reach: int = 0) -> None:
         sizes = {"n_layers": 1, "d_model": 4, "n_heads": 1, "d_ff": 4}
-        self.config = ModelConfig(vocab_size=10, max_seq_len=40, **sizes)
+        self.config = ModelConfig.uniform(vocab_size=10, max_seq_len=40, **sizes)
         random = seeded(5)
         self.embedding = Embedding(10, 4).double()
         self.embedding.weight.data = torch.randint(-4, 5, (10, 4), generator=random).double()

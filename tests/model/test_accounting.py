@@ -11,44 +11,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from llmtutor.layers.positions import AttentionPositionConfig, EmbeddingPositionConfig
+from llmtutor.layers.registry import kinds
 from llmtutor.model.accounting import (
     activation_bytes,
     backward_flops,
-    forward_flops,
     cache_bytes,
+    forward_flops,
     parameters,
 )
+from llmtutor.model.changes import FFNS
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import FFNS, NORMS, POSITIONS
 from llmtutor.model.presets import PRESETS, build, preset
 
+POSITIONS = [*kinds(AttentionPositionConfig), *kinds(EmbeddingPositionConfig)]
 SMALL = preset("llama-nano", n_layers=2, d_model=32, n_heads=4, d_ff=88, vocab_size=200)
 VARIANTS = [
     *({"position": p} for p in POSITIONS),
-    *({"ffn": f, "bias": b} for f, b in product(FFNS, (False, True))),
+    *({"ffn": f, "bias": i % 2 == 0} for i, f in enumerate(FFNS)),
     *(
-        {"norm": n, "norm_placement": p, "bias": b, "tie_weights": b}
-        for n, p, b in product(NORMS, ("pre", "post"), (False, True))
+        {"norm": n, "norm_placement": p, "bias": n == "layernorm", "tie_weights": p == "post"}
+        for n, p in product(("layernorm", "rmsnorm"), ("pre", "post"))
     ),
-    {"qk_norm": True},
-    *({"mixer": "gqa", "n_kv_heads": n, "bias": b} for n, b in product((1, 2, 4), (False, True))),
-    {"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True},
+    *({"norm_placement": p} for p in ("res-post", "sandwich")),
+    {"qk_norm": "rmsnorm"},
+    {"qk_norm": "rmsnorm", "qk_norm_over": "heads", "n_kv_heads": 2},
+    *({"n_kv_heads": n, "bias": n < 4} for n in (1, 2, 4)),
+    {"head_dim": 12, "output_bias": True},
+    {"softcap": 3.0},
+    {"sinks": True},
+    {"logit_softcap": 3.0},
+    {"window": 8},
 ]
 
 
-def name_of(case: ModelConfig | dict | int) -> str:
+def name_of(case: dict | int | ModelConfig) -> str:
     """What sets a case apart."""
-    if isinstance(case, ModelConfig):
-        presets = [name for name, config in PRESETS.items() if config == case]
-        return presets[0] if presets else name_of(different(case))
-    return "-".join(map(str, case.values())) if isinstance(case, dict) else str(case)
-
-
-def different(config: ModelConfig) -> dict:
-    values = config.to_dict()
-    return {
-        field: values[field] for field, base in SMALL.to_dict().items() if values[field] != base
-    }
+    if isinstance(case, dict):
+        return "-".join(map(str, case.values()))
+    return next((name for name, config in PRESETS.items() if config is case), str(case)[:40])
 
 
 def variant(changes: dict) -> ModelConfig:
@@ -62,8 +63,9 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), *map(variant, VARIANTS)], ids=name_of)
-def test_parameters_are_exact(config) -> None:
+@pytest.mark.parametrize("changes", [*PRESETS.values(), *VARIANTS], ids=name_of)
+def test_parameters_are_exact(changes) -> None:
+    config = changes if isinstance(changes, ModelConfig) else variant(changes)
     with torch.device("meta"):
         model = build(config)
     counted = parameters(config)
@@ -71,8 +73,10 @@ def test_parameters_are_exact(config) -> None:
     assert counted.embedding == count(model.embedding)
     assert counted.head == (0 if config.tie_weights else count(model.head))
     assert counted.ffns == sum(count(block.ffn) for block in model.blocks)
-    norms = [model.norm, *(n for block in model.blocks for n in (block.norm_1, block.norm_2))]
-    assert counted.norms == sum(map(count, norms))
+    outside = ("norm_1", "norm_2", "after_1", "after_2")
+    norms = [getattr(block, name) for block in model.blocks for name in outside]
+    assert counted.norms == sum(map(count, filter(None, [model.norm, *norms])))
+    assert counted.active == counted.total
 
 
 def test_parameters_that_others_published() -> None:
@@ -101,9 +105,12 @@ def counted_flops(config: ModelConfig, batch: int, seq: int, backward: bool) -> 
 NANO = [preset(name) for name in PRESETS if "nano" in name]
 
 
-@pytest.mark.parametrize("config", [*NANO, *map(variant, VARIANTS)], ids=name_of)
-@pytest.mark.parametrize(("batch", "seq"), [(1, 64), (3, 17)])
-def test_flops_are_those_of_the_counter(config, batch, seq) -> None:
+@pytest.mark.parametrize("changes", [*NANO, *VARIANTS], ids=name_of)
+@pytest.mark.parametrize(("batch", "seq"), [(3, 17)])
+def test_flops_are_those_of_the_counter(changes, batch, seq) -> None:
+    config = changes if isinstance(changes, ModelConfig) else variant(changes)
+    if any(block.mixer.window for block in config.blocks):
+        pytest.skip("a window counts the band, the counter the square: see test_completeness")
     forward = forward_flops(config, batch, seq)
     assert forward == pytest.approx(counted_flops(config, batch, seq, False), rel=0.01)
     both = forward + backward_flops(config, batch, seq)
@@ -112,7 +119,7 @@ def test_flops_are_those_of_the_counter(config, batch, seq) -> None:
 
 def test_flops_by_hand() -> None:
     """One layer, d = 2, d_ff = 3 (two matrices), V = 5, 4 tokens."""
-    config = ModelConfig(
+    config = ModelConfig.uniform(
         vocab_size=5, max_seq_len=4, n_layers=1, d_model=2, n_heads=1, d_ff=3, ffn="relu"
     )
     matrices = 4 * (2 * 2) + 2 * (2 * 3) + 5 * 2  # 38 entries, 4 tokens, 2 operations
@@ -158,7 +165,6 @@ def measured(config: ModelConfig, batch: int, seq: int, dtype: torch.dtype) -> d
     """Peak of a forward pass, of forward and backward, and what autograd says that it saved."""
     model, ids = build(config).to(dtype), torch.zeros(batch, seq, dtype=torch.int64)
     upstream = torch.ones(batch, seq, config.vocab_size, dtype=dtype)
-    model(ids)  # tables of angles are made once
     with Live() as live:
         logits = model(ids)
         forward = live.peak
@@ -215,7 +221,7 @@ def test_cache_by_hand() -> None:
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cache_is_what_the_model_sets_aside(n_kv_heads, dtype) -> None:
-    config = SMALL.replace(mixer="gqa", n_kv_heads=n_kv_heads)
+    config = SMALL.replace(n_kv_heads=n_kv_heads)
     made = build(config).to(dtype).make_caches(3, 50)
     assert made.nbytes == cache_bytes(config, 3, 50, dtype)
     assert made.nbytes * 4 == cache_bytes(SMALL, 3, 50, dtype) * n_kv_heads

@@ -6,24 +6,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from llmtutor.layers.attention import GroupedQueryAttention, MultiHeadAttention
-from llmtutor.layers.positions import Alibi, Rope, ShawPosition, T5Bias
+from llmtutor.layers.attention import Attention
+from llmtutor.layers.positions import AttentionPositionConfig, EmbeddingPositionConfig
+from llmtutor.layers.registry import kinds
+from llmtutor.model.accounting import cache_bytes
 from llmtutor.model.caches import Caches
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.parts import MIXERS, POSITIONS
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 
 SEQ = 12
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-HEADS = {"mha": (None,), "gqa": (1, 2, 4)}
-"""The numbers of key and value heads to try with each mixer."""
-CUTS = {
-    "all at once": [0, SEQ],
-    "one by one": list(range(SEQ + 1)),
-    **{f"prefill of {n}": [0, *range(n, SEQ + 1)] for n in range(2, SEQ)},
-    "chunks": [0, 3, 4, 9, SEQ],
-}
+POSITIONS = [*kinds(AttentionPositionConfig), *kinds(EmbeddingPositionConfig)]
+CUTS = [
+    [0, SEQ],
+    [*range(SEQ + 1)],
+    [0, *range(5, SEQ + 1)],
+    [0, 3, 4, 9, SEQ],
+]
 
 
 def shake(model: nn.Module) -> None:
@@ -36,7 +36,7 @@ def shake(model: nn.Module) -> None:
 def made(**changes) -> Transformer:
     sizes = {"vocab_size": 17, "max_seq_len": 16, "n_layers": 2, "d_model": 16, "n_heads": 4}
     torch.manual_seed(0)
-    model = build(ModelConfig(**{**sizes, "d_ff": 24, **changes})).double()
+    model = build(ModelConfig.uniform(**{**sizes, "d_ff": 24, **changes})).double()
     shake(model)
     return model
 
@@ -49,61 +49,73 @@ def in_pieces(model: Transformer, ids: Tensor, cuts: list[int], cache: Caches) -
     return torch.cat([model(ids[:, a:b], cache=cache) for a, b in pairwise(cuts)], dim=1)
 
 
-def test_each_registered_mixer_is_tried() -> None:
-    assert set(HEADS) == set(MIXERS)
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("placement", ["pre", "post"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_kv_heads": 4},
+        {"n_kv_heads": 2, "window": 4},
+        {"n_kv_heads": 1, "norm_placement": "post"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize(("mixer", "n_kv_heads"), [(m, n) for m in HEADS for n in HEADS[m]])
-def test_cached_equals_uncached(mixer, n_kv_heads, position, placement, cuts) -> None:
-    """Rows of their own, and rows padded on the left by as much as they are shorter."""
-    model = made(mixer=mixer, n_kv_heads=n_kv_heads, position=position, norm_placement=placement)
+def test_cached_equals_uncached(changes, position) -> None:
+    """However the text arrives, rows of their own and rows padded on the left."""
+    model = made(position=position, **changes)
     ids = tokens(3)
     want = model(ids)
-    assert want.std() > 0.1
-    cache = model.make_caches(3, SEQ)
-    torch.testing.assert_close(in_pieces(model, ids, cuts, cache), want, **EXACT)
-    assert cache.length == SEQ
-
     starts = [0, 2, 5]
-    cache = model.make_caches(3, SEQ, torch.tensor(starts))
-    got = in_pieces(model, ids, cuts, cache)
-    assert got.isfinite().all()
-    for row, start in enumerate(starts):
-        alone = model(ids[row : row + 1, start:])[0]
-        torch.testing.assert_close(got[row, start:], alone, **EXACT)
-
-
-IN_ATTENTION = {
-    "none": lambda: None,
-    "rope": lambda: Rope(4),
-    "alibi": lambda: Alibi(4),
-    "t5": lambda: T5Bias(4, 4, 6),
-    "shaw": lambda: ShawPosition(4, 3),
-}
+    alone = [model(ids[row : row + 1, start:])[0] for row, start in enumerate(starts)]
+    assert want.std() > 0.1
+    for cuts in CUTS:
+        cache = model.make_caches(3, SEQ)
+        torch.testing.assert_close(in_pieces(model, ids, cuts, cache), want, **EXACT)
+        assert cache.length == SEQ
+        cache = model.make_caches(3, SEQ, torch.tensor(starts))
+        got = in_pieces(model, ids, cuts, cache)
+        assert got.isfinite().all()
+        for row, start in enumerate(starts):
+            torch.testing.assert_close(got[row, start:], alone[row], **EXACT)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("position", IN_ATTENTION)
-@pytest.mark.parametrize("window", [1, 3, SEQ + 1])
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_cached_equals_uncached_past_a_window(n_kv_heads, window, position, cuts) -> None:
+def test_a_window_keeps_as_many_slots_and_a_mixture_adds_up() -> None:
+    """A text of 512 tokens, layers that look back at 32 and layers that see all."""
+    sizes = {"vocab_size": 17, "max_seq_len": 512, "n_layers": 1, "d_model": 16, "n_heads": 4}
+    full = ModelConfig.uniform(**sizes, d_ff=24, n_kv_heads=2)
+    narrow = full.replace(window=32)
+    mixed = full.replace(blocks=2 * (*(2 * narrow.blocks), *full.blocks))
     torch.manual_seed(0)
-    mixer = GroupedQueryAttention(
-        16, 4, n_kv_heads, position=IN_ATTENTION[position](), window=window, bias=True, qk_norm=True
-    ).double()
-    shake(mixer)
-    x = torch.randn(2, SEQ, 16, dtype=torch.float64)
-    for starts in (None, [4, 0]):
-        cache = mixer.make_cache(2, SEQ, starts=None if starts is None else torch.tensor(starts))
-        got = torch.cat([mixer(x[:, a:b], cache=cache) for a, b in pairwise(cuts)], dim=1)
-        for row, start in enumerate(starts or [0, 0]):
-            want = mixer(x[row : row + 1, start:])[0]
-            torch.testing.assert_close(got[row, start:], want, **EXACT)
+    ids = tokens(1, 512)
+    for config, slots in ((narrow, [32]), (mixed, 2 * [32, 32, 512])):
+        model = build(config).double()
+        cache = model.make_caches(1)
+        got = in_pieces(model, ids, [0, 300, *range(301, 330), 512], cache)
+        torch.testing.assert_close(got, model(ids), **EXACT)
+        assert [layer.keys.shape[2] for layer in cache] == slots
+        token = 2 * 2 * 4 * 8  # keys and values, 2 heads of 4 numbers of 8 bytes
+        assert cache.nbytes == token * sum(slots) == cache_bytes(config, 1, 512, torch.float64)
+
+
+@torch.no_grad()
+def test_a_window_goes_back_to_a_snapshot_alone() -> None:
+    model = made(window=3)
+    cache = model.make_caches(2)
+    first, ids = tokens(2), tokens(2).flip(1)
+    model(first[:, :6], cache=cache)
+    assert not cache.always_rewinds and cache.can_rewind(6) and not cache.can_rewind(5)
+    with pytest.raises(ValueError, match="a window of 3 slots cannot go back from 6 to 5 tokens"):
+        cache.rewind(5)
+    saved = cache.snapshot()
+    for _ in range(2):  # as often as one likes
+        model(ids[:, :4], cache=cache)
+        cache.restore(saved)
+        assert cache.length == 6
+    mixed = torch.cat((first[:, :6], ids[:, :4]), dim=1)
+    torch.testing.assert_close(model(ids[:, :4], cache=cache), model(mixed)[:, 6:], **EXACT)
+    cache.reset()
+    torch.testing.assert_close(model(ids, cache=cache), model(ids), **EXACT)
 
 
 @torch.no_grad()
@@ -121,7 +133,7 @@ def test_padding_is_never_looked_at() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("position", ["rope", "learned"])
 def test_rewound_and_reset_caches_go_on_as_new_ones(position) -> None:
-    model = made(position=position, mixer="gqa", n_kv_heads=2)
+    model = made(position=position, n_kv_heads=2)
     cache = model.make_caches(2)
     first, ids = tokens(2), tokens(2).flip(1)
     model(first, cache=cache)
@@ -137,8 +149,8 @@ def test_rewound_and_reset_caches_go_on_as_new_ones(position) -> None:
 
 def test_memory_is_set_aside_once_and_shrinks_with_the_heads() -> None:
     sizes = {}
-    for mixer, heads in [("mha", None), ("gqa", 4), ("gqa", 2), ("gqa", 1)]:
-        model = made(mixer=mixer, n_kv_heads=heads).float()
+    for heads in (None, 4, 2, 1):
+        model = made(n_kv_heads=heads).float()
         cache = model.make_caches(3, 16)
         before = [layer.keys.data_ptr() for layer in cache]
         model(tokens(3), cache=cache)
@@ -160,7 +172,7 @@ def test_no_gradient_goes_through_a_cache() -> None:
 
 FOREIGN = {
     "layers": ({"n_layers": 3}, "for 3 layers and batch 2, the model has 2 layers"),
-    "heads": ({"mixer": "gqa", "n_kv_heads": 2}, "n_kv_heads = 2, .*got .2, 4, 5, 4."),
+    "heads": ({"n_kv_heads": 2}, "n_kv_heads = 2, .*got .2, 4, 5, 4."),
     "width": ({"d_model": 32}, "head_dim = 8.* got .2, 4, 5, 4."),
 }
 
@@ -212,4 +224,4 @@ def test_wrong_starts_are_refused(starts, message) -> None:
 
 def test_attention_that_looks_ahead_has_no_cache() -> None:
     with pytest.raises(ValueError, match="only causal attention"):
-        MultiHeadAttention(8, 2, causal=False).make_cache(1, 4)
+        Attention(8, 2, causal=False).make_cache(1, 4)

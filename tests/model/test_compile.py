@@ -21,7 +21,7 @@ NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
     [
         ("gpt2-nano", {}),
         ("llama-nano", {}),
-        ("llama-nano", {"mixer": "gqa", "n_kv_heads": 1}),
+        ("llama-nano", {"n_kv_heads": 1}),
         ("baseline-nano", {}),
     ],
 )
@@ -82,5 +82,5 @@ def test_a_compiled_table_is_not_read_past_its_end() -> None:
     learned = LearnedPosition(4, 2)
     torch.compiler.reset()
     compiled = torch.compile(learned.embed, backend="eager", fullgraph=True)
-    with pytest.raises(IndexError, match="out of bounds"):
+    with pytest.raises((IndexError, ValueError)):
         compiled(torch.zeros(2, 2), torch.tensor([3, 4]))
