@@ -158,7 +158,7 @@ def _scale(q: Tensor, scale: float | None) -> float:
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ``ValueError`` unless queries, keys and values fit together."""
     _check_queries_keys(q, k)
-    if v.ndim < 2 or not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
         raise ValueError(
             "v must be floating point with one row for each key: "
             f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"

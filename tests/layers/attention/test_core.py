@@ -19,6 +19,7 @@ from llmtutor.layers.attention import (
     attention,
     attention_weights,
     causal_mask,
+    core,
     fused_attention,
     padding_mask,
     sliding_window_mask,
@@ -141,6 +142,20 @@ def test_fused_equals_readable_with_any_arguments_together(seq_q, seq_k, n_kv_he
         rules = {name: RULES[name](seq_q, seq_k) for name in names}
         got, want = fused_attention(q, k, v, **rules), attention(q, k, v, **rules)
         torch.testing.assert_close(got, want, **EXACT, msg=lambda text: f"{names}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize(("seq_q", "seq_k"), [(5, 5), (1, 1), (1, 5)])
+def test_causal_alone_needs_no_mask_in_the_fused_path(seq_q, seq_k, monkeypatch) -> None:
+    inputs = qkv(seq_q, seq_k)
+    want = attention(*inputs, causal=True)
+    monkeypatch.delattr(core, "causal_mask")
+    torch.testing.assert_close(fused_attention(*inputs, causal=True), want, **EXACT)
+
+
+@PATHS
+def test_masks_are_made_where_the_queries_are(path) -> None:
+    q, k = torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 5, 4, device="meta")
+    assert path(q, k, k, causal=True).is_meta
 
 
 # --- by hand ---------------------------------------------------------------------------------
@@ -345,7 +360,7 @@ X = torch.zeros(2, 3, 5, 4)
         ({"mask": torch.ones(5, 5).int()}, "mask must be boolean.*int32"),
         ({"mask": torch.ones(5, 4).bool()}, r"mask must broadcast.*\(2, 3, 5, 5\), got \(5, 4\)"),
         ({"mask": torch.ones(2, 5, 5).bool()}, r"mask must broadcast.*got \(2, 5, 5\)"),
-        ({"mask": torch.ones(1, 2, 3, 5, 5).bool()}, "mask must broadcast"),
+        ({"mask": torch.ones(1, 1, 1, 1, 1).bool()}, "mask must broadcast"),
         ({"bias": torch.ones(6, 5)}, r"bias must broadcast.*got \(6, 5\)"),
         ({"bias": torch.ones(5, 5).bool()}, "bias must be floating point, got torch.bool"),
         ({"q": torch.zeros(2, 3, 5, 3)}, r"q and k must agree.*\(2, 3, 5, 3\)"),
@@ -353,6 +368,10 @@ X = torch.zeros(2, 3, 5, 4)
         ({"q": torch.zeros(4)}, r"q must be .*\(\.\.\., seq, head_dim\).*\(4,\)"),
         ({"k": torch.zeros(2, 3, 5, 4).long()}, "k must be floating point.*int64"),
         ({"k": torch.zeros(2, 2, 5, 4)}, "heads of k divide those of q"),
+        ({"k": torch.zeros(2, 0, 5, 4)}, "heads of k divide those of q"),
+        ({"k": torch.zeros(1, 1, 5, 4)}, "heads of k divide those of q"),
+        ({"q": torch.zeros(5, 4)}, "q and k must agree"),
+        ({n: torch.zeros(5, 4) for n in "qkv"} | {"sinks": torch.zeros(())}, "for each head of q"),
         ({"softcap": 0.0}, "softcap must be above 0, got 0"),
         ({"softcap": math.nan}, "softcap must be above 0, got nan"),
         ({"sinks": torch.zeros(2)}, r"one number for each head of q \(2, 3, 5, 4\).*got .*\(2,\)"),
