@@ -7,9 +7,10 @@ One unit of work is everything that a step does: a random batch is cut out of th
 Shakespeare's works (1,024 tokens learned from it), forward, loss, backward, the norm of the
 gradient clipped to 1, one update of AdamW. The library's side is what its users write: the model
 with `labels`, `clip_grad_norm_`, `torch.optim.AdamW`, as it comes; its batches are cut by indexing
-one tensor of ids. Ours is `batch_at`, `train_step`, `make_optimizer` and `freed_memory_kept`, as in
-`llmtutor train`. Both also after `torch.compile` (left out without a C++ compiler), and there the
-library gets all that ours has: `fused=True`, and freed memory kept as well.
+one tensor of ids. Ours is `batch_at`, `train_step` and `make_optimizer`, with both things that
+`llmtutor train` does where its `fast` names them: `freed_memory_kept` and `side_by_side`. Both also
+after `torch.compile` (left out without a C++ compiler), and there the library gets all that ours
+has: `fused=True`, and freed memory kept as well.
 
 Each of them has a process of its own, since the memory that is kept belongs to a process. The
 processes are alive together and work in turn, the others asleep: a turn is one step that is not

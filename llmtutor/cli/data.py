@@ -7,8 +7,10 @@ from typing import Annotated
 
 import cyclopts
 
+from llmtutor.checks import check_at_least, check_name
 from llmtutor.data import CORPORA, corpus_info, stream_documents
 from llmtutor.data.corpora import fetch as fetch_corpus
+from llmtutor.data.corpora import stream_pieces
 from llmtutor.data.readers import END_OF_TEXT
 from llmtutor.data.sources import SPLITS
 
@@ -97,7 +99,7 @@ def prepare(
     if separator is None and END_OF_TEXT in loaded.special_tokens:
         separator = END_OF_TEXT
     for split in SPLITS:
-        documents = stream_documents(name, split)
+        documents = stream_pieces(name, split)
         file = prepare_tokens(documents, loaded, out / f"{split}.tokens", separator=separator)
         header = file.header
         width = f"{file.ids.dtype.itemsize} bytes each"
@@ -133,6 +135,10 @@ def inspect(
     from llmtutor.data.inspect import inspect_corpus  # noqa: PLC0415
     from llmtutor.tokenizer import CharTokenizer, load_tokenizer  # noqa: PLC0415
 
+    if documents is not None:
+        check_at_least(1, documents=documents)
+    if plot is not None:
+        check_name("kind of picture", plot.suffix, (".png", ".svg", ".pdf"))
     if documents is None and not corpus_info(name).in_memory:
         documents = STREAMED_DOCUMENTS
     train, valid = (list(islice(stream_documents(name, split), documents)) for split in SPLITS)

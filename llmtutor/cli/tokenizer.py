@@ -1,20 +1,24 @@
 """``llmtutor tokenizer``: train a tokenizer, turn text into ids and ids into text."""
 
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import cyclopts
 import numpy as np
 from cyclopts import Parameter
 
-from llmtutor.data import stream_documents
+from llmtutor.data.corpora import CORPORA, stream_pieces
 from llmtutor.data.readers import read_pieces
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
-from llmtutor.tokenizer.files import read_text, write_files
+from llmtutor.tokenizer.files import read_text, written_whole
 from llmtutor.tokenizer.pretokenize import check_special_tokens, safe_pieces
+
+IDS_AT_A_TIME = 1 << 18
 
 app = cyclopts.App(
     name="tokenizer",
@@ -66,7 +70,7 @@ def train(
     if kind == "char":
         if special:
             raise ValueError("a character tokenizer has no special tokens: use --kind bpe")
-        tokenizer = CharTokenizer("".join(sorted(set().union(*documents))))
+        tokenizer = CharTokenizer("".join(sorted(set(chain.from_iterable(documents)))))
     else:
         progress = sys.stderr.isatty()
         tokenizer = BPETokenizer.train(
@@ -114,17 +118,9 @@ def encode(
             gap = " "
         sys.stdout.write("\n")
         return
-    packed = np.fromiter(ids, dtype=_dtype(loaded))
-    if out.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, packed)
-        content = buffer.getvalue()
-    elif out.suffix == ".bin":
-        content = packed.tobytes()
-    else:
-        content = (" ".join(map(str, packed.tolist())) + "\n").encode("ascii")
-    write_files(out.parent, {out.name: content})
-    print(f"{out}: {len(packed):,} ids")
+    with written_whole(out) as path, path.open("wb") as to:
+        count = _write_ids(ids, to, out.suffix, _dtype(loaded))
+    print(f"{out}: {count:,} ids")
 
 
 @app.command
@@ -150,12 +146,12 @@ def decode(tokenizer: Path, file: Path | None = None, /, *, ids: str | None = No
 
 
 def _documents(sources: Sequence[str], special: tuple[str, ...]) -> Iterator[str]:
-    """The texts to learn from; files are read in pieces that end where words end."""
+    """The texts to learn from, in pieces that end where words end."""
     for source in sources:
-        if Path(source).is_file():
-            yield from safe_pieces(read_pieces(Path(source)), special)
-        else:
-            yield from stream_documents(source, "train")
+        file = source not in CORPORA and os.path.isfile(source)
+        documents = [read_pieces(Path(source))] if file else stream_pieces(source, "train")
+        for document in documents:
+            yield from safe_pieces(document, special)
 
 
 def _chunks(file: Path | None) -> Iterator[str]:
@@ -168,7 +164,33 @@ def _chunks(file: Path | None) -> Iterator[str]:
             while chunk := text.read(1 << 16):
                 yield chunk
     except UnicodeDecodeError as error:
-        raise ValueError(f"standard input: expected UTF-8 text, but {error}") from None
+        raise ValueError(
+            f"standard input: expected UTF-8 text, but {error}; convert it to UTF-8 first"
+        ) from None
+
+
+def _write_ids(ids: Iterator[int], out: BinaryIO, suffix: str, dtype: np.dtype) -> int:
+    """Write ids as they come and return how many they were."""
+
+    def head(count: int) -> None:
+        if suffix == ".npy":  # as long for any count: NumPy leaves room for its digits
+            shape = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(out, shape)
+
+    count = 0
+    head(count)
+    while len(chunk := np.fromiter(islice(ids, IDS_AT_A_TIME), dtype)):
+        if suffix == ".txt":
+            out.write((" " * bool(count) + " ".join(map(str, chunk.tolist()))).encode("ascii"))
+        else:
+            out.write(chunk.tobytes())
+        count += len(chunk)
+    if suffix == ".txt":
+        out.write(b"\n")
+    else:
+        out.seek(0)
+        head(count)
+    return count
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype:
@@ -185,11 +207,15 @@ def _read_ids(file: Path | None, dtype: np.dtype) -> list[int]:
             )
         return np.fromfile(file, dtype=dtype).tolist()
     if file.suffix != ".npy":
-        return _numbers(read_text(file))
+        return _numbers(read_text(file), f"{file}: ")
     try:
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as content:
+            array = np.lib.format.read_array(content, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{file}: expected a NumPy array of ids, but {error}") from None
+        raise ValueError(
+            f"{file}: expected a NumPy array of ids, but {error}; write it with `np.save` or with "
+            "`llmtutor tokenizer encode`"
+        ) from None
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"{file}: expected whole numbers in one row, found {array.dtype} of shape {array.shape}"
@@ -197,8 +223,8 @@ def _read_ids(file: Path | None, dtype: np.dtype) -> list[int]:
     return array.tolist()
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, where: str = "") -> list[int]:
     try:
         return [int(word) for word in text.split()]
     except ValueError as error:
-        raise ValueError(f"expected ids separated by white space, but {error}") from None
+        raise ValueError(f"{where}expected ids separated by white space, but {error}") from None

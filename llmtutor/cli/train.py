@@ -11,7 +11,8 @@ from cyclopts.config import Dict
 
 from llmtutor.evaluate.perplexity import perplexity
 from llmtutor.train.config import TrainConfig
-from llmtutor.train.loop import Interrupted, read_config, run_folder
+from llmtutor.train.folder import read_config, run_folder
+from llmtutor.train.loop import Interrupted
 from llmtutor.train.loop import train as train_model
 
 STOPPED = 130  # what a shell reports for a program that Ctrl-C has ended
@@ -26,7 +27,7 @@ def _settings_from_file(
     if path := "".join(given["--config"]):
         source = path
         try:
-            options = TrainConfig.from_json(Path(path).read_text(encoding="utf-8")).to_dict()
+            options = TrainConfig.from_json(Path(path).read_bytes()).to_dict()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     elif path := "".join(given["--resume"]):
@@ -52,7 +53,7 @@ def train(
     settings: Annotated[TrainConfig | None, Parameter(name="*")] = None,
     *,
     config: Path | None = None,
-    resume: Annotated[bool | Path, Parameter(negative=())] = False,
+    resume: Annotated[Path | bool, Parameter(negative=())] = False,
     fallback: Annotated[bool, Parameter(negative=())] = False,
     with_changes: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:

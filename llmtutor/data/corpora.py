@@ -1,17 +1,18 @@
 """Chapter 02, step 5: the corpora by name, each parted once into training and validation.
 
 `load_corpus()` gives a small corpus in memory; `stream_documents(name, split)` gives any corpus
-one document after the other, however large. `data/README.md` says where each comes from.
+one document after the other, however large, and `stream_pieces` gives each of these in pieces.
+`data/README.md` says where each comes from.
 """
 
-import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
+from llmtutor.checks import check_name, nearest
 from llmtutor.data.fetch import RemoteFile
 from llmtutor.data.places import data_dir
 from llmtutor.data.readers import read_parquet, read_separated
@@ -216,7 +217,10 @@ def corpus_info(name: str) -> CorpusInfo:
     """
     if name in CORPORA:
         return CORPORA[name]
-    if (path := Path(name)).is_file():
+    path = Path(name)
+    if os.path.isdir(path):
+        raise ValueError(f"{name} is a folder; give the name of a corpus or of a text file")
+    if os.path.isfile(path):  # of `os`, for which a name that is too long is no file either
         return CorpusInfo(
             name=path.stem,
             what=f"the file {path}",
@@ -225,8 +229,8 @@ def corpus_info(name: str) -> CorpusInfo:
             split="first 90 % of the documents, or of the characters of a single one, train",
             source=OwnFile(path),
         )
-    nearest = difflib.get_close_matches(name.lower(), CORPORA, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    near = nearest(name, CORPORA, cutoff=0.5)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ValueError(
         f"unknown corpus {name!r}: {hint}There are {', '.join(CORPORA)}, and paths of text files"
     )
@@ -241,10 +245,16 @@ def fetch(name: str) -> list[Path]:
 
 
 def stream_documents(name: str, split: str) -> Iterator[str]:
-    """The documents of `train` or `valid` one after the other, in bounded memory."""
-    if split not in SPLITS:
-        raise ValueError(f"expected the split to be one of {', '.join(SPLITS)}, got {split!r}")
-    return corpus_info(name).source.read(split)
+    """The documents of `train` or `valid` one after the other, in memory for one of them."""
+    return corpus_info(name).source.read(check_name("split", split, SPLITS))
+
+
+def stream_pieces(name: str, split: str) -> Iterator[Iterable[str]]:
+    """The same documents, each in pieces: also a file that is one long document fits in memory."""
+    source = corpus_info(name).source
+    if isinstance(source, OwnFile):
+        return source.pieces(check_name("split", split, SPLITS))
+    return ([document] for document in stream_documents(name, split))
 
 
 def load_corpus(name: str | None = None, *, download: bool = True) -> Corpus:

@@ -5,9 +5,9 @@ then gets its name. What has been checked once is noted in `NAME.checked.json`, 
 call reads a few bytes instead of gigabytes.
 """
 
+import contextlib
 import http.client
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -17,15 +17,18 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from llmtutor.data.locks import alone
 from llmtutor.data.places import (
     CHUNK,
     ChecksumError,
     FetchError,
+    can_write,
     data_dir,
     find_local,
     log,
     sha256_file,
 )
+from llmtutor.tokenizer.files import written_whole
 
 ATTEMPTS = 4
 PAUSE_SECONDS = 1.0
@@ -69,8 +72,20 @@ def fetch_file(file: RemoteFile) -> Path:
             f"{file.name} is not published for download; put it by hand at {path}, or name a "
             f"folder that has it in LLMTUTOR_MIRROR (sha256 {file.sha256})"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _download(file, file.url, path)
+    if not can_write(path.parent):
+        raise FetchError(
+            f"{file.name} is not here, and {path.parent} cannot be written; name another folder "
+            "in LLMTUTOR_DATA, or one that has the file in LLMTUTOR_MIRROR"
+        )
+    with alone(path):
+        if not path.is_file():
+            _bring(file, file.url, path)
+    verify(file, path)
+    return path
+
+
+def _bring(file: RemoteFile, url: str, path: Path) -> None:
+    part = _download(file, url, path)
     try:
         verify(file, part)
     except ChecksumError:
@@ -78,14 +93,13 @@ def fetch_file(file: RemoteFile) -> Path:
         raise
     part.replace(path)
     _forget(part)
-    verify(file, path)
-    return path
 
 
 def verify(file: RemoteFile, path: Path) -> None:
     """Raise `ChecksumError` unless `path` holds `file`; reads it only if it may have changed.
 
     A file whose sha256 nobody has told us is trusted at first sight, recorded, and held to that.
+    Where nothing can be recorded the file is read again at every call.
     """
     note = data_dir() / f"{file.name}.checked.json"
     known = _read_note(note)
@@ -104,18 +118,16 @@ def verify(file: RemoteFile, path: Path) -> None:
         )
     if not (known or file.sha256):
         log.warning("%s: no checksum is known; trusting and recording sha256 %s", path, found)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(asdict(_Checked(found, status.st_size, status.st_mtime_ns)))
-    if not note.is_file() or note.read_text(encoding="utf-8") != text:
-        temporary = note.with_name(f"{note.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(note)
+    checked = _Checked(found, status.st_size, status.st_mtime_ns)
+    if checked != known:
+        with contextlib.suppress(OSError), written_whole(note) as temporary:
+            temporary.write_text(json.dumps(asdict(checked)), encoding="utf-8")
 
 
 def _read_note(note: Path) -> _Checked | None:
     try:
         return _Checked(**json.loads(note.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except OSError:
         return None
     except (ValueError, TypeError) as error:
         raise ChecksumError(f"{note}: not a checksum record; delete it and fetch again") from error

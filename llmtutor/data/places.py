@@ -4,10 +4,14 @@ Three places are looked at, in this order: the data folder (fetched files), the 
 (files that somebody put at hand), and then the network.
 """
 
+import atexit
 import hashlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 CHUNK = 1 << 20  # bytes read or written at a time
@@ -45,16 +49,51 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder; it is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def work_dir() -> Path:
+    """The data folder; if it cannot be written, a folder that goes when this process ends.
+
+    The place of what is made from the corpora, which can be made again.
+    """
+    return data_dir() if can_write(data_dir()) else _temporary_dir()
+
+
+@cache
+def _temporary_dir() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="llmtutor-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def mirror_dir() -> Path | None:
-    """The folder named by `LLMTUTOR_MIRROR`, or None; it is only ever read."""
+    """The folder named by `LLMTUTOR_MIRROR`, or None; it is only ever read.
+
+    Raises `FileNotFoundError` if there is no such folder.
+    """
     named = os.environ.get("LLMTUTOR_MIRROR")
-    return Path(named).expanduser() if named else None
+    if not named:
+        return None
+    if not (folder := Path(named).expanduser()).is_dir():
+        raise FileNotFoundError(
+            f"LLMTUTOR_MIRROR names {folder}, where no folder is; name one that holds corpora, or "
+            "unset it"
+        )
+    return folder
 
 
 def find_local(file_name: str) -> Path | None:
     """`file_name` in the data folder or else in the mirror folder, or None if in neither."""
-    for folder in (data_dir(), mirror_dir()):
-        if folder is not None and (folder / file_name).is_file():
+    for place in (data_dir, mirror_dir):
+        if (folder := place()) is not None and (folder / file_name).is_file():
             return folder / file_name
     return None
 

@@ -7,8 +7,10 @@ an empty file, zero bytes, and bytes that are not UTF-8 are errors that say wher
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, cast
 
@@ -16,27 +18,47 @@ from llmtutor.data.places import CHUNK
 
 END_OF_TEXT = "<|endoftext|>"
 
+_MARKS = {  # what a text file may begin with; the mark of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
 
 def read_pieces(path: Path) -> Iterator[str]:
     """The text of a UTF-8 file (`.gz` is unpacked on the way) in pieces of about 1 MiB.
 
-    Raises `ValueError` for an empty file and for one that is not UTF-8 text.
+    Raises `ValueError` for a folder, an empty file and one that is not UTF-8 text.
     """
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a text file, found a folder; name a file in it")
     decoder = codecs.getincrementaldecoder("utf-8")()
     done = 0
     open_file = gzip.open if path.suffix == ".gz" else open
     with open_file(path, "rb") as file:
         while chunk := _read(cast(IO[bytes], file), path):
+            if not done:
+                _require_no_mark(chunk, path)
             done += len(chunk)
             if (zero := chunk.find(b"\0")) >= 0:
                 raise ValueError(
                     f"{path}: expected text, found a zero byte at {done - len(chunk) + zero:,}: "
-                    "this is a binary file"
+                    "this is a binary file, or text to be converted to UTF-8 first"
                 )
             yield _decode(decoder, chunk, path, done, final=False)
         yield _decode(decoder, b"", path, done, final=True)
     if not done:
         raise ValueError(f"{path}: expected text, found an empty file")
+
+
+def _require_no_mark(beginning: bytes, path: Path) -> None:
+    for mark, name in _MARKS.items():
+        if beginning.startswith(mark):
+            raise ValueError(
+                f"{path}: expected UTF-8 text, found {name}; convert the file first, with "
+                f"`iconv -f {name} -t UTF-8` or by saving it as UTF-8 in an editor"
+            )
 
 
 def _read(file: IO[bytes], path: Path) -> bytes:
@@ -75,22 +97,42 @@ def read_separated(path: Path, separator: str = END_OF_TEXT) -> Iterator[str]:
     ...     list(read_separated(path))
     ['One.', 'Two.']
     """
-    rest: list[str] = []  # pieces of the document that has not ended yet
+    return map("".join, separated_pieces(path, separator))
+
+
+def separated_pieces(path: Path, separator: str = END_OF_TEXT) -> Iterator[Iterator[str]]:
+    """The same documents, each in pieces of about 1 MiB that are read when they are asked for."""
+    for _, numbered in groupby(_numbered_pieces(path, separator), key=itemgetter(0)):
+        pieces = _without_blank_lines(piece for _, piece in numbered)
+        if (first := next(pieces, None)) is not None:
+            yield chain([first], pieces)
+
+
+def _numbered_pieces(path: Path, separator: str) -> Iterator[tuple[int, str]]:
+    """What is between separators, in pieces, each with the number of its document."""
+    number = 0
     tail = ""  # the last characters, where a separator may begin
     for piece in read_pieces(path):
         *whole, last = (tail + piece).split(separator)
         for text in whole:
-            yield from _document([*rest, text])
-            rest = []
+            yield number, text
+            number += 1
         cut = max(0, len(last) - len(separator) + 1)
-        rest.append(last[:cut])
+        yield number, last[:cut]
         tail = last[cut:]
-    yield from _document([*rest, tail])
+    yield number, tail
 
 
-def _document(pieces: list[str]) -> Iterator[str]:
-    if text := "".join(pieces).strip("\r\n"):
-        yield text
+def _without_blank_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a document without line ends at its beginning and its end; none is empty."""
+    begun, blank = False, ""  # line ends that are inside if more comes
+    for piece in pieces:
+        text = blank + (piece if begun else piece.lstrip("\r\n"))
+        kept = text.rstrip("\r\n")
+        blank = text[len(kept) :]
+        if kept:
+            begun = True
+            yield kept
 
 
 def read_parquet(path: Path, column: str = "text") -> Iterator[str]:
@@ -105,7 +147,11 @@ def read_parquet(path: Path, column: str = "text") -> Iterator[str]:
             f"{path} is a Parquet file, and reading it needs pyarrow: "
             "install it with `python -m pip install pyarrow`"
         ) from error
-    with parquet.ParquetFile(path) as file:
+    try:
+        file = parquet.ParquetFile(path)
+    except ValueError as error:  # pyarrow's own errors are of this kind
+        raise ValueError(f"{path}: not a Parquet file ({error}); fetch it again") from error
+    with file:
         if column not in file.schema_arrow.names:
             raise ValueError(
                 f"{path}: expected a column {column!r}, found {', '.join(file.schema_arrow.names)}"

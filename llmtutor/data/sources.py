@@ -1,14 +1,14 @@
 """Chapter 02, step 4: where documents come from. A source is one class with three methods."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
 from llmtutor.data.fetch import RemoteFile, fetch_file
 from llmtutor.data.places import find_local
-from llmtutor.data.readers import read_separated, read_text
+from llmtutor.data.readers import read_text, separated_pieces
 
 SPLITS = ("train", "valid")
 
@@ -85,13 +85,31 @@ class OwnFile:
 
     def read(self, split: str) -> Iterator[str]:
         """The first 90 % of the documents train; of a single document, of its characters."""
-        n_documents = sum(1 for _ in read_separated(self.path))
-        if n_documents < 2:
-            yield _ninety_ten("".join(read_separated(self.path)))[SPLITS.index(split)]
-            return
-        cut = min(int(0.9 * n_documents), n_documents - 1)
-        start, stop = (0, cut) if split == "train" else (cut, n_documents)
-        yield from islice(read_separated(self.path), start, stop)
+        return map("".join, self.pieces(split))
+
+    def pieces(self, split: str) -> Iterator[Iterator[str]]:
+        """The same documents, each in pieces, so that none has to fit into memory."""
+        n_documents = n_chars = 0
+        for document in separated_pieces(self.path):
+            n_documents += 1
+            n_chars += sum(map(len, document))
+        whole = n_documents if n_documents > 1 else n_chars
+        cut = min(int(0.9 * whole), max(whole - 1, 0))
+        start, stop = (0, cut) if split == "train" else (cut, whole)
+        documents = separated_pieces(self.path)
+        if n_documents > 1:
+            yield from islice(documents, start, stop)
+        else:
+            yield _stretch(chain.from_iterable(documents), start, stop)
+
+
+def _stretch(pieces: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """The characters from `start` to `stop` of the joined pieces."""
+    done = 0
+    for piece in pieces:
+        if text := piece[max(start - done, 0) : max(stop - done, 0)]:
+            yield text
+        done += len(piece)
 
 
 def _ninety_ten(text: str) -> tuple[str, str]:

@@ -7,16 +7,18 @@ ids, little-endian, 2 bytes each if the vocabulary has at most 65,536 entries an
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 
+from llmtutor.checks import check_at_least, check_name, check_types
 from llmtutor.tokenizer import Tokenizer
+from llmtutor.tokenizer.files import written_whole
 
 MAGIC = b"llmtutor tokens 1\n"
 HEADER_BYTES = 1024
@@ -55,7 +57,7 @@ class TokenFile:
 
 
 def prepare(
-    documents: Iterable[str],
+    documents: Iterable[str | Iterable[str]],
     tokenizer: Tokenizer,
     path: Path | str,
     *,
@@ -63,8 +65,9 @@ def prepare(
 ) -> TokenFile:
     """Tokenise documents into a file at `path`, in memory that does not grow with the corpus.
 
-    Each document is tokenised by itself; `separator`, a special token of the tokenizer, follows
-    each one. The file appears whole or not at all.
+    A document is a text, or its pieces one after the other. Each document is tokenised by itself;
+    `separator`, a special token of the tokenizer, follows each one. The file appears whole or not
+    at all.
 
     Raises `ValueError` for an unknown separator or if there is no token, `OSError` if the disk is
     full or the folder cannot be written.
@@ -78,30 +81,23 @@ def prepare(
         )
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     stream = _DocumentStream(documents, tokenizer, separator)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb", buffering=0) as out:
-            _write(out, b" " * HEADER_BYTES, path)
-            count = 0
-            for ids in _checked_chunks(stream, tokenizer.vocab_size):
-                _write(out, ids.astype(dtype).tobytes(), path)
-                count += len(ids)
-            header = TokenHeader(
-                tokenizer=tokenizer.fingerprint(),
-                corpus_sha256=stream.sha256.hexdigest(),
-                dtype=dtype.str,
-                count=count,
-                vocab_size=tokenizer.vocab_size,
-                n_documents=stream.n_documents,
-                separator=separator,
-            )
-            out.seek(0)
-            _write(out, _header_bytes(header), path)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary, temporary.open("wb", buffering=0) as out:
+        _write(out, b" " * HEADER_BYTES, path)
+        count = 0
+        for ids in _checked_chunks(stream, tokenizer.vocab_size):
+            _write(out, ids.astype(dtype).tobytes(), path)
+            count += len(ids)
+        header = TokenHeader(
+            tokenizer=tokenizer.fingerprint(),
+            corpus_sha256=stream.sha256.hexdigest(),
+            dtype=dtype.str,
+            count=count,
+            vocab_size=tokenizer.vocab_size,
+            n_documents=stream.n_documents,
+            separator=separator,
+        )
+        out.seek(0)
+        _write(out, _header_bytes(header), path)
     return open_tokens(path, tokenizer)
 
 
@@ -133,7 +129,12 @@ def open_tokens(path: Path | str, tokenizer: Tokenizer | None = None) -> TokenFi
 class _DocumentStream:
     """Token ids of documents; what it has read so far is in `sha256` and `n_documents`."""
 
-    def __init__(self, documents: Iterable[str], tokenizer: Tokenizer, separator: str | None):
+    def __init__(
+        self,
+        documents: Iterable[str | Iterable[str]],
+        tokenizer: Tokenizer,
+        separator: str | None,
+    ):
         self.documents = documents
         self.tokenizer = tokenizer
         self.end = [] if separator is None else [tokenizer.special_tokens[separator]]
@@ -143,19 +144,22 @@ class _DocumentStream:
     def __iter__(self) -> Iterator[int]:
         for document in self.documents:
             self.n_documents += 1
-            if len(document) <= PIECE_CHARS:
-                yield from self.tokenizer.encode(document)
+            if isinstance(document, str) and len(document) <= PIECE_CHARS:
+                yield from self.tokenizer.encode("".join(self._seen([document])))
             else:
-                yield from self.tokenizer.encode_iterable(_pieces(document))
-            for piece in _pieces(document):
-                self.sha256.update(piece.encode("utf-8"))
+                pieces = [document] if isinstance(document, str) else document
+                yield from self.tokenizer.encode_iterable(self._seen(pieces))
             self.sha256.update(b"\xff")  # never a byte of UTF-8, so boundaries count
             yield from self.end
 
-
-def _pieces(document: str) -> Iterator[str]:
-    for start in range(0, len(document), PIECE_CHARS):
-        yield document[start : start + PIECE_CHARS]
+    def _seen(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces, none longer than `PIECE_CHARS`, while they are hashed."""
+        for text in pieces:
+            for start in range(0, len(text), PIECE_CHARS):
+                piece = text[start : start + PIECE_CHARS]
+                # A lone surrogate is left to the tokenizer, which says where it is.
+                self.sha256.update(piece.encode("utf-8", "surrogatepass"))
+                yield piece
 
 
 def _checked_chunks(ids: Iterable[int], vocab_size: int) -> Iterator[np.ndarray]:
@@ -198,6 +202,10 @@ def _parse_header(data: bytes, path: Path) -> TokenHeader:
             f"{path}: expected a token file made by `llmtutor data prepare`, found something else"
         )
     try:
-        return TokenHeader(**json.loads(data.removeprefix(MAGIC)))
+        header = TokenHeader(**json.loads(data.removeprefix(MAGIC)))
+        check_types(header, get_type_hints(TokenHeader))
+        check_at_least(1, count=header.count, vocab_size=header.vocab_size)
+        check_name("dtype", header.dtype, ("<u2", "<u4"))
+        return header
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: the header is damaged ({error}); prepare it again") from error

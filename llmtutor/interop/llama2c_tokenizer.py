@@ -6,17 +6,19 @@ from a score that each piece of text carries.
 
 import hashlib
 import math
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import pairwise
+from heapq import heappop, heappush
 from pathlib import Path
 
 from llmtutor.tokenizer.base import require_encodable, unknown_id
+from llmtutor.tokenizer.files import write_files
 
 BOS, EOS, FIRST_BYTE = 1, 2, 3
+LONGEST_KEPT = 64  # characters of a word whose ids are remembered
+GONE = -1
 
 
 class Llama2cTokenizer:
@@ -56,7 +58,7 @@ class Llama2cTokenizer:
             if re.search("[^ ] ", text) or not math.isfinite(score) or not text:
                 raise ValueError(f"token {id} is {text!r} with score {score}: not of llama2.c")
             self._ids.setdefault(text, id)
-        self._word = lru_cache(maxsize=1 << 16)(self._merge)
+        self._kept = lru_cache(maxsize=1 << 16)(self._merge)
 
     @classmethod
     def load(cls, path: str | Path, vocab_size: int) -> "Llama2cTokenizer":
@@ -101,24 +103,42 @@ class Llama2cTokenizer:
 
     def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
         """The ids of the joined chunks; a word is held until the next begins."""
-        rest, first = "", " "
+        held: list[str] = []  # a word, as far as it has come
         for chunk in filter(None, chunks):
             require_encodable(chunk)
-            *words, rest = re.split("(?<=[^ ])(?= )", first + rest + chunk)  # no piece crosses
-            first = ""
-            for word in words:
-                yield from self._word(word)
-        yield from self._word(rest)
+            for part in re.split("(?<=[^ ])(?= )", chunk if held else f" {chunk}"):
+                if held and held[-1][-1] != " " == part[0]:  # no piece crosses
+                    yield from self._word("".join(held))
+                    held = []
+                held.append(part)
+        yield from self._word("".join(held))
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        return self._kept(word) if len(word) <= LONGEST_KEPT else self._merge(word)
 
     def _merge(self, word: str) -> tuple[int, ...]:
-        parts = list(word)
-        while True:
-            joined = [a + b for a, b in pairwise(parts)]
-            known = [i for i, text in enumerate(joined) if text in self._ids]
-            if not known:
-                break
-            best = max(known, key=lambda i: self._pieces[self._ids[joined[i]]][1])
-            parts[best : best + 2] = [joined[best]]
+        """Join the best neighbours, as ``tokenizer.merge`` does: n log n steps for n characters."""
+        n = len(word)
+        ends, starts = list(range(1, n + 1)), list(range(-1, n))  # of the part that meets a place
+        heap: list[tuple[float, int, int]] = []
+
+        def offer(start: int, end: int) -> None:
+            if (id := self._ids.get(word[start:end])) is not None:
+                heappush(heap, (-self._pieces[id][1], start, end))
+
+        for i in range(n - 1):
+            offer(i, i + 2)
+        while heap:
+            _, start, end = heappop(heap)
+            middle = ends[start]
+            if not start < middle < end or ends[middle] != end:
+                continue  # one of the two parts is gone, or another by now
+            ends[start], ends[middle], starts[end] = end, GONE, start
+            if start > 0:
+                offer(starts[start], end)
+            if end < n:
+                offer(start, ends[end])
+        parts = [word[i:end] for i, end in enumerate(ends) if end != GONE]
         ids: list[int] = []
         for part in parts:
             own = self._ids.get(part)
@@ -141,14 +161,7 @@ class Llama2cTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.bin`` for ``load`` and for llama2.c."""
-        path = Path(folder) / "tokenizer.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.part")
-        try:
-            beside.write_bytes(self._content())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_files(Path(folder), {"tokenizer.bin": self._content()})
 
     def _content(self) -> bytes:
         longest = struct.pack("<i", max(len(piece) for piece, _ in self._pieces))

@@ -140,8 +140,9 @@ class BPETokenizer:
         """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
 
         Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
-        a time, cut where a word is known to end. A single word of more than 262,144 characters
-        (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes it.
+        a time, cut where a word is known to end, or a longer word. A single word of more than
+        16,777,216 characters (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes
+        it.
         """
         special = tuple(self.special_tokens) if allow_special else ()
         for piece in pretokenize.safe_pieces(chunks, special, self.pattern):

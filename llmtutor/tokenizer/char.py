@@ -43,7 +43,10 @@ class CharTokenizer:
         chars = read_json(path).get("chars")
         if not isinstance(chars, str):
             raise ValueError(f'{path}: expected {{"chars": "…"}}')
-        return cls(chars)
+        try:
+            return cls(chars)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @property
     def vocab_size(self) -> int:

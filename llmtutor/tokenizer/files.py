@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -66,19 +67,41 @@ def made_by(merges: Iterable[Merge]) -> dict[str, bytes]:
     return {printable(token): token for token in tokens}
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well and else is removed.
+
+    Its name is its own, so that several processes may write the same file; the last one stays.
+    """
+    _make(path.parent)
+    temporary = path.with_name(f".{uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == os.fspath(temporary):
+            error.filename = os.fspath(path)  # the name that the caller knows
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """Write files into a folder, made if need be; no file is touched before all are written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = {name: folder / f".{name}.{uuid4().hex}" for name in contents}
-    try:
+    with ExitStack() as stack:
         for name, content in contents.items():
             data = content.encode("utf-8") if isinstance(content, str) else content
-            temporary[name].write_bytes(data)
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+            stack.enter_context(written_whole(folder / name)).write_bytes(data)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{folder}: expected a folder to write to, found a file, or a place below one; name "
+            "another folder"
+        ) from None
 
 
 def read_text(path: Path) -> str:
@@ -107,7 +130,7 @@ def read_json(path: Path) -> dict[str, object]:
     try:
         table = json.loads(read_text(path), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a JSON object, but {error}") from None
+        raise ValueError(f"{path}: expected a JSON object, but {error}; make it anew") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(table).__name__}")
     return table

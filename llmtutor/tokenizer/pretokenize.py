@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, pairwise
 
 import regex
 
 from llmtutor.tokenizer.base import require_encodable
+from llmtutor.tokenizer.unicode16 import as_of_unicode_16
 
 Job = tuple[list[str], tuple[str, ...], str]  # texts, special tokens, pattern
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Contractions; then letters, digits or other signs, each with at most one space before it; then
-white space, whose last space goes to the word that follows. From GPT-2's published encoder."""
+white space, whose last space goes to the word that follows. From GPT-2's published encoder; what is
+a letter or a digit, Unicode 16 says, whichever version the installed `regex` knows."""
 
 PIECE = 1 << 16  # characters of a stream encoded at a time
-LONGEST_WORD = 1 << 18  # characters of a stream held back in wait of a safe place to cut
+LONGEST_WORD = 1 << 24  # characters of a stream held back in wait of a safe place to cut
 JOB = 1 << 19  # characters counted at a time in one process
 FEW_JOBS = 4  # done before another process has started
 
@@ -52,10 +54,13 @@ def split(text: str, pattern: str = GPT2_PATTERN) -> list[str]:
     >>> split("It's 1,000  words!")
     ['It', "'s", ' 1', ',', '000', ' ', ' words', '!']
     """
-    words: list[str] = compile_pattern(pattern).findall(text)
+    known = as_of_unicode_16(text)
+    words: list[str] = compile_pattern(pattern).findall(known)
     if pattern != GPT2_PATTERN and sum(map(len, words)) != len(text):
         raise ValueError(f"expected a pattern that matches all of the text, found {pattern!r}")
-    return words
+    if known is text:
+        return words
+    return [text[start:end] for start, end in pairwise(accumulate(map(len, words), initial=0))]
 
 
 @lru_cache
@@ -91,22 +96,23 @@ def safe_pieces(
 ) -> Iterator[str]:
     """Cut a stream of text anew, only where words end: each piece can be split on its own.
 
-    Special tokens and words may straddle the chunks; no piece ends inside one. At most `limit`
-    characters (and one piece) are held back; a stream without a safe place to cut for longer
-    raises `ValueError`. With a pattern other than GPT-2's only the end of a special token is
-    known to be safe.
+    Special tokens and words may straddle the chunks; no piece ends inside one. Little more than a
+    piece is held back, or twice the longest word; a stream without a safe place to cut for `limit`
+    characters raises `ValueError`. With a pattern other than GPT-2's only the end of a special
+    token is known to be safe.
     """
     held: list[str] = []
-    grown = 0
+    grown, wanted = 0, size
     for chunk in chunks:
         for start in range(0, len(chunk), size):
             held.append(chunk[start : start + size])
             grown += len(held[-1])
-            if grown < size:
+            if grown < wanted:
                 continue
             text, grown = "".join(held), 0
             cut = _last_safe_cut(text, tuple(special_tokens), pattern)
             held = [text[cut:]]
+            wanted = max(size, len(held[0]))  # twice as much each time: a long word is read twice
             if cut:
                 yield text[:cut]
             elif len(text) > limit:
@@ -130,7 +136,11 @@ def _last_safe_cut(text: str, special_tokens: tuple[str, ...], pattern: str) -> 
         if safe := [cut for cut in ends if cut <= end]:
             return safe[-1]
     if pattern == GPT2_PATTERN and end > 0:
-        for match in _SAFE_CUT.finditer(text, 0, end):
+        known = as_of_unicode_16(text)
+        first = compile_pattern(pattern).match(known)
+        if first and first.end() >= end:
+            return 0  # one long word: quicker found out from its beginning than from its end
+        for match in _SAFE_CUT.finditer(known, 0, end):
             cut = match.start()
             around = ((token, max(0, cut - len(token) + 1)) for token in special_tokens)
             if all(text.find(token, at, cut + len(token) - 1) < 0 for token, at in around):

@@ -34,7 +34,7 @@ def train_bpe(
         )
     if not word_counts:
         raise ValueError("expected words to learn from, found none: is the text empty?")
-    # A word is a string whose characters are token ids: `replace` then merges at the speed of C.
+    # A word is a string whose characters are token ids: `split` and `join` merge at the speed of C.
     words = [_as_bytes(word).decode("latin-1") for word in word_counts]
     freqs = list(word_counts.values())
     counts: dict[str, int] = defaultdict(int)
@@ -43,7 +43,7 @@ def train_bpe(
         for j in range(len(word) - 1):
             pair = word[j : j + 2]
             counts[pair] += freq
-            places[pair].append(i)
+            _list(places[pair], i)
 
     tokens = [bytes([byte]) for byte in range(256)]
     order = [_descending(token) for token in tokens]
@@ -78,22 +78,40 @@ def train_bpe(
 def _merge(
     pair: str, new: str, words: list[str], freqs: list[int], places: dict[str, list[int]]
 ) -> dict[str, int]:
-    """Merge a pair in every word that holds it; returns by how much each pair count changes."""
+    """Merge a pair in every word that holds it; returns by how much each pair count changes.
+
+    Only the neighbours of the pair are counted anew, so that a long word costs no more than many
+    short ones.
+    """
+    left, right = pair[0], pair[1]
     changes: dict[str, int] = defaultdict(int)
     for i in places.pop(pair):
-        word = words[i]
-        merged = words[i] = word.replace(pair, new)
-        if len(merged) == len(word):  # listed twice, or changed since it was listed
+        parts = words[i].split(pair)  # from left to right: aaa is one aa and the part a
+        last = len(parts) - 1
+        if not last:  # changed since it was listed
             continue
+        words[i] = new.join(parts)
         freq = freqs[i]
-        for j in range(len(word) - 1):
-            changes[word[j : j + 2]] -= freq
-        for j in range(len(merged) - 1):
-            neighbours = merged[j : j + 2]
-            changes[neighbours] += freq
-            if new in neighbours:
-                places[neighbours].append(i)
+        changes[pair] -= freq * last
+        neighbours = []  # what becomes of them: the pair before, the pair now
+        for k, part in enumerate(parts):
+            if part and k:
+                neighbours.append((right + part[0], new + part[0]))
+            if part and k < last:
+                neighbours.append((part[-1] + left, part[-1] + new))
+            if not part and 0 < k < last:
+                neighbours.append((right + left, new + new))
+        for before, now in neighbours:
+            changes[before] -= freq
+            changes[now] += freq
+            _list(places[now], i)
     return changes
+
+
+def _list(places: list[int], i: int) -> None:
+    """Append the word `i` unless it is the last one there: a long word holds a pair many times."""
+    if not places or places[-1] != i:
+        places.append(i)
 
 
 def _as_bytes(word: str | bytes) -> bytes:

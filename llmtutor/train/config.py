@@ -6,15 +6,17 @@ else. The options of ``llmtutor train`` are its fields.
 """
 
 import json
-import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from types import NoneType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_type_hints
 
+import numpy as np
 import torch
 
-from llmtutor.checks import check_name
+from llmtutor.checks import check_at_least, check_name, check_number, check_types
+from llmtutor.data.corpora import CORPORA
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import PRESETS, preset
 from llmtutor.optim import OPTIMIZERS, SCHEDULES, Schedule, make_schedule
@@ -23,11 +25,17 @@ from llmtutor.train.log import LOGGERS
 
 Value = int | float | bool | str
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FREE = ("out", "keep", "save_every", "eval_every", "eval_tokens", "loggers", "device", "strategy")
+FAST = ("side-by-side", "keep-memory")
+"""What can be done for speed alone: the rows of a batch on cores of their own, and memory kept from
+one step to the next."""
+WHEN = ("eval_every", "eval_tokens", "save_every", "keep")
+"""How often a run is validated and saved, and how much of either."""
+FREE = (*WHEN, "out", "loggers", "device", "strategy", "fast")
 """Fields that may differ when a run is resumed: they do not change what is computed, beyond the
 rounding of another device or another number of processes."""
-AT_LEAST_ONE = ("seq_len", "batch_size", "accumulate", "steps", "eval_every", "save_every", "keep")
-AT_LEAST_ZERO = ("weight_decay", "final_lr", "seed")
+AT_LEAST_ONE = (*WHEN, "seq_len", "batch_size", "accumulate", "steps")
+AT_LEAST_ZERO = ("weight_decay", "final_lr", "warmup", "decay")
+SEEDS = 2**64  # as many as torch's generators take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +54,8 @@ class TrainConfig:
     preset: str = "llama-nano"
     """Name of the model's configuration, such as gpt2-nano or llama-nano."""
     model: dict[str, Value] = field(default_factory=dict)
-    """Fields of the model's configuration to change, such as n_layers. Its vocabulary is the
-    tokenizer's, and max_seq_len is seq_len if not given here."""
+    """Fields of the model's configuration to change, such as n_layers. Not given here, vocab_size
+    is the tokenizer's (a larger one leaves ids unused) and max_seq_len is seq_len."""
     corpus: str = "shakespeare"
     """Name of a corpus, a text file, or a folder that `llmtutor data prepare` made."""
     tokenizer: str = "char"
@@ -96,60 +104,60 @@ class TrainConfig:
     """Last checkpoints to keep, besides the one with the lowest validation loss."""
     loggers: tuple[str, ...] = ()
     """Besides the progress bar and log.jsonl: tensorboard, wandb."""
+    fast: tuple[str, ...] = ()
+    """For speed alone, on a CPU: side-by-side (the rows of a batch on cores of their own),
+    keep-memory (what a step frees is kept for the next)."""
     out: str = "runs/last"
     """Folder of the run: log.jsonl, checkpoints, tokenizer."""
 
     def __post_init__(self) -> None:
-        overrides = {name.replace("-", "_"): value for name, value in self.model.items()}
-        object.__setattr__(self, "model", overrides)
-        object.__setattr__(self, "loggers", tuple(self.loggers))
-        self._check_types()
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in AT_LEAST_ZERO:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a number above 0, got {value}")
+        for name in (f.name for f in fields(self)):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        for name in ("loggers", "fast"):
+            if not isinstance(names := getattr(self, name), list | tuple):
+                raise ValueError(f"{name} must be a list of names, got {names!r}")
+            object.__setattr__(self, name, tuple(names))
+        for name, known in _NAMES.items():
+            check_name(name, getattr(self, name), known)
+        check_types(self, get_type_hints(type(self)))
+        model = {str(name).replace("-", "_"): _plain(value) for name, value in self.model.items()}
+        object.__setattr__(self, "model", model)
+        for name in self.loggers:
+            check_name("logger", name, LOGGERS)
+        for name in self.fast:
+            check_name("way to be fast", name, FAST)
+        self._check_ranges()
+        self.make_schedule()  # refuses stretches that do not fit into the run
+        self.model_config()  # refuses changes that make no model
+
+    def _check_ranges(self) -> None:
+        for name in ("lr", "clip", "weight_decay", "final_lr"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, above=0 if name in ("lr", "clip") else None)
+        for least, names in ((1, AT_LEAST_ONE), (0, AT_LEAST_ZERO)):
+            given = {name: getattr(self, name) for name in names}
+            check_at_least(least, **{name: v for name, v in given.items() if v is not None})
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed must lie between 0 and 2**64 - 1, got {self.seed}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate must divide batch_size, got {self.batch_size} sequences in "
                 f"{self.accumulate} micro-batches"
             )
-        if self.eval_tokens is not None and self.eval_tokens < 1:
-            raise ValueError(f"eval_tokens must be at least 1, got {self.eval_tokens}")
-        for name, known in _NAMES.items():
-            check_name(name, getattr(self, name), known)
-        for name in self.loggers:
-            check_name("logger", name, LOGGERS)
-        self.make_schedule()  # refuses stretches that do not fit into the run
-        self.model_config(vocab_size=2)  # refuses changes that make no model
 
-    def _check_types(self) -> None:
-        hints = get_type_hints(type(self))
-        for name, hint in hints.items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                continue  # refused later, with the nearest name
-            kinds = [get_origin(kind) or kind for kind in (get_args(hint) or (hint,))]
-            if name == "model":
-                kinds = [dict]
-            if name == "loggers":
-                kinds = [tuple]
-            allowed = {*kinds, int} if float in kinds else set(kinds)
-            if not isinstance(value, tuple(allowed)) or (
-                isinstance(value, bool) and bool not in kinds
-            ):
-                wanted = " or ".join("nothing" if k is NoneType else k.__name__ for k in kinds)
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    def model_config(self, vocab_size: int = 1) -> ModelConfig:
+        """The model's configuration for a tokenizer with that many ids.
 
-    def model_config(self, vocab_size: int) -> ModelConfig:
-        """The model's configuration for a tokenizer with that many ids."""
+        Raises:
+            ValueError: ``model`` names a smaller vocabulary, or a context shorter than ``seq_len``.
+        """
         sizes = {"vocab_size": vocab_size, "max_seq_len": self.seq_len}
-        config = preset(self.preset, **(sizes | dict(self.model)))
+        config = preset(self.preset, **(sizes | self.model))
+        if config.vocab_size < vocab_size:
+            raise ValueError(
+                f"the model's vocab_size must be at least the tokenizer's, {vocab_size}, got "
+                f"{config.vocab_size}; leave it out to have as many"
+            )
         if config.max_seq_len < self.seq_len:
             raise ValueError(
                 f"seq_len must be at most the model's max_seq_len, got {self.seq_len} and "
@@ -167,6 +175,15 @@ class TrainConfig:
             decay=self.decay,
         )
 
+    def located(self) -> Self:
+        """The same with absolute paths of corpus and tokenizer, to be found from any folder."""
+        corpus, tokenizer = self.corpus, self.tokenizer
+        if corpus not in CORPORA and Path(corpus).exists():
+            corpus = os.path.abspath(corpus)
+        if Path(tokenizer).is_dir():
+            tokenizer = os.path.abspath(tokenizer)
+        return replace(self, corpus=corpus, tokenizer=tokenizer)
+
     def differences(self, other: Self) -> list[str]:
         """One line for each field that makes ``other`` another run, `name: mine → theirs`.
 
@@ -182,8 +199,12 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as they are in JSON."""
-        values = {name.name: getattr(self, name.name) for name in fields(self)}
-        return values | {"model": dict(self.model), "loggers": list(self.loggers)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {
+            "model": dict(self.model),
+            "loggers": list(self.loggers),
+            "fast": list(self.fast),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -194,18 +215,16 @@ class TrainConfig:
         """
         for name in values:
             check_name("field", name, [f.name for f in fields(cls)])
-        if not isinstance(values.get("loggers", []), list | tuple):
-            raise ValueError(f"loggers must be a list of names, got {values['loggers']!r}")
-        if not isinstance(values.get("model", {}), Mapping):
-            raise ValueError(f"model must be fields and values, got {values['model']!r}")
+        if isinstance(model := values.get("model"), Mapping):
+            values = {**values, "model": as_written_now(model)}
         return cls(**values)
 
     def to_json(self) -> str:
         """One JSON object, indented, fields in the order of the class."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """The inverse of ``to_json``.
 
         Raises:
@@ -213,11 +232,35 @@ class TrainConfig:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a configuration is JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"a configuration is a JSON object, got {type(values).__name__}")
         return cls.from_dict(values)
+
+
+def as_written_now(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of a model's configuration, also those that an earlier version wrote.
+
+    That one had two names for attention, which the number of its heads tells already, and a norm of
+    queries and keys of one kind only.
+
+    >>> as_written_now({"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True})
+    {'n_kv_heads': 2, 'qk_norm': 'rmsnorm'}
+    """
+    now = {str(name).replace("-", "_"): value for name, value in model.items()}
+    if now.get("mixer") in ("mha", "gqa"):
+        del now["mixer"]
+    if now.get("qk_norm") is False:
+        del now["qk_norm"]
+    elif now.get("qk_norm") is True:
+        now["qk_norm"] = "rmsnorm"
+    return now
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's, which JSON knows; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 _NAMES: dict[str, Iterable[str]] = {

@@ -83,10 +83,11 @@ def connect(device: str = "auto", timeout: float = 60.0) -> World:
     seconds gives up with an error, so that a hanging rank does not hang the job for ever.
 
     Raises:
-        ValueError: an unknown device, or one that is not there.
+        ValueError: an unknown device, or one that is not there; variables of the environment that
+            no torchrun has set.
     """
     rank, world_size, local_rank = (
-        int(os.environ.get(name, default))
+        _number_from_torchrun(name, default)
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     if world_size == 1:
@@ -100,10 +101,22 @@ def connect(device: str = "auto", timeout: float = 60.0) -> World:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     world = World(rank, world_size, local_rank, chosen)
-    with guarded(world):
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        with guarded(world):
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; let torchrun start the processes, or unset WORLD_SIZE"
+        ) from None
     _KEPT.append(dist.group.WORLD)
     return world
+
+
+def _number_from_torchrun(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ValueError(f"{name} must be a whole number, as torchrun sets it, got {text!r}")
+    return int(text)
 
 
 # Groups live as long as the process. Gloo's destructor waits for gloo's threads; if DDP, which also

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from llmtutor.checks import check_name
 from llmtutor.evaluate.perplexity import perplexity
 
-Record = Mapping[str, float | int]
+Record = Mapping[str, Any]
 
 
 class Logger(Protocol):
@@ -77,11 +78,16 @@ def _failed(error: OSError, path: Path) -> OSError:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record) + "\n"
+    try:
+        return json.dumps(record, allow_nan=False) + "\n"
+    except ValueError:
+        raise ValueError(f"a log holds finite numbers only, got {dict(record)}") from None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a ``log.jsonl``; a last line that a power cut left unfinished is not one.
+
+    A loss that is no number, which earlier versions wrote, is None.
 
     Raises:
         ValueError: a line that is no record, with its number.
@@ -90,7 +96,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last "\n" is unfinished
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=lambda _: None)
         except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
@@ -139,9 +145,9 @@ class TensorBoard:
         self._writer = module.SummaryWriter(str(folder), purge_step=step + 1)
 
     def log(self, record: Record) -> None:
-        """One point on each curve."""
+        """One point on each curve; several numbers make none."""
         for name, value in record.items():
-            if name != "step":
+            if name != "step" and not isinstance(value, list):
                 self._writer.add_scalar(name, value, int(record["step"]))
 
     def close(self) -> None:
@@ -188,20 +194,38 @@ def _optional(module: str, package: str) -> Any:
 
 
 class Loggers:
-    """Several loggers as one; on ranks other than 0 there are none."""
+    """Several loggers as one; on ranks other than 0 there are none.
+
+    The first is the record of the run, and its errors are the run's. The others only show it: one
+    that fails is left out from then on, and the work goes on.
+    """
 
     def __init__(self, loggers: list[Logger]) -> None:
         self._loggers = loggers
 
     def log(self, record: Record) -> None:
         """Give the record to each."""
-        for logger in self._loggers:
-            logger.log(record)
+        self._each(lambda logger: logger.log(record))
 
     def close(self) -> None:
         """Close each."""
-        for logger in self._loggers:
-            logger.close()
+        self._each(lambda logger: logger.close())
+
+    def _each(self, act: Callable[[Logger], None]) -> None:
+        for logger in self._loggers[:1]:
+            act(logger)
+        for logger in self._loggers[1:]:
+            try:
+                act(logger)
+            except Exception as error:
+                self._loggers.remove(logger)
+                say(f"{type(logger).__name__} is left out from here on: {error}")
+
+
+def say(text: str) -> None:
+    """One line on standard error; if nobody takes it, the work goes on."""
+    with suppress(OSError):
+        print(f"llmtutor: {text}", file=sys.stderr)
 
 
 def open_loggers(out: Path, names: tuple[str, ...], steps: int, step: int, quiet: bool) -> Loggers:

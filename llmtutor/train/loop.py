@@ -5,14 +5,13 @@ learning rate and its batch are functions of the step, so all it carries from on
 is in the model and the optimizer.
 """
 
-import os
-import shutil
+import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 from llmtutor.data.batches import batch_at
 from llmtutor.fast.memory import freed_memory_kept
-from llmtutor.fast.threads import equal_parts, side_by_side, threads
+from llmtutor.fast.threads import equal_parts, side_by_side
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
     World,
@@ -32,19 +31,19 @@ from llmtutor.train.distributed import (
     local_batches,
     mean,
 )
-from llmtutor.train.log import Loggers, open_loggers
-from llmtutor.train.state import (
-    TrainState,
-    checkpoints,
-    last_config,
-    load_checkpoint,
-    load_latest,
-    sweep,
+from llmtutor.train.folder import (
+    CHECKPOINTS,
+    config_of,
+    locked,
+    make_room,
+    own_tokenizer,
+    read_state,
+    run_folder,
 )
-from llmtutor.train.step import NonFiniteLoss, train_step
-from llmtutor.train.training import Training, save_training, setup, validate
-
-CHECKPOINTS = "checkpoints"
+from llmtutor.train.log import Loggers, open_loggers, say
+from llmtutor.train.state import TrainState, checkpoints
+from llmtutor.train.step import NonFiniteLoss, StepMetrics, train_step
+from llmtutor.train.training import Training, save_training, setup, text_fingerprint, validate
 
 
 class Interrupted(Exception):  # noqa: N818 (nobody has erred)
@@ -55,17 +54,13 @@ def run(training: Training, log: Loggers) -> None:
     """The loop: from ``training.step`` to the last step, or until somebody wants it to stop.
 
     Raises:
-        NonFiniteLoss: a loss or gradient that is no number; the state before it is saved.
+        NonFiniteLoss: a loss or gradient that is no number; the state before it is saved, unless
+            its validation loss is none either.
         Interrupted: Ctrl-C or SIGTERM, after the step in which it came; the state is saved.
+        ValueError: the memory of the GPU is too small.
     """
     config, world = training.config, training.world
-    cores = torch.get_num_threads()
-    alone = world.world_size == 1 and world.device.type == "cpu"
-    parts = equal_parts(config.batch_size // config.accumulate) if alone else 1
-    with (
-        stop_on_signal(patient=world.world_size > 1) as wanted,
-        side_by_side(training.loss, parts) as loss,
-    ):
+    with stop_on_signal(patient=world.world_size > 1) as wanted:
         while training.step < config.steps:
             began = time.perf_counter()
             lr = set_learning_rate(training)
@@ -84,10 +79,16 @@ def run(training: Training, log: Loggers) -> None:
                     clip=config.clip,
                     precision=PRECISIONS[config.precision],
                     step=training.step + 1,
-                    loss=loss,
+                    loss=training.loss,
                 )
             except NonFiniteLoss as error:
+                validate_or_stop(training, str(error))
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None
+            except torch.OutOfMemoryError as error:
+                raise ValueError(
+                    f"step {training.step + 1} needs more memory than there is ({error}); take a "
+                    "larger accumulate, a smaller batch_size or a smaller model"
+                ) from None
             training.step += 1
             training.n_tokens += metrics.n_tokens * world.world_size
             training.valid_loss = None
@@ -100,18 +101,65 @@ def run(training: Training, log: Loggers) -> None:
                     "grad_norm": metrics.grad_norm,
                     "n_tokens": training.n_tokens,
                     "seconds": round(training.seconds, 4),
+                    **extras_of(metrics, world),
                 }
             )
             last = training.step == config.steps
             save = last or training.step % config.save_every == 0
             if save or training.step % config.eval_every == 0:
-                with threads(cores):
-                    training.valid_loss = validate(training)
-                log.log({"step": training.step, "valid_loss": training.valid_loss})
+                why = f"step {training.step}: the weights are out of range"
+                log.log({"step": training.step, "valid_loss": validate_or_stop(training, why)})
             if save:
                 save_training(training)
             if any_rank(wanted.is_set(), world) and not last:
                 raise Interrupted(f"stopped after step {training.step}. {_save_and_say(training)}")
+
+
+def extras_of(metrics: StepMetrics, world: World) -> dict[str, float | list[float]]:
+    """What the layers returned beside the loss, as means over all ranks, under names of its own."""
+    found: dict[str, float | list[float]] = {}
+    for kind in ("auxiliary", "statistics"):
+        for name, value in getattr(metrics, kind).items():
+            several = isinstance(value, list)
+            means = [mean(number, world) for number in (value if several else [value])]
+            found[f"{kind}.{name}"] = means if several else means[0]
+    return found
+
+
+def validate_or_stop(training: Training, why: str) -> float:
+    """Take the validation loss, without which no state is saved as a good one.
+
+    Raises:
+        NonFiniteLoss: it is no number; says ``why`` and from where to go on.
+    """
+    loss = validate(training)
+    if not math.isfinite(loss):
+        out = training.config.out
+        way = "start again with a lower learning rate"
+        if checkpoints(Path(out) / CHECKPOINTS):
+            way = f"go on with: llmtutor train --resume {out} --with-changes --lr LOWER"
+        raise NonFiniteLoss(
+            f"{why}. The validation loss is {loss:g}, so this state is not saved; {way}"
+        )
+    training.valid_loss = loss
+    return loss
+
+
+@contextmanager
+def sped_up(training: Training) -> Iterator[None]:
+    """Within it the run has what its settings name under ``fast``; what is computed is the same.
+
+    Rows are taken side by side where one process computes on a CPU, and only within the loss:
+    validation and update have all cores.
+    """
+    config, world = training.config, training.world
+    with ExitStack() as stack:
+        if "keep-memory" in config.fast:
+            stack.enter_context(freed_memory_kept())
+        if "side-by-side" in config.fast and world.world_size == 1 and world.device.type == "cpu":
+            parts = equal_parts(config.batch_size // config.accumulate)
+            training.loss = stack.enter_context(side_by_side(training.loss, parts))
+        yield
 
 
 def set_learning_rate(training: Training) -> float:
@@ -138,107 +186,78 @@ def train(
 
     Raises:
         ValueError: settings that cannot be, a folder that holds another run, a damaged checkpoint
-            (``CheckpointError``), and ``NonFiniteLoss`` from the loop.
+            (``CheckpointError``), another process that writes into ``config.out``, and
+            ``NonFiniteLoss`` from the loop.
         Interrupted: Ctrl-C or SIGTERM.
         OSError: a full disk or a folder that cannot be written; another process of the job has
             died (``LostRankError``).
     """
+    config, out = config.located(), Path(config.out)
     world = connect(config.device)
     try:
         check_batch_size(config.batch_size, world, config.accumulate)
-        state = _load(config, world, resume, fallback, with_changes)
-        training = setup(config, world, state)
-        log = Loggers([])
-        if world.is_main:
-            out = Path(config.out)
-            _make_room(out, training.step)
-            training.text.tokenizer.save(out / "tokenizer")
-            log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
-        try:
-            with guarded(world), freed_memory_kept():
-                run(training, log)
-        finally:
-            log.close()
+        with locked(out) if world.is_main else nullcontext():
+            training = _set_up(config, world, resume, fallback, with_changes)
+            log = Loggers([])
+            if world.is_main:
+                log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
+            try:
+                if world.is_main:
+                    make_room(out, training.step, training.text.tokenizer)
+                with guarded(world), sped_up(training):
+                    run(training, log)
+            finally:
+                log.close()
         return training
     finally:
         disconnect()
 
 
-def run_folder(path: Path) -> Path:
-    """The folder of the run that ``path``, a run or one of its checkpoints, belongs to.
-
-    >>> run_folder(Path("runs/a/checkpoints/step-00000100")).as_posix()
-    'runs/a'
-    """
-    return path.parents[1] if path.parent.name == CHECKPOINTS else path
-
-
-def read_state(path: Path, *, fallback: bool = False) -> TrainState:
-    """The state to go on from: the last one of a run, or that of the checkpoint ``path`` is.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    if path.parent.name == CHECKPOINTS:
-        return load_checkpoint(path)
-    return load_latest(path / CHECKPOINTS, fallback=fallback, warn=_say)
-
-
-def read_config(path: Path) -> TrainConfig:
-    """The settings of the run (or checkpoint) at ``path``, by its last readable record."""
-    one = path.parent.name == CHECKPOINTS
-    paths = [path] if one else checkpoints(path / CHECKPOINTS)
-    return TrainConfig.from_dict(last_config(paths, path))
-
-
-def _load(
-    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
-) -> TrainState | None:
-    """The state to resume, compared with the settings; None for a new run in an unused folder."""
+def _load(config: TrainConfig, resume: Path | None, fallback: bool) -> TrainState | None:
+    """The state to resume; None for a new run in an unused folder."""
     out = Path(config.out)
     goes_on = resume is not None and run_folder(resume).resolve() == out.resolve()
     if not goes_on and checkpoints(out / CHECKPOINTS):
         raise ValueError(
             f"{out} holds a run already: go on with `--resume {out}`, or take another --out"
         )
-    if resume is None:
-        return None
-    state = read_state(resume, fallback=fallback)
-    differences = TrainConfig.from_dict(state.config).differences(config)
-    if differences:
+    return None if resume is None else read_state(resume, fallback=fallback)
+
+
+def _set_up(
+    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
+) -> Training:
+    """A new run, or the one to resume if it is the same in settings and text."""
+
+    def compare(differences: list[str]) -> None:
         lines = "\n  ".join(["checkpoint → now", *differences])
-        if not with_changes:
+        if differences and not with_changes:
             raise ValueError(
-                f"these settings make it another run than the one in {resume}:\n  {lines}\n"
-                "leave them out, or resume with them on purpose: --with-changes"
+                f"this makes it another run than the one in {resume}:\n  {lines}\n"
+                "undo it, or resume with it on purpose: --with-changes"
             )
-        if world.is_main:
-            _say(f"going on with changed settings:\n  {lines}")
-    return state
+        if differences and world.is_main:
+            say(f"going on with changes:\n  {lines}")
 
-
-def _make_room(out: Path, step: int) -> None:
-    """Clear what a killed process left, and set aside checkpoints beyond ``step``.
-
-    These are damaged, or a future that the run now gives up.
-    """
-    folder = out / CHECKPOINTS
-    sweep(folder)
-    for path in checkpoints(folder):
-        if int(path.name.removeprefix("step-")) > step:
-            aside = path.with_name(f"{path.name}.abandoned")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(path, aside)
+    state = _load(config, resume, fallback)
+    if resume is None or state is None:
+        return setup(config, world)
+    before = config_of(state.config, resume).located()
+    tokenizer = own_tokenizer(resume) if before.tokenizer == config.tokenizer else None
+    if state.text is not None:  # the text itself is compared below, wherever it lies
+        before = replace(before, corpus=config.corpus)
+    compare(before.differences(config))
+    training = setup(config, world, state, tokenizer)
+    now = text_fingerprint(training.text)
+    if state.text is not None and state.text != now:
+        compare([f"text of {config.corpus}: {state.text[:12]}… → {now[:12]}…"])
+    return training
 
 
 def _save_and_say(training: Training) -> str:
     save_training(training)
     out = training.config.out
     return f"A checkpoint is saved; go on with: llmtutor train --resume {out}"
-
-
-def _say(text: str) -> None:
-    print(f"llmtutor: {text}", file=sys.stderr)
 
 
 @contextmanager

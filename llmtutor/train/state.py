@@ -9,11 +9,13 @@ stranger can be wrong, but it cannot run code.
 
 import hashlib
 import json
+import math
 import os
 import random
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,8 @@ class TrainState:
     """Tokens trained on so far."""
     seconds: float = 0.0
     """Time spent on it, over all parts of the run."""
+    text: str | None = None
+    """Fingerprint of the text; earlier versions did not write it down."""
 
 
 def seed_everything(seed: int) -> None:
@@ -98,6 +102,7 @@ def save_checkpoint(folder: Path, state: TrainState, *, keep: int = 2) -> Path:
 
     Raises:
         OSError: the folder cannot be written or the disk is full; nothing half-written is left.
+        ValueError: a number that is none, which JSON cannot hold.
     """
     model, aliases = unique(state.model)
     tensors: dict[str, Tensor] = {}
@@ -111,7 +116,7 @@ def save_checkpoint(folder: Path, state: TrainState, *, keep: int = 2) -> Path:
         "skeleton": skeleton,
     }
     record["seal"] = _seal(record)
-    contents[STATE] = (json.dumps(record) + "\n").encode("utf-8")
+    contents[STATE] = (json.dumps(record, allow_nan=False) + "\n").encode("utf-8")
     path = folder / f"step-{state.step:08d}"
     _write_folder(path, contents)
     _prune(folder, keep)
@@ -141,7 +146,8 @@ def load_checkpoint(path: Path) -> TrainState:
         model = files[MODEL]
         model |= {alias: model[name] for alias, name in record["aliases"].items()}
         rest = put_tensors(record["skeleton"], files[OPTIMIZER])
-        return TrainState(model=model, **{name: record[name] for name in SCALARS}, **rest)
+        scalars = {name: record[name] for name in SCALARS if name in record}
+        return TrainState(model=model, **scalars, **rest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path / STATE, f"it does not fit the tensors ({error!r})") from None
 
@@ -194,7 +200,7 @@ def last_config(paths: list[Path], where: Path) -> dict[str, Any]:
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half-written or half-deleted."""
     for path in folder.glob(".*.partial") if folder.is_dir() else []:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -242,21 +248,20 @@ def _remove(path: Path) -> None:
     if path.exists():
         partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
         os.replace(path, partial)
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)  # what is left is swept at the next start
 
 
 def _prune(folder: Path, keep: int) -> None:
+    """Remove checkpoints; one that cannot be removed costs space, not the run."""
     paths = checkpoints(folder)
     losses = {}
     for path in paths:
-        try:
+        with suppress(CheckpointError, OSError):
             losses[path] = _read_record(path)["valid_loss"]
-        except CheckpointError:
-            continue
-    known = [path for path, loss in losses.items() if loss is not None]
+    known = [path for path, loss in losses.items() if loss is not None and math.isfinite(loss)]
     best = min(known, key=lambda path: losses[path], default=None)
-    for path in paths[:-keep]:
-        if path != best:
+    for path in set(paths[:-keep]) - {best}:
+        with suppress(OSError):
             _remove(path)
 
 
@@ -266,13 +271,9 @@ def _step_of(path: Path) -> int:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        text = (path / STATE).read_text(encoding="utf-8")
+        record = json.loads((path / STATE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise _damaged(path / STATE, "it is missing") from None
-    except UnicodeDecodeError:
-        raise _damaged(path / STATE, "it is not UTF-8") from None
-    try:
-        record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path / STATE, f"it is not JSON ({error})") from None
     if not isinstance(record, dict) or record.get("seal") != _seal(record):

@@ -1,22 +1,28 @@
 """Chapter 11, training: from the name of a corpus to ids in memory-mapped files.
 
 Tokenizing is done once: what is made lies in the data folder under the tokenizer's fingerprint,
-and every later run with the same text and tokenizer opens it.
+and every later run with the same text and tokenizer opens it. Of the processes of a run one makes
+it while the others wait. No text is held in memory whole.
 """
 
-import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from llmtutor.data.corpora import DOCUMENT_BREAK, corpus_info, stream_documents
-from llmtutor.data.places import data_dir
+from llmtutor.data.corpora import CORPORA, DOCUMENT_BREAK, corpus_info, stream_pieces
+from llmtutor.data.locks import alone
+from llmtutor.data.places import data_dir, sha256_file, work_dir
 from llmtutor.data.readers import END_OF_TEXT
-from llmtutor.data.sources import SPLITS
+from llmtutor.data.sources import SPLITS, OwnFile
 from llmtutor.data.tokens import TokenFile, open_tokens, prepare
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from llmtutor.tokenizer.files import MERGES_FILE, VOCAB_FILE
+from llmtutor.tokenizer.pretokenize import safe_pieces
 from llmtutor.train.config import TrainConfig
+
+TOKEN_FILES = tuple(f"{split}.tokens" for split in SPLITS)
 
 
 @dataclass(frozen=True)
@@ -32,25 +38,13 @@ def load_text(config: TrainConfig) -> Text:
     """Tokenizer and token files of a run, made if they are not there.
 
     Raises:
-        ValueError: an unknown corpus or tokenizer, a batch larger than the training text, a
-            sequence longer than one of the two texts.
+        ValueError: an unknown corpus or tokenizer, a folder that is not prepared, a batch larger
+            than the training text, a sequence longer than one of the two texts.
     """
+    prepared = _prepared_folder(config.corpus)
     tokenizer = load_or_train_tokenizer(config.tokenizer, config.corpus)
-    if (prepared := Path(config.corpus)).is_dir():
-        folder = prepared
-    else:
-        folder = _tokens_folder(config.corpus, tokenizer)
-    files = []
-    for split in SPLITS:
-        path = folder / f"{split}.tokens"
-        if folder != prepared and not path.exists():
-            separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
-            documents = stream_documents(config.corpus, split)
-            if separator is None:
-                documents = _with_breaks(documents)
-            prepare(documents, tokenizer, path, separator=separator)
-        files.append(open_tokens(path, tokenizer))
-    text = Text(tokenizer, *files)
+    folder = prepared or _tokens_folder(config.corpus, tokenizer)
+    text = Text(tokenizer, *(open_tokens(folder / file, tokenizer) for file in TOKEN_FILES))
     _check_sizes(text, config)
     return text
 
@@ -61,43 +55,84 @@ def load_or_train_tokenizer(name: str, corpus: str) -> Tokenizer:
     The characters are those of both splits, so that no held-out text is refused; byte pairs are
     counted in the training split alone. Learned byte pairs are kept in the data folder.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return load_tokenizer(Path(name))
+    prepared = _prepared_folder(corpus)
     kind, _, size = name.partition("-")
-    if Path(corpus).is_dir() or (kind, bool(size)) not in (("char", False), ("bpe", True)):
+    if prepared or (kind, bool(size)) not in (("char", False), ("bpe", True)):
         raise ValueError(
             f"expected the tokenizer to be char, bpe-N (such as bpe-1024) or a folder, got {name!r}"
-            + (f"; {corpus} is prepared, so give its tokenizer" if Path(corpus).is_dir() else "")
+            + (f"; {corpus} is prepared, so give its tokenizer" if prepared else "")
         )
     if kind == "char":
         letters = set(DOCUMENT_BREAK)
         for split in SPLITS:
-            letters = letters.union(*stream_documents(corpus, split))
+            for document in stream_pieces(corpus, split):
+                for piece in document:
+                    letters.update(piece)
         return CharTokenizer("".join(sorted(letters)))
     if not size.isdecimal():
         raise ValueError(f"expected a whole number after bpe-, such as bpe-1024, got {name!r}")
-    folder = data_dir() / "tokenizers" / f"{_key(corpus)}-{name}"
-    if not all((folder / name).is_file() for name in (VOCAB_FILE, MERGES_FILE)):
-        BPETokenizer.train(stream_documents(corpus, "train"), int(size), [END_OF_TEXT]).save(folder)
+    place = Path("tokenizers", f"{_key(corpus)}-{name}")
+    if not _has(folder := data_dir() / place, VOCAB_FILE, MERGES_FILE):
+        folder = work_dir() / place
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with alone(folder):
+            if not _has(folder, VOCAB_FILE, MERGES_FILE):
+                documents = stream_pieces(corpus, "train")
+                texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
+                BPETokenizer.train(texts, int(size), [END_OF_TEXT]).save(folder)
     return load_tokenizer(folder)
 
 
+def _prepared_folder(corpus: str) -> Path | None:
+    """The folder that ``corpus`` is, with the two token files; None for a name or a text file."""
+    if corpus in CORPORA or not os.path.isdir(corpus):
+        return None
+    folder = Path(corpus)
+    if not _has(folder, *TOKEN_FILES):
+        raise ValueError(
+            f"{corpus} is a folder, but not one of `llmtutor data prepare`, which holds "
+            f"{' and '.join(TOKEN_FILES)}; prepare it, or give the path of a text file"
+        )
+    return folder
+
+
 def _tokens_folder(corpus: str, tokenizer: Tokenizer) -> Path:
-    return data_dir() / "tokens" / f"{_key(corpus)}-{tokenizer.fingerprint()[:12]}"
+    """The folder of the corpus' token files, which are made unless they are there."""
+    place = Path("tokens", f"{_key(corpus)}-{tokenizer.fingerprint()[:12]}")
+    if _has(folder := data_dir() / place, *TOKEN_FILES):
+        return folder
+    folder = work_dir() / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, file in zip(SPLITS, TOKEN_FILES, strict=True):
+        with alone(folder / file):
+            if not _has(folder, file):
+                separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
+                documents = stream_pieces(corpus, split)
+                if separator is None:
+                    documents = _with_breaks(documents)
+                prepare(documents, tokenizer, folder / file, separator=separator)
+    return folder
+
+
+def _has(folder: Path, *files: str) -> bool:
+    return all((folder / file).is_file() for file in files)
 
 
 def _key(corpus: str) -> str:
     """A corpus' name; a file of one's own is known by its content, which may change."""
     info = corpus_info(corpus)
-    if (path := Path(corpus)).is_file() and info.what == f"the file {path}":
-        return f"{info.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    if isinstance(info.source, OwnFile):
+        name = info.name[:40]  # names of files may be as long as the system allows, this one longer
+        return f"{name}-{sha256_file(info.source.path)[:12]}"
     return info.name
 
 
-def _with_breaks(documents: Iterator[str]) -> Iterator[str]:
+def _with_breaks(documents: Iterator[Iterable[str]]) -> Iterator[Iterable[str]]:
     """A blank line between documents, as in ``Corpus.train``, where no token can part them."""
     for i, document in enumerate(documents):
-        yield DOCUMENT_BREAK + document if i else document
+        yield chain([DOCUMENT_BREAK], document) if i else document
 
 
 def _check_sizes(text: Text, config: TrainConfig) -> None:

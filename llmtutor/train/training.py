@@ -4,8 +4,10 @@
 it, ``save_training`` writes it down so that ``setup`` brings it back to the bit.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -55,14 +57,21 @@ class Training:
     """Validation loss after the last step, if it was taken there."""
 
 
-def setup(config: TrainConfig, world: World, state: TrainState | None = None) -> Training:
+def setup(
+    config: TrainConfig,
+    world: World,
+    state: TrainState | None = None,
+    tokenizer: Path | None = None,
+) -> Training:
     """Text, model, optimizer and schedule of a run, at its start or where ``state`` stands.
+
+    ``tokenizer`` is the folder of one to take instead of making that of the settings again.
 
     Raises:
         ValueError: what ``load_text`` and the makers of the parts refuse; compiling without a C++
             compiler; a state of another tokenizer.
     """
-    text = load_text(config)
+    text = load_text(config) if tokenizer is None else _text_as_before(config, tokenizer)
     seed_everything(config.seed)
     model = build(config.model_config(text.tokenizer.vocab_size))
     wrapped = wrap(model, world, config.strategy)
@@ -83,6 +92,13 @@ def setup(config: TrainConfig, world: World, state: TrainState | None = None) ->
     return training
 
 
+def _text_as_before(config: TrainConfig, tokenizer: Path) -> Text:
+    try:
+        return load_text(replace(config, tokenizer=str(tokenizer)))
+    except ValueError as error:
+        raise ValueError(f"{error}; has the text of the run changed or moved?") from None
+
+
 def _load(training: Training, state: TrainState) -> None:
     """Weights and moments from the state, settings (should they differ) from the run."""
     groups = training.optimizer.param_groups
@@ -90,10 +106,17 @@ def _load(training: Training, state: TrainState) -> None:
     settings = [{k: v for k, v in g.items() if k not in kept} for g in groups]
     try:
         load_full_state(training.wrapped, training.optimizer, state.model, state.optimizer)
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint is of another model: {error}") from None
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"the checkpoint is of another model or optimizer: {error}") from None
     for group, own in zip(training.optimizer.param_groups, settings, strict=True):
         group.update(own)
+
+
+def text_fingerprint(text: Text) -> str:
+    """64 hex digits, other ones for any other text to train or to validate on."""
+    headers = [file.header for file in (text.train, text.valid)]
+    content = [(header.corpus_sha256, header.separator, header.count) for header in headers]
+    return hashlib.sha256(json.dumps(content).encode("utf-8")).hexdigest()
 
 
 def validate(training: Training) -> float:
@@ -132,5 +155,6 @@ def save_training(training: Training) -> Path:
         valid_loss=training.valid_loss,
         n_tokens=training.n_tokens,
         seconds=training.seconds,
+        text=text_fingerprint(training.text),
     )
     return save_checkpoint(folder, state, keep=training.config.keep)

@@ -136,3 +136,24 @@ def test_inspect_draws_rank_against_frequency(capsys, corpus, tmp_path):
     assert code == 0
     assert str(tmp_path / "ranks.svg") in out
     assert (tmp_path / "ranks.svg").read_text(encoding="utf-8").count("<path") > 5
+
+
+def test_requests_that_cannot_be_met_are_refused_before_any_work(capsys, corpus, tmp_path):
+    for words, said in [
+        (["inspect", corpus, "--documents", "0"], "documents must be at least 1, got 0"),
+        (["inspect", corpus, "--plot", "x.bmp"], "unknown kind of picture '.bmp'"),
+        (["inspect", tmp_path], f"{tmp_path} is a folder"),
+        (["fetch", "x" * 300], "unknown corpus"),
+    ]:
+        code, out, err = run(capsys, *words)
+        assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+
+def test_prepare_takes_a_very_long_word(capsys, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"to be" + b"\n" * 400_000 + b"or not" + b"a" * 400_000)
+    BPETokenizer.train("to be or not to be", 260).save(tmp_path / "bpe")
+    code, _, err = run(
+        capsys, "prepare", path, "--tokenizer", tmp_path / "bpe", "--out", tmp_path / "out"
+    )
+    assert (code, err) == (0, "")

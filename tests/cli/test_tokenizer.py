@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmtutor import cli
+from llmtutor.cli import tokenizer as tokenizer_cli
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
 
 END = "<|endoftext|>"
@@ -78,6 +79,33 @@ def test_files_of_ids_come_back(
     capfdbinary.readouterr()
     assert cli.main(["tokenizer", "decode", str(folder), str(ids)]) == 0
     assert capfdbinary.readouterr().out == TEXT.encode("utf-8")
+
+
+def test_ids_are_written_a_few_at_a_time(
+    folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the file may be as long as the system allows."""
+    monkeypatch.setattr(tokenizer_cli, "IDS_AT_A_TIME", 100)
+    ids = load_tokenizer(folder).encode(TEXT)
+    assert len(ids) > 1000
+    written = {}
+    for suffix in (".npy", ".bin", ".txt"):
+        out = tmp_path / f"{'n' * 236}{suffix}"
+        arguments = ["encode", str(folder), str(text_file), "--out", str(out)]
+        assert cli.main(["tokenizer", *arguments]) == 0
+        written[suffix] = out.read_bytes()
+    assert np.load(io.BytesIO(written[".npy"])).tolist() == ids
+    assert written[".bin"] == np.array(ids, "<u2").tobytes()
+    assert written[".txt"] == (" ".join(map(str, ids)) + "\n").encode()
+
+
+@pytest.mark.parametrize("word", ["\n", "a"])
+def test_a_file_with_a_very_long_word(word: str, folder: Path, text_file: Path) -> None:
+    text_file.write_bytes((f"to be{word * 400_000} or not").encode())
+    out = text_file.with_suffix(".bin")
+    assert cli.main(["tokenizer", "encode", str(folder), str(text_file), "--out", str(out)]) == 0
+    ids = np.fromfile(out, "<u2").tolist()
+    assert load_tokenizer(folder).decode(ids) == text_file.read_text(encoding="utf-8")
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
@@ -159,6 +187,10 @@ def test_bad_requests_to_encode(
     )
     assert "train" in failure(["encode", tmp_path / "none", "--text", "a"], capsys)
     assert "none.txt" in failure(["encode", folder, tmp_path / "none.txt"], capsys)
+    assert "found a folder" in failure(["encode", folder, tmp_path], capsys)
+    inside = text_file / "ids.npy"
+    encode = ["encode", folder, "--text", "a", "--out", inside]
+    assert f"{text_file}: expected a folder" in failure(encode, capsys)
     text_file.write_bytes(b"good text, and then \xff")
     assert "0xff at 20" in failure(["encode", folder, text_file, "--out", ids], capsys)
     assert sorted(os.listdir(tmp_path)) == before
@@ -182,6 +214,12 @@ def test_bad_requests_to_decode(
     assert "shape (1, 1)" in failure(["decode", folder, path], capsys)
     np.save(path, np.array([None]))
     assert "expected a NumPy array" in failure(["decode", folder, path], capsys)
+    np.savez(tmp_path / "ids", np.array([1]))
+    (tmp_path / "ids.npz").rename(path)
+    assert f"{path}: expected a NumPy array" in failure(["decode", folder, path], capsys)
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"1 two")
+    assert f"{path}: expected ids" in failure(["decode", folder, path], capsys)
 
 
 def test_standard_input_that_is_not_text(

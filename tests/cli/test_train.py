@@ -117,6 +117,7 @@ def test_no_setting_of_a_file_is_passed_over(monkeypatch, file, tmp_path: Path) 
         save_every=3,
         keep=9,
         loggers=("wandb",),
+        fast=("keep-memory",),
         out=str(tmp_path / "other"),
     )
     default = TrainConfig()
@@ -149,6 +150,12 @@ def test_train_and_resume(capsys, file, tmp_path: Path) -> None:
     code, out, err = run(capsys, "--resume", tmp_path / "run", "--steps", "6", "--with-changes")
     assert code == 0 and "steps: 4 → 6" in err and ": 6 steps" in out
     assert load_latest(tmp_path / "run" / "checkpoints").step == 6
+
+
+def test_a_folder_may_be_called_like_a_yes_or_no(monkeypatch, capsys, file, tmp_path: Path) -> None:
+    run(capsys, "--config", file(out=str(tmp_path / "f")))
+    monkeypatch.chdir(tmp_path)
+    assert asked(monkeypatch, "--resume", "f")[1]["resume"] == Path("f")
 
 
 def test_resume_says_which_folder_and_how(monkeypatch, capsys, file, tmp_path: Path) -> None:

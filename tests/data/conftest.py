@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ class FileServer:
         self.announce_length = True
         self.statuses: list[int] = []  # errors for the next requests, one each
         self.cuts: list[int] = []  # bytes to send before hanging up, one for each next request
+        self.delay = 0.0  # seconds before each answer
         self.hold_after: int | None = None  # bytes to send before waiting for `go_on`
         self.go_on = threading.Event()
         self.requests: list[dict[str, str | None]] = []
@@ -50,6 +52,7 @@ class FileServer:
             def do_GET(self) -> None:
                 asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
                 server.requests.append({"Range": asked, "If-Range": condition})
+                time.sleep(server.delay)
                 if server.statuses:
                     self.send_error(server.statuses.pop(0))
                     return

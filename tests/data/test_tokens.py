@@ -84,7 +84,10 @@ def test_a_long_document_is_tokenised_in_pieces_as_if_at_once(bpe, tmp_path, mon
     monkeypatch.setattr(tokens, "PIECE_CHARS", 7)
     monkeypatch.setattr(tokens, "BUFFER_IDS", 5)
     document = f"the cat ate naïve rats{END} 😀 and the mat" * 3
+    parts = (document[start : start + 10] for start in range(0, len(document), 10))
+    in_parts = prepare([parts, "short"], bpe, tmp_path / "parts")
     file = prepare([document, "short"], bpe, tmp_path / "t")
+    assert in_parts.header == file.header and (in_parts.ids == file.ids).all()
     assert file.ids.tolist() == bpe.encode(document) + bpe.encode("short")
     expected = hashlib.sha256(document.encode() + b"\xffshort\xff").hexdigest()
     assert file.header.corpus_sha256 == expected
@@ -148,6 +151,10 @@ def test_a_file_that_is_none_or_is_cut_is_refused(tmp_path):
     path.write_bytes(whole.replace(b'"count"', b'"cuont"'))
     with pytest.raises(ValueError, match="header is damaged"):
         open_tokens(path)
+    for was, now in (('t": 3', 't":-3'), ("<u2", "<f2"), ('"<u2"', "12345"), ('t": 3', 't":{}')):
+        path.write_bytes(whole.replace(was.encode(), now.encode(), 1))
+        with pytest.raises(ValueError, match=f"{path}: the header is damaged"):
+            open_tokens(path)
     for other in (b"", b"some text"):
         path.write_bytes(other)
         with pytest.raises(ValueError, match="expected a token file"):

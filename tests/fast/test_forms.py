@@ -47,8 +47,9 @@ def test_cross_entropy_by_comparing_is_that_by_looking_up() -> None:
     )
 
 
-@pytest.mark.parametrize("target", [-1, 5, -100])
+@pytest.mark.parametrize("target", [-1, 5, -100, 2**32 + 3])
 def test_a_target_that_is_no_token_is_not_passed_over(target) -> None:
+    """2³² + 3 is 3 in 32 bits."""
     loss = compiled_cross_entropy(draw(2, 5), torch.tensor([1, target]))
     assert loss.isnan()
 

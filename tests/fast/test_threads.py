@@ -166,16 +166,18 @@ def test_micro_batches_add_up() -> None:
 
 
 def test_the_precision_reaches_the_parts() -> None:
-    asked = []
+    """Told by what the linear layer gives, in each thread, whatever a processor rounds to."""
+    net, seen = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 11)), []
 
-    def loss(net: nn.Module, pair: Batch, precision: torch.dtype) -> Losses:
-        asked.append(precision)
-        return batch_losses(net, pair, precision)
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen.append((threading.current_thread(), output.dtype))
 
-    with side_by_side(loss, 2) as cut:
+    net[1].register_forward_hook(note)
+    with side_by_side(batch_losses, 2) as loss:
         for precision in (torch.bfloat16, torch.bfloat16, torch.float32):
-            cut(model(dtype=torch.float32), batch(4), precision)
-    assert asked == 4 * [torch.bfloat16] + 2 * [torch.float32]
+            loss(net, batch(4), precision)
+    assert len({thread for thread, _ in seen[2:4]}) == 2
+    assert [dtype for _, dtype in seen] == 4 * [torch.bfloat16] + 2 * [torch.float32]
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs g++ here, and there is none")

@@ -49,7 +49,9 @@ def make_model() -> Callable[..., Transformer]:
     def make(seed: int = 0, **changes) -> Transformer:
         shape = {"vocab_size": 20, "max_seq_len": 32, "n_layers": 2, "d_model": 16, "n_heads": 4}
         torch.manual_seed(seed)
-        model = Transformer(ModelConfig.uniform(**{**shape, "d_ff": 32, "tie_weights": False, **changes}))
+        model = Transformer(
+            ModelConfig.uniform(**{**shape, "d_ff": 32, "tie_weights": False, **changes})
+        )
         with torch.no_grad():
             for p in model.parameters():
                 if p.ndim == 2:

@@ -5,6 +5,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from heapq import heappush
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import LlamaForCausalLM
 from llmtutor.data.places import ChecksumError, sha256_file
 from llmtutor.data.readers import read_separated
 from llmtutor.evaluate.perplexity import evaluate_loss
+from llmtutor.interop import llama2c_tokenizer
 from llmtutor.interop.hf import save_hf
 from llmtutor.interop.llama2c import TOKENIZER, WEIGHTS, load_llama2c, load_stories260k
 from llmtutor.interop.llama2c_tokenizer import BOS, Llama2cTokenizer
@@ -255,6 +257,24 @@ def test_stories_are_encoded_as_by_rounds(stories):
         ids = tokenizer.encode(text)
         assert ids == by_rounds(tokenizer, text)
         assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("word", ["a", "ab", "\n", " "])
+def test_a_long_word_takes_few_steps(word: str, monkeypatch: pytest.MonkeyPatch):
+    """A merge offers two pairs, so a word of n characters offers at most 3 n."""
+    offered = 0
+
+    def count(heap: list, entry: tuple) -> None:
+        nonlocal offered
+        offered += 1
+        heappush(heap, entry)
+
+    monkeypatch.setattr(llama2c_tokenizer, "heappush", count)
+    tokenizer, text = small(), word * 20_000
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert offered <= 3 * (len(text) + 1)
+    assert list(tokenizer.encode_iterable(text)) == ids
 
 
 def test_it_is_a_tokenizer_and_its_file_goes_round(stories, tmp_path: Path):

@@ -66,5 +66,5 @@ def test_bad_characters(chars: str, said: str) -> None:
 )
 def test_malformed_files(content: str, tmp_path: Path) -> None:
     (tmp_path / "chars.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"chars\.json: expected"):
         load_tokenizer(tmp_path)

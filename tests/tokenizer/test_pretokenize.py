@@ -213,8 +213,28 @@ def test_a_stream_is_read_only_as_far_as_needed() -> None:
 
 
 def test_a_stream_of_one_endless_word() -> None:
-    with pytest.raises(ValueError, match="no end of a word in 1,050 characters, from 'aaa"):
+    with pytest.raises(ValueError, match="no end of a word in 1,680 characters, from 'aaa"):
         list(safe_pieces(repeat("a" * 7), size=100, limit=1000))
+
+
+@pytest.mark.parametrize("word", ["a", "\n", " 'a", "\U000323b0"])
+def test_a_long_word_is_held_back_and_looked_at_a_few_times(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as much is there at each look, so that all looks together are linear."""
+    seen = []
+    look = pretokenize._last_safe_cut
+
+    def counted(text: str, *rest: object) -> int:
+        seen.append(len(text))
+        return look(text, *rest)
+
+    monkeypatch.setattr(pretokenize, "_last_safe_cut", counted)
+    text = "to be" + word * 40_000
+    chunks = [text[i : i + 100] for i in range(0, len(text), 100)]
+    pieces = list(safe_pieces([*chunks, "\nor not"], size=100))
+    assert [word for piece in pieces for word in split(piece)] == split(text + "\nor not")
+    assert sum(seen) < 4 * len(text)
 
 
 def test_a_custom_pattern_without_special_tokens_is_held_back() -> None:

@@ -1,6 +1,8 @@
 """Training against a naive trainer that counts anew at each step, and against the Rust library."""
 
 import json
+import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llmtutor.tokenizer import BPETokenizer, pretokenize
+from llmtutor.tokenizer import train as train_module
 from llmtutor.tokenizer.files import printable, unprintable
 from llmtutor.tokenizer.train import train_bpe
 
@@ -145,6 +148,42 @@ def test_equals_the_naive_trainer(counts: dict[str, int], n_merges: int) -> None
 def test_equals_the_naive_trainer_on_real_text(code: str) -> None:
     counts = pretokenize.count_words(code[:30_000])
     assert train_bpe(counts, 256 + 150) == naive_train(counts, 256 + 150, greater_bytes)
+
+
+@pytest.mark.parametrize("letters", ["a", "abcdefghij"])
+def test_the_steps_for_a_long_word_do_not_grow_faster_than_the_word(
+    letters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Characters of listed words are looked at once a merge; lines run only where a pair is."""
+    steps = 0
+    merge = train_module._merge
+
+    def counted(pair, new, words, freqs, places):
+        nonlocal steps
+        steps += sum(len(words[i]) for i in places[pair])
+        before = sys.gettrace()
+        sys.settrace(count_line)
+        try:
+            return merge(pair, new, words, freqs, places)
+        finally:
+            sys.settrace(before)
+
+    def count_line(frame, event, argument):
+        nonlocal steps
+        steps += 50 * (event == "line")  # a line of Python is dearer than a character of `split`
+        return count_line
+
+    monkeypatch.setattr(train_module, "_merge", counted)
+
+    def steps_for(n: int) -> int:
+        nonlocal steps
+        steps = 0
+        rng = random.Random(0)
+        train_bpe({"".join(rng.choice(letters) for _ in range(n)): 1}, 256 + 60)
+        return steps
+
+    assert steps_for(16_000) < 6 * steps_for(4_000)
+    assert steps < 300 * 16_000
 
 
 # Against the Rust library

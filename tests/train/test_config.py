@@ -4,9 +4,10 @@ import dataclasses
 import inspect
 import json
 
+import numpy as np
 import pytest
 
-from llmtutor.train.config import FREE, TrainConfig
+from llmtutor.train.config import FREE, TrainConfig, as_written_now
 
 
 def test_json_gives_the_same_settings_back() -> None:
@@ -52,11 +53,21 @@ def test_each_field_is_documented_in_the_help() -> None:
         ({"model": {"max_seq_len": 64}}, "seq_len must be at most .* got 128 and 64"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"keep": 0}, "keep must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
-        ({"lr": 0.0}, "lr must be a number above 0"),
-        ({"lr": float("nan")}, "lr must be a number above 0"),
-        ({"clip": -1.0}, "clip must be a number above 0"),
+        ({"seed": -1}, r"seed must lie between 0 and 2\*\*64 - 1, got -1"),
+        ({"seed": 2**64}, r"seed must lie between 0 and 2\*\*64 - 1, got 18446744073709551616"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be a finite number"),
+        ({"final_lr": float("inf")}, "final_lr must be a finite number"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"clip": -1.0}, "clip must be above 0"),
         ({"lr": "fast"}, "lr must be float, got 'fast'"),
+        ({"preset": ["gpt2"]}, r"unknown preset \['gpt2'\]; did you mean"),
+        ({"corpus": None}, "corpus must be str, got None"),
+        ({"model": [("n_layers", 2)]}, "model must be dict"),
+        ({"model": {3: 2}}, "unknown field '3'"),
+        ({"loggers": "wandb"}, "loggers must be a list of names, got 'wandb'"),
+        ({"loggers": 3}, "loggers must be a list of names, got 3"),
+        ({"fast": ("side_by_side",)}, "did you mean 'side-by-side'"),
         ({"steps": 10.5}, "steps must be int"),
         ({"steps": True}, "steps must be int"),
         ({"clip": "1"}, "clip must be float or nothing"),
@@ -77,8 +88,11 @@ def test_a_bad_value_is_refused_by_name(changes, message) -> None:
         ('{"stepz": 3}', "unknown field 'stepz'; did you mean 'steps'"),
         ("[1]", "a configuration is a JSON object, got list"),
         ("{", "a configuration is JSON"),
+        ("[" * 100_000, "a configuration is JSON"),
+        (b"\xff\xfe{", "a configuration is JSON"),
+        ('{"lr": NaN}', "lr must be a finite number"),
         ('{"loggers": "wandb"}', "loggers must be a list"),
-        ('{"model": 3}', "model must be fields and values"),
+        ('{"model": 3}', "model must be dict"),
     ],
 )
 def test_bad_json_is_refused(text, message) -> None:
@@ -86,9 +100,23 @@ def test_bad_json_is_refused(text, message) -> None:
         TrainConfig.from_json(text)
 
 
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    config = TrainConfig(
+        steps=np.int64(7),
+        lr=np.float32(0.5),
+        compile=np.bool_(True),
+        model={"n_layers": np.int8(2)},
+    )
+    assert TrainConfig.from_json(config.to_json()) == config
+    values = (config.steps, config.lr, config.compile, config.model["n_layers"])
+    assert [type(value) for value in values] == [int, float, bool, int]
+
+
 def test_differences_name_what_changes_the_run_and_nothing_else() -> None:
     config = TrainConfig()
     other = TrainConfig(lr=2e-3, model={"n_layers": 2}, out="x", keep=9, device="cpu", save_every=1)
+    other = dataclasses.replace(other, fast=["side-by-side", "keep-memory"])
+    assert other.fast == ("side-by-side", "keep-memory")
     assert config.differences(other) == [
         'model: {} → {"n_layers": 2}',
         "lr: 0.001 → 0.002",
@@ -100,6 +128,37 @@ def test_the_model_takes_the_vocabulary_and_the_length_of_the_run() -> None:
     config = TrainConfig(preset="gpt2-nano", seq_len=48, model={"n-layers": 3})
     model = config.model_config(vocab_size=61)
     assert (model.vocab_size, model.max_seq_len, model.n_layers) == (61, 48, 3)
+
+
+def test_a_vocabulary_may_be_larger_than_the_tokenizers_and_not_smaller() -> None:
+    config = TrainConfig(model={"vocab_size": 64})
+    assert config.model_config(vocab_size=58).vocab_size == 64
+    with pytest.raises(ValueError, match="vocab_size must be at least the tokenizer's, 65, got 64"):
+        config.model_config(vocab_size=65)
+
+
+def test_changes_of_the_model_are_read_as_earlier_versions_wrote_them() -> None:
+    """The changes alone: whether they make a model is for its configuration to say."""
+    assert as_written_now({"mixer": "mha", "qk-norm": False, "n_layers": 2}) == {"n_layers": 2}
+    now = {"n_kv_heads": 2, "qk_norm": "rmsnorm"}
+    assert as_written_now({"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True}) == now
+    assert as_written_now(now) == now and as_written_now({"mixer": "conv"}) == {"mixer": "conv"}
+    old = TrainConfig.from_dict({"model": {"mixer": "mha", "qk_norm": False, "n_layers": 2}})
+    assert old.model == {"n_layers": 2}
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.txt").write_text("x", encoding="utf-8")
+    for name in ("tokens", "shakespeare"):
+        (tmp_path / name).mkdir()
+    config = TrainConfig(corpus="c.txt", tokenizer="tokens").located()
+    monkeypatch.chdir("/")
+    assert (config.corpus, config.tokenizer) == (str(tmp_path / "c.txt"), str(tmp_path / "tokens"))
+    assert config.located() == config
+    monkeypatch.chdir(tmp_path)
+    for named in (TrainConfig(), TrainConfig(corpus="gone.txt", tokenizer="bpe-300")):
+        assert named.located() == named
 
 
 def test_warm_up_is_a_tenth_of_a_short_run() -> None:

@@ -291,6 +291,18 @@ def test_without_torchrun_a_world_of_one(monkeypatch):
     disconnect()  # does no harm
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [("two", "WORLD_SIZE must be a whole number.* got 'two'"), ("2", "let torchrun start")],
+)
+def test_an_environment_that_torchrun_has_not_set(monkeypatch, size, message):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ValueError, match=message):
+        connect("cpu")
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="unknown device 'gpu'; did you mean"):
         choose_device("gpu")

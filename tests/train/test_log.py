@@ -175,6 +175,37 @@ def test_real_tensorboard_writes_a_file(tmp_path: Path) -> None:
     assert any(p.stat().st_size > 0 for p in (tmp_path / "tensorboard").iterdir())
 
 
+def test_what_only_shows_may_fail_and_the_record_may_not(tmp_path: Path, capsys) -> None:
+    class Broken:
+        asked = 0
+
+        def log(self, _: object) -> None:
+            self.asked += 1
+            raise ConnectionError("nobody listens")
+
+        def close(self) -> None:
+            raise AssertionError("it is left out by now")
+
+    broken, path = Broken(), tmp_path / "log.jsonl"
+    log = Loggers([JsonLines(path), broken])
+    for step in (1, 2):
+        log.log(record(step))
+    with pytest.raises(ValueError, match=r"finite numbers only, got .*nan"):
+        log.log(record(3, loss=float("nan")))
+    log.close()
+    assert read_log(path) == [record(1), record(2)] and broken.asked == 1
+    assert capsys.readouterr().err == "llmtutor: Broken is left out from here on: nobody listens\n"
+    with pytest.raises(ConnectionError):
+        Loggers([Broken()]).log(record(1))
+
+
+def test_a_loss_that_an_earlier_version_wrote_as_nan_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "valid_loss": NaN}\n', encoding="utf-8")
+    JsonLines(path, step=1).close()
+    assert path.read_text(encoding="utf-8") == '{"step": 1, "valid_loss": null}\n'
+
+
 def test_no_loggers_take_anything() -> None:
     log = Loggers([])
     log.log(record(1))

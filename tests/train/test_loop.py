@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted, starved of disk or led astray, and what is left of them."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -15,14 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmtutor.fast.compiling import losses_to_compile
+from llmtutor.fast.threads import threads
 from llmtutor.layers.ffn import GatedMLP
+from llmtutor.model.losses import batch_losses
 from llmtutor.train import loop
 from llmtutor.train.config import TrainConfig
+from llmtutor.train.folder import read_config, run_folder
 from llmtutor.train.log import read_log
-from llmtutor.train.loop import Interrupted, read_config, run_folder, stop_on_signal, train
+from llmtutor.train.loop import Interrupted, stop_on_signal, train
 from llmtutor.train.state import CheckpointError, checkpoints, load_checkpoint, load_latest
-from llmtutor.train.step import NonFiniteLoss, total_loss
-from llmtutor.fast.threads import threads
+from llmtutor.train.step import NonFiniteLoss
 
 # A process that trains whatever it is told to on standard input, each time in a fork of its own,
 # so that torch is loaded once. Writing is slow in it, so that a kill can fall into that; the
@@ -290,7 +294,7 @@ def test_compile_gives_the_same_curve(tiny, tmp_path: Path, monkeypatch) -> None
         assert x == pytest.approx(y, abs=1e-4)
     saved = [load_latest(Path(c.out) / "checkpoints").model for c in (one, fused)]
     assert set(saved[0]) == set(saved[1])
-    assert compiled == [(total_loss, None, {"cpp_wrapper": True})]
+    assert compiled == [(losses_to_compile, None, {"cpp_wrapper": True})]
 
 
 def test_compile_without_a_compiler_says_so_and_leaves_nothing(tiny, monkeypatch) -> None:
@@ -304,7 +308,7 @@ def test_compile_without_a_compiler_says_so_and_leaves_nothing(tiny, monkeypatch
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"batch_size": 3}])
 def test_rows_side_by_side_give_the_same_curve(tiny, tmp_path: Path, changes) -> None:
     """Of 3 rows no two parts are equal: these stay together."""
-    runs = [tiny(out=str(tmp_path / name), **changes) for name in "abc"]
+    runs = [tiny(out=str(tmp_path / name), fast=["side-by-side"], **changes) for name in "abc"]
     for config, cores in zip(runs, (1, 2, 2), strict=True):
         with threads(cores):
             train(config, quiet=True)
@@ -314,7 +318,7 @@ def test_rows_side_by_side_give_the_same_curve(tiny, tmp_path: Path, changes) ->
 
 
 def test_side_by_side_a_resumed_run_goes_on_to_the_bit(tiny, tmp_path: Path) -> None:
-    whole, stopped = (tiny(out=str(tmp_path / name)) for name in "ab")
+    whole, stopped = (tiny(out=str(tmp_path / name), fast=["side-by-side"]) for name in "ab")
     with threads(2):
         want = train(whole, quiet=True)
         train(stopped, quiet=True)
@@ -324,24 +328,36 @@ def test_side_by_side_a_resumed_run_goes_on_to_the_bit(tiny, tmp_path: Path) -> 
     assert equal(got.model.state_dict(), want.model.state_dict())
 
 
-def test_validation_has_all_cores_and_steps_one_each(tiny, monkeypatch) -> None:
-    seen: dict[str, set[int]] = {"steps": set(), "validation": set()}
-    real_step, real_validate = loop.train_step, loop.validate
+def test_validation_has_all_cores_and_losses_one_each(tiny, monkeypatch) -> None:
+    seen: dict[str, set[int]] = {"losses": set(), "validation": set()}
+    real_validate = loop.validate
 
-    def step(*args, **options):
-        seen["steps"].add(torch.get_num_threads())
-        return real_step(*args, **options)
+    def loss(*args):
+        seen["losses"].add(torch.get_num_threads())
+        return batch_losses(*args)
 
     def validation(training):
         seen["validation"].add(torch.get_num_threads())
         return real_validate(training)
 
-    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr("llmtutor.train.training.batch_losses", loss)
     monkeypatch.setattr(loop, "validate", validation)
     with threads(2):
-        train(tiny(), quiet=True)
+        train(tiny(fast=["side-by-side"]), quiet=True)
         assert torch.get_num_threads() == 2
-    assert seen == {"steps": {1}, "validation": {2}}
+    assert seen == {"losses": {1}, "validation": {2}}
+
+
+def test_nothing_is_done_for_speed_unless_it_is_named(tiny, tmp_path: Path, monkeypatch) -> None:
+    done = []
+    real_cut, real_keep = loop.side_by_side, loop.freed_memory_kept
+    monkeypatch.setattr(loop, "side_by_side", lambda *a: done.append("cut") or real_cut(*a))
+    monkeypatch.setattr(loop, "freed_memory_kept", lambda: done.append("keep") or real_keep())
+    train(tiny(steps=1), quiet=True)
+    assert done == []
+    out = str(tmp_path / "other")
+    train(tiny(steps=1, out=out, fast=["side-by-side", "keep-memory"]), quiet=True)
+    assert sorted(done) == ["cut", "keep"]
 
 
 # Resuming -----------------------------------------------------------------------------------------
@@ -416,12 +432,13 @@ def test_a_run_is_not_overwritten(tiny, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_nan_stops_saves_and_says_where(tiny, monkeypatch, cores) -> None:
-    """Each core takes its rows through the layer, in each step."""
-    config = tiny(steps=20, save_every=20, eval_every=20)
+    """Each core takes its rows through the layer, in each step; validation is as it should be."""
+    config = tiny(steps=20, save_every=20, eval_every=20, fast=["side-by-side"])
     real, calls = GatedMLP.forward, iter(range(1000))
 
     def forward(self, x):
-        return real(self, x) * (float("nan") if next(calls) >= 5 * cores else 1.0)
+        broken = self.training and next(calls) >= 5 * cores
+        return real(self, x) * (float("nan") if broken else 1.0)
 
     monkeypatch.setattr(GatedMLP, "forward", forward)
     message = r"step 6: the loss is nan.* layer blocks\.0\.ffn"
@@ -432,6 +449,7 @@ def test_nan_stops_saves_and_says_where(tiny, monkeypatch, cores) -> None:
     )
     monkeypatch.undo()
     state = load_latest(Path(config.out) / "checkpoints")
+    assert state.valid_loss is not None
     assert state.step == 5 and all(bool(v.isfinite().all()) for v in state.model.values())
     assert [r["step"] for r in read_log(Path(config.out) / "log.jsonl")] == [1, 2, 3, 4, 5]
 
@@ -440,6 +458,37 @@ def test_a_learning_rate_that_is_far_too_high_is_caught(tiny) -> None:
     config = tiny(steps=200, lr=1e20, optimizer="sgd", clip=None, warmup=0, schedule="constant")
     with pytest.raises(NonFiniteLoss, match=r"step \d+: the loss is (nan|inf)"):
         train(config, quiet=True)
+
+
+@pytest.mark.parametrize("steps", [13, 18])
+def test_weights_that_a_step_has_broken_are_not_saved(tiny, tmp_path: Path, steps: int) -> None:
+    """Whether the validation after the last step shows it, or the next batch."""
+    good = tiny()
+    train(good, quiet=True)
+    broken = {"lr": 1e30, "warmup": 0, "save_every": 99, "eval_every": 99}
+    with pytest.raises(NonFiniteLoss, match=r"validation loss is nan.* start again with a lower"):
+        train(tiny(**broken, steps=1, out=str(tmp_path / "new")), quiet=True)
+    assert not checkpoints(tmp_path / "new" / "checkpoints")
+    again = tiny(**broken, steps=steps)
+    with pytest.raises(NonFiniteLoss, match=r"not saved; go on with: llmtutor train --resume"):
+        train(again, resume=Path(good.out), with_changes=True, quiet=True)
+    assert load_latest(Path(good.out) / "checkpoints").step == 12
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    for out in (good.out, tmp_path / "new"):
+        text = (Path(out) / "log.jsonl").read_text(encoding="utf-8")
+        assert [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_a_gpu_that_is_too_small_is_told_with_a_way_out(tiny, monkeypatch) -> None:
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    with pytest.raises(ValueError, match=r"step 1 needs more memory .* larger accumulate"):
+        train(tiny(), quiet=True)
 
 
 def test_a_batch_that_the_processes_do_not_divide_is_refused(tiny, monkeypatch) -> None:

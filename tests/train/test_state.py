@@ -241,6 +241,28 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
 
 
+def test_one_that_cannot_be_removed_stops_nobody(tmp_path: Path, monkeypatch) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, some_state(step), keep=2)
+    monkeypatch.setattr(state_module, "_remove", lambda _: (_ for _ in ()).throw(PermissionError))
+    monkeypatch.setattr(state_module, "_write_folder", lambda path, _: path.mkdir())
+    assert save_checkpoint(tmp_path, some_state(3), keep=1).name in names(tmp_path)
+
+
+def test_a_loss_that_is_none_is_not_saved_and_never_the_best(tmp_path: Path, monkeypatch) -> None:
+    """Earlier versions saved it."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_checkpoint(tmp_path, some_state(1, float("nan")))
+    assert names(tmp_path) == []
+    dumps = json.dumps
+    with monkeypatch.context() as earlier:
+        earlier.setattr(json, "dumps", lambda x, **how: dumps(x, **how | {"allow_nan": True}))
+        save_checkpoint(tmp_path, some_state(1, float("nan")))
+    for step, loss in ((2, 1.0), (3, 2.0)):
+        save_checkpoint(tmp_path, some_state(step, loss), keep=1)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+
+
 def test_saving_again_replaces(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, some_state(4, 2.0))
     cut(tmp_path / "step-00000004" / "state.json")

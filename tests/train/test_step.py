@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from llmtutor.model.losses import batch_losses
 from llmtutor.model.presets import build, preset
 from llmtutor.optim import AdamW
 from llmtutor.train.diagnose import first_non_finite
-from llmtutor.train.step import NonFiniteLoss, total_loss, train_step
+from llmtutor.train.step import NonFiniteLoss, train_step
 
 SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_ff": 16}
 
@@ -48,38 +49,12 @@ def test_accumulation_is_the_large_batch(parts: int) -> None:
     assert one.n_tokens == two.n_tokens == 48
 
 
-def test_a_compiled_loss_is_the_same() -> None:
-    """Its source has another form for ``torch.compile``; values and gradients."""
-    one, two = model(), model()
-    compiled = torch.compile(total_loss, backend="eager", fullgraph=True)
-    losses = [loss(net, batch(6)) for net, loss in ((one, total_loss), (two, compiled))]
-    torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
-    for loss in losses:
-        loss.backward()
-    for p, q in zip(one.parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("wrong", [-1, -100, 11, 2**32 + 3])
-def test_compiled_a_target_that_is_no_token_is_not_passed_over(wrong) -> None:
-    """2³² + 3 is 3 in 32 bits."""
-    inputs, targets = batch(2)
-    targets = targets.clone()
-    targets[1, 5] = wrong
-    compiled = torch.compile(total_loss, backend="eager", fullgraph=True)
-    assert math.isnan(compiled(model(), (inputs, targets)).item())
-    net = model()
-    with pytest.raises((NonFiniteLoss, IndexError)):
-        train_step(net, [(inputs, targets)], sgd(net), loss=compiled)
-    assert gap(net, model()) == 0
-
-
 def test_a_token_weighs_the_same_in_a_short_micro_batch() -> None:
     """The mean of means would give the 2 tokens as much weight as the 48."""
     net = model()
     long, short = batch(6), batch(1, seq=2, seed=1)
     with torch.no_grad():
-        losses = [total_loss(net, b).item() for b in (long, short)]
+        losses = [batch_losses(net, b).nats.item() for b in (long, short)]
     loss = train_step(net, [long, short], sgd(net)).loss
     assert loss == pytest.approx(sum(losses) / 50, abs=1e-12)
     assert abs(loss - (losses[0] / 48 + losses[1] / 2) / 2) > 1e-3
@@ -213,12 +188,12 @@ def test_the_gradient_of_a_weight_alone_is_named() -> None:
 
 
 def test_nothing_wrong_here_points_to_another_process() -> None:
-    where = first_non_finite(model(), lambda m, b: total_loss(m, b), [batch(2)])
+    where = first_non_finite(model(), lambda m, b: batch_losses(m, b).total, [batch(2)])
     assert where == "no layer of this process shows it, so another one's does"
 
 
 def test_looking_for_the_layer_leaves_gradients_and_hooks_alone() -> None:
     net = model()
-    first_non_finite(net, lambda m, b: total_loss(m, b), [batch(2)])
+    first_non_finite(net, lambda m, b: batch_losses(m, b).total, [batch(2)])
     assert all(p.grad is None for p in net.parameters())
     assert not any(m._forward_hooks for m in net.modules())

@@ -1,12 +1,16 @@
 """From the name of a corpus to token files: made once, checked against the run."""
 
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from llmtutor.data import load_corpus
+from llmtutor.data import load_corpus, places, readers, tokens
 from llmtutor.data.readers import END_OF_TEXT
-from llmtutor.tokenizer import CharTokenizer
+from llmtutor.tokenizer import CharTokenizer, pretokenize
+from llmtutor.train import text as text_module
 from llmtutor.train.text import load_or_train_tokenizer, load_text
 
 
@@ -47,6 +51,76 @@ def test_byte_pairs_end_each_document_and_are_learned_once(tiny, monkeypatch) ->
     assert again.fingerprint() == text.tokenizer.fingerprint()
 
 
+@pytest.mark.parametrize("separator", ["", END_OF_TEXT])
+@pytest.mark.parametrize("tokenizer", ["char", "bpe-300"])
+def test_memory_does_not_grow_with_a_file_of_one_s_own(
+    tiny, tmp_path, monkeypatch, tokenizer: str, separator: str
+) -> None:
+    """Pieces are made small for this test; what is held at a time is far below the 2 MB of text."""
+    for module in (places, readers):
+        monkeypatch.setattr(module, "CHUNK", 1 << 14)
+    monkeypatch.setattr(tokens, "BUFFER_IDS", 1 << 14)
+    monkeypatch.setattr(pretokenize, "JOB", 1 << 14)
+    monkeypatch.setattr(pretokenize, "safe_pieces", partial(pretokenize.safe_pieces, size=1 << 12))
+    path = tmp_path / "large.txt"
+    path.write_bytes(f"{'To be, or not to be. ' * 100}{separator}".encode() * 1_000)
+    config = tiny(corpus=str(path), tokenizer=tokenizer)
+    load_text(tiny(tokenizer=tokenizer))  # what is imported and remembered once
+    tracemalloc.start()
+    text = load_text(config)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(text.train) > 100_000
+    assert peak < 1_000_000
+
+
+def test_several_at_once_make_each_thing_once(tiny, monkeypatch) -> None:
+    made = []
+    for name in ("prepare", "BPETokenizer.train"):
+        place, _, method = name.rpartition(".")
+        owner = getattr(text_module, place) if place else text_module
+        make = getattr(owner, method)
+
+        def counted(*args, make=make, name=name, **options):
+            made.append(name)
+            return make(*args, **options)
+
+        monkeypatch.setattr(owner, method, counted)
+    config = tiny(tokenizer="bpe-300", batch_size=2, seq_len=8)
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(load_text, [config] * 4))
+    assert len({text.tokenizer.fingerprint() for text in texts}) == 1
+    assert {text.train.path for text in texts} == {texts[0].train.path}
+    assert sorted(made) == ["BPETokenizer.train", "prepare", "prepare"]
+    assert not list(places.data_dir().rglob("*.lock"))
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe-300"])
+def test_a_data_folder_that_cannot_be_written_stops_no_run(
+    tiny, tmp_path, monkeypatch, tokenizer: str
+) -> None:
+    config = tiny(tokenizer=tokenizer, batch_size=2, seq_len=8)
+    kept = load_text(config)
+    monkeypatch.setenv("LLMTUTOR_DATA", str(tmp_path / "mine.txt" / "data"))  # below a file
+    passing = load_text(config)
+    assert passing.train.header == kept.train.header
+    assert load_text(config).train.path == passing.train.path != kept.train.path
+
+
+def test_the_name_of_a_file_may_be_as_long_as_the_system_allows(tiny, tmp_path) -> None:
+    path = Path(tiny().corpus).rename(tmp_path / ("é" * 118 + ".txt"))  # 240 bytes
+    for tokenizer in ("char", "bpe-300"):
+        load_text(tiny(corpus=str(path), tokenizer=tokenizer, batch_size=2, seq_len=8))
+
+
+def test_a_folder_that_is_not_prepared_is_no_corpus(tiny, tmp_path, monkeypatch) -> None:
+    (tmp_path / "tales").mkdir()
+    with pytest.raises(ValueError, match=r"tales is a folder, .* train.tokens and valid.tokens"):
+        load_text(tiny(corpus=str(tmp_path / "tales")))
+    monkeypatch.chdir(tmp_path)
+    assert load_text(tiny(corpus="tales")).train.header.n_documents == 6_000  # not the folder
+
+
 def test_a_prepared_folder_needs_its_tokenizer(tiny, tmp_path) -> None:
     config = tiny()
     text = load_text(config)
@@ -65,6 +139,8 @@ def test_a_prepared_folder_needs_its_tokenizer(tiny, tmp_path) -> None:
     ("changes", "message"),
     [
         ({"corpus": "shakespear"}, "did you mean 'shakespeare'"),
+        ({"corpus": "x" * 300}, "unknown corpus"),
+        ({"tokenizer": "x" * 300}, "char, bpe-N"),
         ({"tokenizer": "bpe"}, "char, bpe-N .* got 'bpe'"),
         ({"tokenizer": "chars"}, "char, bpe-N .* got 'chars'"),
         ({"tokenizer": "bpe-many"}, "whole number after bpe-"),

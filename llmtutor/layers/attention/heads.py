@@ -207,18 +207,22 @@ class Attention(nn.Module):
         With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
         the past in the cache too, which then holds the new ones as well.
         """
-        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
+        positions = self._positions(x, 0 if cache is None else cache.length)
+        q, k = self._queries_keys(x, positions)
         v = self._split(self.value(x))
+        keys = positions
         if cache is not None:
             k, v = cache.append(k, v)
-        options = self._rules(q, k, positions, None if cache is None else cache.starts)
+            keys = torch.arange(cache.length - k.shape[2], cache.length, device=x.device)
+        options = self._rules(q, positions, keys, None if cache is None else cache.starts)
         heads = self.attend(q, k, v, causal=self.causal, **options)
         return self.output(heads.transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
-        q, k, positions = self._queries_keys(x, 0)
-        return attention_weights(q, k, causal=self.causal, **self._rules(q, k, positions, None))
+        places = self._positions(x, 0)
+        q, k = self._queries_keys(x, places)
+        return attention_weights(q, k, causal=self.causal, **self._rules(q, places, places, None))
 
     def make_cache(
         self,
@@ -247,29 +251,31 @@ class Attention(nn.Module):
             return KVCache(*sizes, **where)
         return WindowCache(*sizes, window=self.window, **where)
 
-    def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Both, rotated, and the positions of ``x``, of which ``start`` is the first."""
-        if x.ndim != 3 or x.shape[1] == 0:
-            raise ValueError(f"x must be (batch, seq >= 1, d_model), got shape {tuple(x.shape)}")
+    def _positions(self, x: Tensor, start: int) -> Tensor:
+        """Those of ``x``, of which ``start`` is the first."""
+        if x.ndim != 3:
+            raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
+        return torch.arange(start, start + x.shape[1], device=x.device)
+
+    def _queries_keys(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, split into heads, normalised and rotated."""
         q, k = self.query(x), self.key(x)
         if self.query_norm is not None and self.key_norm is not None and self.norm_over == "heads":
             q, k = self.query_norm(q), self.key_norm(k)
         q, k = self._split(q), self._split(k)
         if self.query_norm is not None and self.key_norm is not None and self.norm_over == "head":
             q, k = self.query_norm(q), self.key_norm(k)
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
-        return *self.position.rotate_both(q, k, positions), positions
+        return self.position.rotate_both(q, k, positions)
 
     def _rules(
-        self, q: Tensor, k: Tensor, positions: Tensor, starts: Tensor | None
+        self, q: Tensor, positions: Tensor, keys: Tensor, starts: Tensor | None
     ) -> dict[str, Any]:
         """What else ``attention`` is told: masks for window and padding, bias, scale, and so on.
 
-        Positions are slots in the cache, padding included: every scheme that acts here looks at
-        distances alone, and those are the same counted from the first real token.
+        ``positions`` are those of the queries, ``keys`` of the keys: slots in the cache, padding
+        included. Every scheme that acts here looks at distances alone, and those are the same
+        counted from the first real token.
         """
-        n_past = k.shape[2] - q.shape[2]
-        keys = torch.arange(k.shape[2], device=k.device) + (positions[0] - n_past)
         bias = self.position.score_bias(q, positions, keys)
         mask = None
         if self.window is not None:

@@ -39,11 +39,11 @@ class Position(nn.Module):
 
     def rotate_both(
         self,
-        q: Float[Tensor, "*batch seq head_dim"],
-        k: Float[Tensor, "*kv_batch seq head_dim"],
+        q: Float[Tensor, "*batch heads seq head_dim"],
+        k: Float[Tensor, "*batch n_kv_heads seq head_dim"],
         positions: Int[Tensor, " seq"],
-    ) -> tuple[Float[Tensor, "*batch seq head_dim"], Float[Tensor, "*kv_batch seq head_dim"]]:
-        """Queries and keys of the same positions."""
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys of the same positions, in the shapes they came in."""
         return self.rotate(q, positions), self.rotate(k, positions)
 
     def score_bias(

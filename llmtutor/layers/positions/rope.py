@@ -63,6 +63,22 @@ class Rope(Position):
         if scaling is not None:
             self.frequencies = scaling.scale(self.frequencies, base)
 
+    def rotate_both(
+        self,
+        q: Float[Tensor, "*batch heads seq head_dim"],
+        k: Float[Tensor, "*batch n_kv_heads seq head_dim"],
+        positions: Int[Tensor, " seq"],
+    ) -> tuple[Tensor, Tensor]:
+        """Both by the same angles: as heads side by side, they turn in one go."""
+        if q.shape[-2:] != k.shape[-2:]:
+            raise ValueError(
+                "queries and keys must agree in (seq, head_dim), got shapes "
+                f"{tuple(q.shape)} and {tuple(k.shape)}"
+            )
+        heads = q.shape[-3], k.shape[-3]
+        q, k = self.rotate(torch.cat((q, k), dim=-3), positions).split(heads, dim=-3)
+        return q, k
+
     def rotate(
         self, x: Float[Tensor, "*batch seq head_dim"], positions: Int[Tensor, " seq"]
     ) -> Float[Tensor, "*batch seq head_dim"]:
@@ -72,32 +88,13 @@ class Rope(Position):
         tensor([[1.0000, 0.0000],
                 [0.5403, 0.8415]])
         """
-        return self._turned(x, *self._angles(positions, x))
-
-    def rotate_both(
-        self,
-        q: Float[Tensor, "*batch seq head_dim"],
-        k: Float[Tensor, "*kv_batch seq head_dim"],
-        positions: Int[Tensor, " seq"],
-    ) -> tuple[Float[Tensor, "*batch seq head_dim"], Float[Tensor, "*kv_batch seq head_dim"]]:
-        """Both by the same angles, which are computed once."""
-        angles = self._angles(positions, q)
-        check_last(k, "head_dim", self.head_dim)
-        check_positions(positions, k.shape[-2])
-        return self._turned(q, *angles), self._turned(k, *angles)
-
-    def _angles(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, times the factor of the scaling, in the dtype of the rotation."""
         check_last(x, "head_dim", self.head_dim)
         check_positions(positions, x.shape[-2])
         dtype = torch.promote_types(x.dtype, torch.float32)
         cos, sin = cos_and_sin(positions, self.frequencies, dtype)
-        if self.scaling is None or self.scaling.attention_factor == 1:
-            return cos, sin
-        return self.scaling.attention_factor * cos, self.scaling.attention_factor * sin
-
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turned = rotate_pairs(x[..., : self.rotary_dim].to(cos.dtype), cos, sin, self.pairing)
+        if self.scaling is not None and self.scaling.attention_factor != 1:
+            cos, sin = self.scaling.attention_factor * cos, self.scaling.attention_factor * sin
+        turned = rotate_pairs(x[..., : self.rotary_dim].to(dtype), cos, sin, self.pairing)
         if self.rotary_dim == self.head_dim:
             return turned.to(x.dtype)
         return torch.cat((turned.to(x.dtype), x[..., self.rotary_dim :]), dim=-1)

@@ -153,14 +153,11 @@ def test_wrong_positions(name):
 
 @pytest.mark.parametrize("name", ["rope", "rope-half", "rope-part"])
 def test_keys_are_looked_at_as_queries_are(name):
-    """One key would else be spread over all positions, and say nothing."""
     position, (x, positions) = make(name).double(), inputs()
-    with pytest.raises(ValueError, match=r"positions must have shape \(1,\).* got \(5,\)"):
-        position.rotate_both(x, x[:, :, :1], positions)
-    with pytest.raises(ValueError, match=r"head_dim = 8\), got \(2, 3, 5, 6\)"):
-        position.rotate_both(x, x[..., :6], positions)
-    with pytest.raises(ValueError, match=r"floating point, got torch\.int64"):
-        position.rotate_both(x, x.long(), positions)
+    for keys, shape in [(x[:, :, :1], "2, 3, 1, 8"), (x[..., :6], "2, 3, 5, 6")]:
+        message = rf"agree in \(seq, head_dim\), got shapes \(2, 3, 5, 8\) and \({shape}\)"
+        with pytest.raises(ValueError, match=message):
+            position.rotate_both(x, keys, positions)
 
 
 @pytest.mark.parametrize("name", ["shaw", "t5", "alibi"])
