@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from llmtutor.checks import check_at_least, check_number
 from llmtutor.layers.attention.cache import KVCache, WindowCache
 from llmtutor.layers.attention.core import attention_weights, fused_attention
+from llmtutor.layers.attention.grouping import check_groups
 from llmtutor.layers.attention.masks import check_window
 from llmtutor.layers.basic import RESIDUAL, Linear, tag
 from llmtutor.layers.mixer import MixerConfig
@@ -294,12 +295,3 @@ class Attention(nn.Module):
         """What the projections below do not show, for ``print(model)``."""
         shared = "" if self.n_kv_heads == self.n_heads else f"n_kv_heads={self.n_kv_heads}, "
         return f"n_heads={self.n_heads}, {shared}causal={self.causal}, window={self.window}"
-
-
-def check_groups(n_heads: int, n_kv_heads: int) -> None:
-    """Raise ``ValueError`` unless ``n_kv_heads`` heads can share ``n_heads`` queries evenly."""
-    if n_kv_heads < 1 or n_heads < 1 or n_heads % n_kv_heads:
-        raise ValueError(
-            "n_kv_heads must divide n_heads, both at least 1: "
-            f"got n_heads = {n_heads}, n_kv_heads = {n_kv_heads}"
-        )
