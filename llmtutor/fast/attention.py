@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from llmtutor.layers.attention.core import fused_attention
+from llmtutor.layers.attention.core import check_shapes, fused_attention
 
 LONGEST = 256
 """Tokens up to which the weights are stored; twice as many would take four times the memory."""
@@ -38,9 +38,13 @@ def compiled_attention(
 
     Not in fewer bits than float32, in which the scores themselves would be rounded, and only
     without mask and bias: everything else goes to ``fused_attention``.
+
+    Raises:
+        ValueError: as ``attention``.
     """
     plain = all(option is None for option in (mask, bias, softcap, sinks))
     if plain and q.dtype == torch.float32:
+        check_shapes(q, k, v)
         factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
         if q.shape[-2] == 1:
             return single_query_attention(q, k, v, factor)

@@ -5,11 +5,21 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from llmtutor.layers.ffn import ACTIVATIONS, GATES, MLP, GatedMLP, swiglu_width
+from llmtutor.layers.basic import RESIDUAL, has_tag
+from llmtutor.layers.ffn import (
+    ACTIVATIONS,
+    GATES,
+    MLP,
+    GatedMLP,
+    GatedMLPConfig,
+    MLPConfig,
+    swiglu_width,
+)
+from llmtutor.layers.part import Site
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 ALL = [(MLP, name) for name in ACTIVATIONS] + [(GatedMLP, name) for name in GATES]
@@ -91,21 +101,11 @@ FORMULAS = {
 
 
 @given(st.floats(-30, 30))
+@settings(deadline=None, max_examples=40)
 def test_activations_are_their_formulas(x: float) -> None:
     for name, act in {**ACTIVATIONS, **GATES}.items():
         got = act(torch.tensor(x, dtype=torch.float64)).item()
         assert got == pytest.approx(FORMULAS[name](x), rel=1e-12, abs=1e-12), name
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_that_are_compiled_are_the_same(name) -> None:
-    """Also where the source has another form for ``torch.compile``; values and gradients."""
-    compiled = torch.compile(ACTIVATIONS[name], backend="eager", fullgraph=True)
-    x = torch.linspace(-30, 30, 601, dtype=torch.float64, requires_grad=True)
-    got, want = compiled(x), ACTIVATIONS[name](x)
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-    slopes = [torch.autograd.grad(y.sum(), x)[0] for y in (got, want)]
-    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
 
 
 def test_every_activation_has_a_formula() -> None:
@@ -153,9 +153,8 @@ def test_each_position_by_itself(make, activation) -> None:
 
 
 @pytest.mark.parametrize(("make", "activation"), ALL)
-@pytest.mark.parametrize("bias", [False, True])
-def test_gradcheck(make, activation, bias) -> None:
-    layer = randomise(make(3, 4, activation, bias).double())
+def test_gradcheck(make, activation) -> None:
+    layer = randomise(make(3, 4, activation, bias=True).double())
     names, values = zip(*layer.named_parameters(), strict=True)
 
     def run(x: Tensor, *values: Tensor) -> Tensor:
@@ -188,6 +187,7 @@ def test_width_gives_the_models_of_llama(d_model: int, d_ff: int) -> None:
 
 
 @given(st.integers(1, 10_000), st.integers(1, 300))
+@settings(deadline=None, max_examples=50)
 def test_width_is_the_next_multiple_of_two_thirds(d_model: int, multiple_of: int) -> None:
     width = swiglu_width(d_model, multiple_of)
     exact = 8 * d_model // 3
@@ -201,6 +201,21 @@ def test_width_by_another_ratio() -> None:
     assert swiglu_width(100, 10, ratio=2) == 200
     assert swiglu_width(100, 10, ratio=3.5) == 350
     assert swiglu_width(1, 1, ratio=0.5) == 1  # never nothing
+
+
+@pytest.mark.parametrize("config", [MLPConfig, GatedMLPConfig])
+def test_the_configuration_builds_the_layer_it_names(config) -> None:
+    layer = config(10, activation="relu", bias=True).build(Site(6, 8))
+    assert type(layer) is {MLPConfig: MLP, GatedMLPConfig: GatedMLP}[config]
+    assert repr(layer) == repr(type(layer)(6, 10, "relu", bias=True))
+    assert has_tag(layer.down, RESIDUAL) and not has_tag(layer.up, RESIDUAL)
+    for changes, message in [
+        ({"d_ff": 0}, "d_ff must be at least 1, got 0"),
+        ({"d_ff": 2.5}, "d_ff must be int, got 2.5"),
+        ({"activation": "reul"}, "unknown activation 'reul'; did you mean 'relu'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            config(**{"d_ff": 10, **changes})
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -225,8 +240,8 @@ def test_unknown_activation_names_the_nearest(make, name, nearest) -> None:
 
 @pytest.mark.parametrize("make", [MLP, GatedMLP])
 def test_refuses(make) -> None:
-    for sizes in [(0, 4), (4, 0), (-1, 4)]:
-        with pytest.raises(ValueError, match=f"at least 1, got {sizes[0]} and {sizes[1]}"):
+    for sizes, message in [((0, 4), "d_model .* got 0"), ((4, -1), "d_ff .* got -1")]:
+        with pytest.raises(ValueError, match=message.replace(".*", "must be at least 1,")):
             make(*sizes)
     with pytest.raises(ValueError, match="d_in = 4"):
         make(4, 8)(torch.zeros(2, 5))

@@ -32,7 +32,7 @@ def rows_by_hand(ids: list[int], n: int, rows: int) -> list[int]:
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12))
 def test_equals_embedding_bag_over_rows_counted_by_hand(ids: list[int]) -> None:
     ours = layer()
@@ -54,7 +54,7 @@ def test_gradient_reaches_the_rows_used_and_no_other() -> None:
     assert used == set(rows_by_hand([1, 2], 2, 11))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(st.permutations(range(VOCAB)))
 def test_the_same_three_tokens_give_the_same_vector_wherever_they_stand(ids: list[int]) -> None:
     """And what came before them does not matter."""

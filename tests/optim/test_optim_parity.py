@@ -1,6 +1,7 @@
 """Each optimizer takes the steps of torch's, of its own formula, and of a case done by hand."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 
@@ -43,7 +44,7 @@ def race(
     theirs: torch.optim.Optimizer,
     ps: list[Tensor],
     qs: list[Tensor],
-    steps: int = STEPS,
+    steps: int = 50,
     **tolerance: float,
 ) -> None:
     for step in range(steps):
@@ -52,8 +53,7 @@ def race(
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step)
             optimizer.step()
-        if step < 10 or step % 10 == 9:
-            torch.testing.assert_close(ps, qs, **tolerance)
+        torch.testing.assert_close(ps, qs, **tolerance)
     fresh = weights([tuple(p.shape) for p in ps], ps[0].dtype)
     assert not any(torch.equal(p, start) for p, start in zip(ps, fresh, strict=True))
 
@@ -103,12 +103,11 @@ MUON_SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", MUON_SETTINGS)
-@pytest.mark.parametrize("shape", MATRICES)
-def test_muon_of_one_matrix_is_torchs_bit_for_bit(shape: tuple[int, int], settings: dict) -> None:
-    for dtype in (torch.float64, torch.float32):
+def test_muon_of_one_matrix_is_torchs_bit_for_bit(settings: dict) -> None:
+    for shape, dtype in itertools.product(MATRICES, (torch.float64, torch.float32)):
         ps, qs = weights([shape], dtype), weights([shape], dtype)
-        mine, theirs = Muon(ps, 1.0, **settings), torch.optim.Muon(qs, 1.0, **settings)
-        race(mine, theirs, ps, qs, steps=50, rtol=0, atol=0)
+        ours, theirs = Muon(ps, 1.0, **settings), torch.optim.Muon(qs, 1.0, **settings)
+        race(ours, theirs, ps, qs, steps=20, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("settings", MUON_SETTINGS)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from llmtutor.layers.attention.masks import check_window
 from llmtutor.layers.mixer import check_room, check_starts
 
 Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
@@ -137,7 +138,7 @@ class WindowCache(KVCache):
     tensor([2., 0.])
 
     Raises:
-        ValueError: as ``KVCache``.
+        ValueError: as ``KVCache``; a window below 1.
     """
 
     always_rewinds = False
@@ -145,7 +146,8 @@ class WindowCache(KVCache):
     def __init__(
         self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
     ) -> None:
-        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=window, **rest)
+        slots = check_window(window)
+        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=slots, **rest)
         self.window = window
 
     def append(

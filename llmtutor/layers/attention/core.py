@@ -51,9 +51,10 @@ def attention(
     tensor([[15.]])
 
     Raises:
-        ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point.
+        ValueError: shapes that do not fit, ``mask`` not boolean, values not floating point,
+            ``softcap`` not above 0.
     """
-    _check_values(k, v)
+    check_shapes(q, k, v)
     weights = attention_weights(
         q, k, mask=mask, causal=causal, bias=bias, scale=scale, softcap=softcap, sinks=sinks
     )
@@ -75,7 +76,8 @@ def attention_weights(
 
     With ``sinks`` they sum to less: what is missing went there.
     """
-    _check(q, k, mask, bias)
+    _check_queries_keys(q, k)
+    _check_rules(q, k, mask, bias, softcap, sinks)
     scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
@@ -118,8 +120,8 @@ def fused_attention(
     if softcap is not None or sinks is not None:
         rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
         return attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
-    _check_values(k, v)
-    _check(q, k, mask, bias)
+    check_shapes(q, k, v)
+    _check_rules(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = False
@@ -153,8 +155,17 @@ def _scale(q: Tensor, scale: float | None) -> float:
     return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
 
 
-def _check(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
-    """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ``ValueError`` unless queries, keys and values fit together."""
+    _check_queries_keys(q, k)
+    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+        raise ValueError(
+            "v must be floating point with one row for each key: "
+            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
+        )
+
+
+def _check_queries_keys(q: Tensor, k: Tensor) -> None:
     for name, x in (("q", q), ("k", k)):
         if x.ndim < 2 or not x.is_floating_point():
             raise ValueError(
@@ -168,6 +179,17 @@ def _check(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> No
             "q and k must agree in all but their second to last axis (seq), or the heads of k "
             f"divide those of q: got q {tuple(q.shape)}, k {tuple(k.shape)}"
         )
+
+
+def _check_rules(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> None:
+    """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:
         if mask.dtype != torch.bool:
@@ -180,13 +202,12 @@ def _check(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> No
         if not bias.is_floating_point():
             raise ValueError(f"bias must be floating point, got {bias.dtype}")
         _check_broadcast("bias", bias, shape)
-
-
-def _check_values(k: Tensor, v: Tensor) -> None:
-    if v.ndim < 2 or not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}")
+    if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
         raise ValueError(
-            "v must be floating point with one row for each key: "
-            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
+            f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "
+            f"head_dim): got shape {tuple(sinks.shape)}"
         )
 
 

@@ -3,8 +3,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from llmtutor.layers.attention.heads import check_groups
-
 
 def mean_pool_heads(
     weight: Float[Tensor, "out *d_in"], n_heads: int, n_kv_heads: int
@@ -51,3 +49,12 @@ def _groups(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
             f"got shape {tuple(weight.shape)}"
         )
     return weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1))
+
+
+def check_groups(n_heads: int, n_kv_heads: int) -> None:
+    """Raise ``ValueError`` unless ``n_kv_heads`` heads can share ``n_heads`` queries evenly."""
+    if n_kv_heads < 1 or n_heads < 1 or n_heads % n_kv_heads:
+        raise ValueError(
+            "n_kv_heads must divide n_heads, both at least 1: "
+            f"got n_heads = {n_heads}, n_kv_heads = {n_kv_heads}"
+        )

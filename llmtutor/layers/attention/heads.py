@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from llmtutor.checks import check_at_least, check_number
 from llmtutor.layers.attention.cache import KVCache, WindowCache
 from llmtutor.layers.attention.core import attention_weights, fused_attention
+from llmtutor.layers.attention.grouping import check_groups
 from llmtutor.layers.attention.masks import check_window
 from llmtutor.layers.basic import RESIDUAL, Linear, tag
 from llmtutor.layers.mixer import MixerConfig
@@ -208,8 +209,7 @@ class Attention(nn.Module):
         With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
         the past in the cache too, which then holds the new ones as well.
         """
-        start = 0 if cache is None else cache.length
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
+        positions = self._positions(x, 0 if cache is None else cache.length)
         q, k = self._queries_keys(x, positions)
         v = self._split(self.value(x))
         keys = positions
@@ -222,7 +222,7 @@ class Attention(nn.Module):
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
-        places = torch.arange(x.shape[1], device=x.device)
+        places = self._positions(x, 0)
         q, k = self._queries_keys(x, places)
         return attention_weights(q, k, causal=self.causal, **self._rules(q, places, places, None))
 
@@ -253,10 +253,14 @@ class Attention(nn.Module):
             return KVCache(*sizes, **where)
         return WindowCache(*sizes, window=self.window, **where)
 
-    def _queries_keys(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Both, split into heads, normalised and rotated."""
+    def _positions(self, x: Tensor, start: int) -> Tensor:
+        """Those of ``x``, of which ``start`` is the first."""
         if x.ndim != 3:
             raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
+        return torch.arange(start, start + x.shape[1], device=x.device)
+
+    def _queries_keys(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, split into heads, normalised and rotated."""
         q, k = self.query(x), self.key(x)
         if self.query_norm is not None and self.key_norm is not None and self.norm_over == "heads":
             q, k = self.query_norm(q), self.key_norm(k)
@@ -292,12 +296,3 @@ class Attention(nn.Module):
         """What the projections below do not show, for ``print(model)``."""
         shared = "" if self.n_kv_heads == self.n_heads else f"n_kv_heads={self.n_kv_heads}, "
         return f"n_heads={self.n_heads}, {shared}causal={self.causal}, window={self.window}"
-
-
-def check_groups(n_heads: int, n_kv_heads: int) -> None:
-    """Raise ``ValueError`` unless ``n_kv_heads`` heads can share ``n_heads`` queries evenly."""
-    if n_kv_heads < 1 or n_heads < 1 or n_heads % n_kv_heads:
-        raise ValueError(
-            "n_kv_heads must divide n_heads, both at least 1: "
-            f"got n_heads = {n_heads}, n_kv_heads = {n_kv_heads}"
-        )

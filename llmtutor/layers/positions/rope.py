@@ -70,6 +70,11 @@ class Rope(Position):
         positions: Int[Tensor, " seq"],
     ) -> tuple[Tensor, Tensor]:
         """Both by the same angles: as heads side by side, they turn in one go."""
+        if q.shape[-2:] != k.shape[-2:]:
+            raise ValueError(
+                "queries and keys must agree in (seq, head_dim), got shapes "
+                f"{tuple(q.shape)} and {tuple(k.shape)}"
+            )
         heads = q.shape[-3], k.shape[-3]
         q, k = self.rotate(torch.cat((q, k), dim=-3), positions).split(heads, dim=-3)
         return q, k

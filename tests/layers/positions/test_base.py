@@ -10,6 +10,7 @@ from llmtutor.layers.positions import (
     Alibi,
     LearnedPosition,
     LinearScaling,
+    Llama3Scaling,
     NoPosition,
     Position,
     Rope,
@@ -33,6 +34,7 @@ SCHEMES = {
     "rope-part": (lambda: Rope(WIDTH, fraction=0.5), "rotate"),
     "rope-linear": (lambda: Rope(WIDTH, scaling=LinearScaling(2)), "rotate"),
     "rope-yarn": (lambda: Rope(WIDTH, scaling=YarnScaling(4, 64)), "rotate"),
+    "rope-llama3": (lambda: Rope(WIDTH, scaling=Llama3Scaling(4, 64)), "rotate"),
 }
 FILLED = [name for name in SCHEMES if SCHEMES[name][1]]
 
@@ -82,11 +84,19 @@ def test_only_what_is_learned_is_saved_and_it_comes_back(name):
 
 
 @pytest.mark.parametrize("name", FILLED)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_output_has_the_dtype_of_the_input(name, dtype):
-    position = make(name).to(dtype)
-    x, positions = inputs(dtype)
-    assert call(position, SCHEMES[name][1], x, positions).dtype == dtype
+def test_output_has_the_dtype_of_the_input(name):
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        x, positions = inputs(dtype)
+        assert call(make(name).to(dtype), SCHEMES[name][1], x, positions).dtype == dtype
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_queries_and_keys_together_are_each_by_itself(name):
+    """Also where several heads of queries share one of keys."""
+    position, (x, positions) = make(name).double(), inputs()
+    both = position.rotate_both(x, -x[:, :1], positions)
+    assert torch.equal(both[0], position.rotate(x, positions))
+    assert torch.equal(both[1], position.rotate(-x[:, :1], positions))
 
 
 @pytest.mark.parametrize("name", [name for name in FILLED if name not in ("learned", "shaw", "t5")])
@@ -95,7 +105,6 @@ def test_a_detour_through_bfloat16_loses_nothing_that_is_fixed(name):
     x, positions = inputs()
     want = call(make(name), SCHEMES[name][1], x, positions)
     position = make(name)
-    call(position, SCHEMES[name][1], x.float(), positions)  # a table in float32 is there
     position.to(torch.bfloat16).double()
     assert torch.equal(call(position, SCHEMES[name][1], x, positions), want)
     with torch.device("meta"):
@@ -118,34 +127,42 @@ def test_part_of_a_sequence_gets_what_it_gets_in_the_whole(name):
     torch.testing.assert_close(part, whole[..., -1:, :], rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
 @pytest.mark.parametrize("name", FILLED)
-def test_any_integer_dtype_means_the_same_positions(name, dtype):
+def test_any_integer_dtype_means_the_same_positions(name):
     position, (x, positions) = make(name).double(), inputs()
-    got, want = (call(position, SCHEMES[name][1], x, p) for p in (positions.to(dtype), positions))
-    assert torch.equal(got, want)
+    want = call(position, SCHEMES[name][1], x, positions)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(call(position, SCHEMES[name][1], x, positions.to(dtype)), want)
 
 
 @pytest.mark.parametrize("name", FILLED)
-@pytest.mark.parametrize(
-    ("positions", "message"),
-    [
+def test_wrong_positions(name):
+    position, hook, x = make(name).double(), SCHEMES[name][1], inputs()[0]
+    calls = [lambda p: call(position, hook, x, p)]
+    if hook == "rotate":
+        calls.append(lambda p: position.rotate_both(x, x, p))
+    for positions, message in [
         (torch.arange(4), r"shape \(5,\).*got \(4,\)"),
         (torch.arange(5)[None], r"shape .*got \(1, 5\)"),
         (torch.arange(5.0), r"must be integers \(torch.int64\), got torch.float32"),
-        (torch.arange(5) - 1, "count from 0, got -1"),
-    ],
-)
-def test_wrong_positions(name, positions, message):
-    with pytest.raises(ValueError, match=message):
-        call(make(name).double(), SCHEMES[name][1], inputs()[0], positions)
+    ]:
+        for one in calls:
+            with pytest.raises(ValueError, match=message):
+                one(positions)
+
+
+@pytest.mark.parametrize("name", ["rope", "rope-half", "rope-part"])
+def test_keys_are_looked_at_as_queries_are(name):
+    position, (x, positions) = make(name).double(), inputs()
+    for keys, shape in [(x[:, :, :1], "2, 3, 1, 8"), (x[..., :6], "2, 3, 5, 6")]:
+        message = rf"agree in \(seq, head_dim\), got shapes \(2, 3, 5, 8\) and \({shape}\)"
+        with pytest.raises(ValueError, match=message):
+            position.rotate_both(x, keys, positions)
 
 
 @pytest.mark.parametrize("name", ["shaw", "t5", "alibi"])
 def test_wrong_positions_of_the_keys(name):
     x, positions = inputs()
-    with pytest.raises(ValueError, match="count from 0, got -3"):
-        make(name).double().score_bias(x, positions, positions - 3)
     with pytest.raises(ValueError, match="must be integers"):
         make(name).double().score_bias(x, positions, positions * 1.0)
     with pytest.raises(ValueError, match=r"shape .* got \(1, 5\)"):
@@ -177,7 +194,7 @@ def test_integers_are_refused(name):
 
 def test_no_tokens_are_no_error():
     empty = torch.arange(0)
-    assert check_positions(empty, 0) == -1
+    check_positions(empty, 0)
     for name in FILLED:
         got = call(make(name).double(), SCHEMES[name][1], inputs()[0][..., :0, :], empty)
         assert got.numel() == 0

@@ -66,8 +66,9 @@ def test_the_table_has_an_end():
     assert position.embed(torch.zeros(4, 6), torch.arange(4)).shape == (4, 6)
     with pytest.raises(ValueError, match=r"position 4 is beyond .* max_seq_len = 4 .* 0 … 3; "):
         position.embed(torch.zeros(5, 6), torch.arange(5))
-    with pytest.raises(ValueError, match="position 7 is beyond"):
-        position.embed(torch.zeros(1, 6), torch.tensor([7]))
+    for wrong in (7, -1):
+        with pytest.raises(ValueError, match=f"position {wrong} is beyond"):
+            position.embed(torch.zeros(1, 6), torch.tensor([wrong]))
 
 
 @pytest.mark.parametrize(("sizes", "name"), [((0, 4), "max_seq_len"), ((4, 0), "d_model")])

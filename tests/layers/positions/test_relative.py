@@ -139,7 +139,7 @@ def bucket_in_integers(relative: int, n: int, max_distance: int, bidirectional: 
 
 
 @given(st.integers(2, 40), st.integers(1, 500), st.booleans(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_buckets_equal_exact_arithmetic(half, further, bidirectional, data):
     """Also on the edges of buckets, where logarithms in floating point may fall short."""
     n_buckets = 2 * half

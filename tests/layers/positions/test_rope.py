@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llmtutor.layers.positions import (
     LinearScaling,
+    Llama3Scaling,
     NtkScaling,
     Rope,
     YarnScaling,
@@ -26,6 +27,16 @@ SCALINGS = {
     "yarn": (
         YarnScaling(4, 50),
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 50},
+    ),
+    "llama3": (
+        Llama3Scaling(4, 50, 1, 4),
+        {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "original_max_position_embeddings": 50,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
     ),
 }
 evens = st.integers(1, 12).map(lambda n: 2 * n)
@@ -89,7 +100,7 @@ def test_whole_layer_equals_llama(name, pairing):
     config = LlamaConfig(
         hidden_size=64,
         num_attention_heads=2,
-        max_position_embeddings=200 if name == "yarn" else 50,
+        max_position_embeddings=200 if name in ("yarn", "llama3") else 50,
         rope_parameters={"rope_theta": 10_000.0, **options},
     )
     x = draw(2, 2, 150, 32).float()
@@ -108,6 +119,7 @@ def test_whole_layer_equals_llama(name, pairing):
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5])
 def test_part_of_the_head_equals_gpt_neox(fraction):
+    """The first components turn, by frequencies of so many, and the others stay."""
     from transformers import GPTNeoXConfig
     from transformers.models.gpt_neox.modeling_gpt_neox import (
         GPTNeoXRotaryEmbedding,
@@ -129,6 +141,10 @@ def test_part_of_the_head_equals_gpt_neox(fraction):
     want, _ = apply_rotary_pos_emb(x, x, cos, sin)
     got = Rope(32, pairing="half", fraction=fraction).rotate(x, positions)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    turned = int(32 * fraction)
+    assert torch.equal(got[..., turned:], x[..., turned:])
+    small = Rope(turned, pairing="half").rotate(x[..., :turned], positions)
+    assert torch.equal(got[..., :turned], small)
 
 
 # --- by hand and by complex numbers --------------------------------------------------------
@@ -152,7 +168,7 @@ def test_position_zero_turns_nothing():
 
 
 @given(evens, pairings, st.integers(0, 3000), st.integers(0, 100))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_pair_is_a_complex_number_times_a_phase(head_dim, pairing, position, seed):
     x = draw(head_dim, seed=seed)
     got = turn(Rope(head_dim, pairing=pairing), x, position).tolist()
@@ -174,7 +190,7 @@ def test_a_pair_is_a_complex_number_times_a_phase(head_dim, pairing, position, s
     st.integers(0, 2000),
     st.integers(0, 3000),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_scores_depend_on_the_distance_alone(head_dim, pairing, name, p, q, shift):
     if name == "ntk" and head_dim == 2:
         head_dim = 4
@@ -195,7 +211,7 @@ def test_scores_do_depend_on_the_distance():
 
 
 @given(evens, pairings, st.integers(0, 5000), st.sampled_from([0.5, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_norms_are_preserved(quarter, pairing, position, fraction):
     x = draw(2 * quarter)
     got = turn(Rope(2 * quarter, pairing=pairing, fraction=fraction), x, position)
@@ -217,20 +233,6 @@ def test_gradient(pairing, fraction):
     rope, positions = Rope(8, pairing=pairing, fraction=fraction), torch.tensor([0, 5, 77])
     assert torch.autograd.gradcheck(lambda x: rope.rotate(x, positions), x)
     assert torch.autograd.gradgradcheck(lambda x: rope.rotate(x, positions), x)
-
-
-@pytest.mark.parametrize("pairing", PAIRINGS)
-@pytest.mark.parametrize("fraction", [0.5, 1.0])
-def test_compiled_turns_the_same(fraction, pairing):
-    """Also where the source has another form for ``torch.compile``; values and gradients."""
-    rope, positions = Rope(8, pairing=pairing, fraction=fraction), torch.arange(3, 9)
-    compiled = torch.compile(lambda x: rope.rotate(x, positions), backend="eager", fullgraph=True)
-    x = draw(2, 3, 6, 8).requires_grad_()
-    got, want = compiled(x), rope.rotate(x, positions)
-    torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
-    weight = draw(2, 3, 6, 8, seed=1)
-    slopes = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (got, want)]
-    torch.testing.assert_close(*slopes, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -275,7 +277,7 @@ def test_float32_is_precise_far_out(pairing):
 
 
 @given(st.integers(1, 4), evens, st.sampled_from([1.0, 0.5]), pairings, st.integers(0, 500))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_converted_weights_give_the_same_scores(n_heads, half, fraction, source, start):
     head_dim, target = 2 * half, PAIRINGS[1 - PAIRINGS.index(source)]
     x, positions = draw(3, 5), torch.arange(start, start + 3)
@@ -377,7 +379,7 @@ def test_a_part_that_is_whole_only_up_to_rounding():
         ("interleave", "did you mean 'interleaved'"),
         ("Half", "did you mean 'half'"),
         ("rotate_half", "did you mean 'half'"),
-        ("xyz", "unknown pairing 'xyz': There are interleaved, half"),
+        ("xyz", "unknown pairing 'xyz'; .*There are interleaved, half"),
         (None, "unknown pairing None"),
     ],
 )
@@ -406,6 +408,10 @@ def test_base():
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_quarter_turn(pairing):
-    zero, one = torch.zeros(1, 1), torch.ones(1, 1)
-    turns = Rope(2, pairing=pairing).angles.layout(zero, one)
-    assert rotate_pairs(torch.tensor([[3.0, 4.0]]), *turns).tolist() == [[-4.0, 3.0]]
+    x, zero, one = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 1), torch.ones(1, 1)
+    assert rotate_pairs(x, zero, one, pairing).tolist() == [[-4.0, 3.0]]
+    two = torch.zeros(1, 2), torch.ones(1, 2)
+    want = {"interleaved": [[-2.0, 1.0, -4.0, 3.0]], "half": [[-3.0, -4.0, 1.0, 2.0]]}
+    assert (
+        rotate_pairs(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), *two, pairing).tolist() == want[pairing]
+    )

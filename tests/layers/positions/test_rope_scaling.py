@@ -1,6 +1,7 @@
 """Frequencies of `transformers`, the formulas one hand at a time, and the ends of each scale."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -8,10 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmtutor.layers.positions import LinearScaling, NtkScaling, Rope, YarnScaling
+from llmtutor.layers.positions import (
+    LinearScaling,
+    Llama3Scaling,
+    NtkScaling,
+    Rope,
+    YarnScaling,
+)
 from llmtutor.layers.positions.angles import geometric_frequencies
 
-SCALINGS = LinearScaling(4), NtkScaling(4, 64), YarnScaling(4, 64)
+SCALINGS = LinearScaling(4), NtkScaling(4, 64), YarnScaling(4, 64), Llama3Scaling(4, 64)
 
 
 def theirs(kind, head_dim=64, base=10_000.0, seq_len=None, trained=64, **options):
@@ -20,7 +27,7 @@ def theirs(kind, head_dim=64, base=10_000.0, seq_len=None, trained=64, **options
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     parameters = {"rope_type": kind, "rope_theta": base, "factor": 1.0, **options}
-    if kind == "yarn":
+    if kind in ("yarn", "llama3"):
         parameters["original_max_position_embeddings"] = trained
         longest = round(trained * parameters["factor"])
     else:
@@ -45,34 +52,52 @@ def same(got, want):
     torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("head_dim", [4, 32, 64, 128])
-@pytest.mark.parametrize("base", [10_000.0, 500_000.0])
-@pytest.mark.parametrize("factor", [1.0, 2.0, 8.5])
-class TestAgainstTransformers:
-    def test_linear(self, head_dim, base, factor):
-        want, one = theirs("linear", head_dim, base, factor=factor)
-        same(ours(LinearScaling(factor), head_dim, base), want)
+@pytest.fixture(params=list(itertools.product([4, 64, 128], [10_000.0, 500_000.0])), ids=str)
+def sizes(request):
+    """``head_dim`` and ``base``."""
+    return request.param
+
+
+FACTORS = [1.0, 2.0, 8.5]
+
+
+def test_linear_equals_transformers(sizes):
+    for factor in FACTORS:
+        want, one = theirs("linear", *sizes, factor=factor)
+        same(ours(LinearScaling(factor), *sizes), want)
         assert LinearScaling(factor).attention_factor == one
 
-    @pytest.mark.parametrize("seq_len", [10, 64, 65, 200, 1024])
-    def test_dynamic_ntk_at_a_length(self, head_dim, base, factor, seq_len):
-        want, one = theirs("dynamic", head_dim, base, seq_len, factor=factor)
+
+def test_ntk_equals_transformers(sizes):
+    """The dynamic one at a length; a fixed one is the dynamic one at its own new length."""
+    for factor, seq_len in itertools.product(FACTORS, [10, 64, 65, 1024]):
+        want, one = theirs("dynamic", *sizes, seq_len, factor=factor)
         scaling = NtkScaling.for_length(seq_len, factor, 64)
-        same(ours(scaling, head_dim, base), want)
+        same(ours(scaling, *sizes), want)
         assert scaling.attention_factor == one
+    for factor in FACTORS:
+        want, _ = theirs("dynamic", *sizes, round(64 * factor), factor=1.0)
+        same(ours(NtkScaling(factor, 64), *sizes), want)
 
-    def test_fixed_ntk_is_the_dynamic_one_at_the_new_length(self, head_dim, base, factor):
-        want, _ = theirs("dynamic", head_dim, base, round(64 * factor), factor=1.0)
-        same(ours(NtkScaling(factor, 64), head_dim, base), want)
 
-    @pytest.mark.parametrize("trained", [16, 64, 4096, 131_072])
-    @pytest.mark.parametrize(("fast", "slow"), [(32, 1), (4, 0.5), (64, 1e-4)])
-    def test_yarn(self, head_dim, base, factor, trained, fast, slow):
+def test_yarn_equals_transformers(sizes):
+    betas = [(32, 1), (4, 0.5), (64, 1e-4)]
+    for factor, trained, (fast, slow) in itertools.product(FACTORS, [16, 4096, 131_072], betas):
         options = {"factor": factor, "beta_fast": fast, "beta_slow": slow, "trained": trained}
-        want, factor_on_vectors = theirs("yarn", head_dim, base, **options)
+        want, factor_on_vectors = theirs("yarn", *sizes, **options)
         scaling = YarnScaling(factor, trained, fast, slow)
-        same(ours(scaling, head_dim, base), want)
+        same(ours(scaling, *sizes), want)
         assert scaling.attention_factor == pytest.approx(factor_on_vectors, rel=1e-12)
+
+
+def test_llama3_equals_transformers(sizes):
+    factors = [(1.0, 4.0), (0.5, 32.0), (1e-3, 1.5)]
+    for factor, trained, (low, high) in itertools.product(FACTORS, [16, 64, 8192], factors):
+        options = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+        want, one = theirs("llama3", *sizes, trained=trained, **options)
+        scaling = Llama3Scaling(factor, trained, low, high)
+        same(ours(scaling, *sizes), want)
+        assert scaling.attention_factor == one
 
 
 # --- formulas and properties ---------------------------------------------------------------
@@ -100,8 +125,27 @@ def test_yarn_by_hand():
     assert YarnScaling(10, 2000).attention_factor == pytest.approx(1.230258509)
 
 
+def test_llama3_by_hand():
+    """By turns in 100 tokens: more than 4 are kept, fewer than 1 divided, 2.5 half of both."""
+    turns = torch.tensor([8.0, 2.5, 1.0, 0.5])
+    got = Llama3Scaling(10, 100).scale(math.tau * turns / 100, base=7)
+    want = math.tau / 100 * torch.tensor([8.0, 2.5 * (0.5 + 0.05), 0.1, 0.05])
+    torch.testing.assert_close(got, want)
+
+
+@given(st.integers(2, 64), st.floats(10, 1e6), st.floats(1, 100), st.integers(8, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_llama3_keeps_the_fast_and_divides_the_slow(pairs, base, factor, trained):
+    plain = geometric_frequencies(2 * pairs, base)
+    got = Llama3Scaling(factor, trained).scale(plain, base)
+    turns = plain * trained / math.tau
+    torch.testing.assert_close(got[turns > 4], plain[turns > 4], rtol=1e-12, atol=0)
+    torch.testing.assert_close(got[turns < 1], plain[turns < 1] / factor, rtol=1e-12, atol=0)
+    assert (got.diff() <= 0).all()  # the order of the hands stays
+
+
 @given(st.integers(2, 64), st.floats(10, 1e6), st.floats(1, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_ntk_is_a_larger_base(pairs, base, factor):
     dim = 2 * pairs
     want = geometric_frequencies(dim, base * factor ** (dim / (dim - 2)))
@@ -113,17 +157,17 @@ def test_ntk_is_a_larger_base(pairs, base, factor):
 
 
 @given(st.integers(2, 64), st.floats(10, 1e6), st.floats(1, 100), st.integers(8, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_each_scale_stays_between_none_and_linear(pairs, base, factor, trained):
     plain = geometric_frequencies(2 * pairs, base)
-    for scaling in (NtkScaling(factor, trained), YarnScaling(factor, trained)):
+    for scaling in (kind(factor, trained) for kind in (NtkScaling, YarnScaling, Llama3Scaling)):
         got = scaling.scale(plain, base)
         assert (got <= plain * (1 + 1e-12)).all()
         assert (got >= plain / factor * (1 - 1e-12)).all()
 
 
 @given(st.integers(2, 64), st.floats(10, 1e6), st.floats(1, 100), st.integers(8, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_yarn_keeps_the_fast_and_divides_the_slow(pairs, base, factor, trained):
     plain = geometric_frequencies(2 * pairs, base)
     got = YarnScaling(factor, trained).scale(plain, base)
@@ -159,11 +203,11 @@ def test_plain_values(scaling):
 # --- bad input -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factor", [0.99, 0, -2, math.inf, math.nan])
 @pytest.mark.parametrize("scaling", SCALINGS, ids=lambda s: type(s).__name__)
-def test_factor_below_one(scaling, factor):
-    with pytest.raises(ValueError, match=f"new length / trained length.* got {factor}"):
-        dataclasses.replace(scaling, factor=factor)
+def test_factor_below_one(scaling):
+    for factor in (0.99, 0, -2, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"new length / trained length.* got {factor}"):
+            dataclasses.replace(scaling, factor=factor)
 
 
 def test_dynamic_factor_below_one():
@@ -188,3 +232,7 @@ def test_ntk_needs_two_pairs():
 def test_betas(fast, slow):
     with pytest.raises(ValueError, match=f"got beta_fast = {fast}, beta_slow = {slow}"):
         YarnScaling(2, 64, beta_fast=fast, beta_slow=slow)
+    with pytest.raises(
+        ValueError, match=rf"high_freq_factor > low_freq_factor > 0 .* got {fast} and"
+    ):
+        Llama3Scaling(2, 64, low_freq_factor=slow, high_freq_factor=fast)

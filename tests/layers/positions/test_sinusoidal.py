@@ -52,7 +52,7 @@ def shift_matrix(d_model: int, shift: int) -> torch.Tensor:
 
 
 @given(st.integers(1, 16).map(lambda n: 2 * n), st.integers(0, 2000), st.integers(-500, 500))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_shift_is_one_rotation_for_all_positions(d_model, start, shift):
     positions = torch.arange(start, start + 5) + max(0, -shift)
     matrix = shift_matrix(d_model, shift)
@@ -63,7 +63,7 @@ def test_a_shift_is_one_rotation_for_all_positions(d_model, start, shift):
 
 
 @given(st.integers(1, 32).map(lambda n: 2 * n), st.integers(0, 5000), st.integers(0, 5000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_norms_are_equal_and_products_depend_on_the_distance(d_model, p, q):
     got = vectors(d_model, torch.tensor([p, q]))
     assert got.norm(dim=-1).tolist() == pytest.approx([math.sqrt(d_model / 2)] * 2)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from llmtutor.fast.compiling import compiled
 from llmtutor.fast.threads import equal_parts, side_by_side, threads
+from llmtutor.model.losses import Batch, Losses, batch_losses
 from llmtutor.model.presets import build, preset
-from llmtutor.train.step import total_loss, train_step
+from llmtutor.train.step import train_step
 
 SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_ff": 16}
 NO_COMPILER = shutil.which("g++") is None or sys.platform == "win32"
@@ -23,9 +24,13 @@ def model(name: str = "llama-nano", dtype: torch.dtype = torch.float64) -> nn.Mo
     return build(preset(name, **SMALL)).to(dtype)
 
 
-def batch(rows: int) -> tuple[Tensor, Tensor]:
+def batch(rows: int) -> Batch:
     ids = torch.randint(11, (rows, 9), generator=torch.Generator().manual_seed(rows))
     return ids[:, :-1], ids[:, 1:]
+
+
+def only(total: Tensor) -> Losses:
+    return Losses(total, total, {}, {})
 
 
 def gradients(net: nn.Module) -> list[Tensor | None]:
@@ -36,14 +41,16 @@ def gradients(net: nn.Module) -> list[Tensor | None]:
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])
 def test_loss_and_gradients_are_those_of_the_batch(name, parts) -> None:
     whole, cut = model(name), model(name)
-    want = total_loss(whole, batch(6))
-    (want / 48).backward()
-    with side_by_side(total_loss, parts) as loss:
+    want = batch_losses(whole, batch(6))
+    (want.total / 48).backward()
+    with side_by_side(batch_losses, parts) as loss:
         for _ in range(2):  # the first call makes the parts one after the other
             cut.zero_grad()
             got = loss(cut, batch(6), torch.float32)
-            (got / 48).backward()
-            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+            (got.total / 48).backward()
+            assert got.auxiliary == got.statistics == {}
+            torch.testing.assert_close(got.total, want.total, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(got.nats, want.nats, rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-12, atol=1e-14)
 
 
@@ -52,23 +59,45 @@ def test_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 3.0)
     x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    with side_by_side(lambda m, b, _: m(b[0]).sum(), 2) as loss:
-        value = loss(net, (x, x), torch.float32)
+    with side_by_side(lambda m, b, _: only(m(b[0]).sum()), 2) as loss:
+        value = loss(net, (x, x), torch.float32).total
         assert value.item() == 30
         (value / 2).backward()
         assert net.weight.grad is not None and net.weight.grad.item() == 5
-        loss(net, (x, x), torch.float32).backward()
+        loss(net, (x, x), torch.float32).total.backward()
         assert net.weight.grad.item() == 15  # added, as every backward pass does
+
+
+def test_what_layers_add_is_lowered_and_shown_apart_from_the_plain_loss() -> None:
+    """A term of w² for each token, 0.5 of it in the loss: means of the parts, which are equal."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 3.0)
+    x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+
+    def loss(m: nn.Module, b: Batch, _: torch.dtype) -> Losses:
+        nats, term = m(b[0]).sum(), 0.5 * m.weight.square().sum()
+        return Losses(nats + len(b[0]) * term, nats, {"size": term}, {"most": b[0].max()})
+
+    with side_by_side(loss, 2) as cut:
+        for _ in range(2):
+            net.zero_grad()
+            got = cut(net, (x, x), torch.float32)
+            got.total.backward()
+            assert (got.total.item(), got.nats.item()) == (30 + 4 * 4.5, 30)
+            assert got.auxiliary == {"size": torch.tensor(4.5)}
+            assert got.statistics == {"most": torch.tensor(3.0)}  # of 2 and 4
+            assert not got.nats.requires_grad and not got.auxiliary["size"].requires_grad
+            assert net.weight.grad is not None and net.weight.grad.item() == 10 + 4 * 3
 
 
 def test_parameters_may_share_a_gradient() -> None:
     """Σ (p + q) has one gradient for both, which takes no memory of its own: ones, expanded."""
     net = nn.ParameterDict({name: nn.Parameter(torch.zeros(3)) for name in "pq"})
     x = torch.zeros(4, 1)
-    with side_by_side(lambda m, b, _: (m["p"] + m["q"]).sum() * len(b[0]), 2) as loss:
+    with side_by_side(lambda m, b, _: only((m["p"] + m["q"]).sum() * len(b[0])), 2) as loss:
         for _ in range(2):
             net.zero_grad()
-            loss(net, (x, x), torch.float32).backward()
+            loss(net, (x, x), torch.float32).total.backward()
             for parameter in net.values():
                 assert parameter.grad is not None and parameter.grad.tolist() == [4.0] * 3
 
@@ -77,11 +106,11 @@ def test_the_parts_are_computed_at_the_same_time() -> None:
     """Each waits until the others are there, too; one after the other they would wait for ever."""
     meeting, calls = threading.Barrier(3), []
 
-    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], precision: torch.dtype) -> Tensor:
+    def loss(net: nn.Module, pair: Batch, precision: torch.dtype) -> Losses:
         calls.append(threading.current_thread())
         if len(calls) > 3:
             meeting.wait(timeout=30)
-        return total_loss(net, pair, precision)
+        return batch_losses(net, pair, precision)
 
     with side_by_side(loss, 3) as cut:
         for _ in range(2):
@@ -93,9 +122,9 @@ def test_the_parts_are_computed_at_the_same_time() -> None:
 def test_the_cores_are_divided_and_given_back() -> None:
     seen = []
 
-    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], precision: torch.dtype) -> Tensor:
+    def loss(net: nn.Module, pair: Batch, precision: torch.dtype) -> Losses:
         seen.append(torch.get_num_threads())
-        return total_loss(net, pair, precision)
+        return batch_losses(net, pair, precision)
 
     before = torch.get_num_threads()
     with threads(5):
@@ -112,7 +141,7 @@ def test_the_same_to_the_bit_each_time() -> None:
     def after(steps: int) -> list[Tensor]:
         net = model(dtype=torch.float32)
         sgd = torch.optim.SGD(net.parameters(), lr=0.5)
-        with side_by_side(total_loss, 4) as loss:
+        with side_by_side(batch_losses, 4) as loss:
             for _ in range(steps):
                 train_step(net, [batch(8)], sgd, clip=1.0, loss=loss)
         return [p.detach() for p in net.parameters()]
@@ -128,7 +157,7 @@ def test_micro_batches_add_up() -> None:
     micro = list(zip(inputs.chunk(2), targets.chunk(2), strict=True))
     sgds = [torch.optim.SGD(net.parameters(), lr=0.5) for net in (whole, cut)]
     one = train_step(whole, [(inputs, targets)], sgds[0])
-    with side_by_side(total_loss, 2) as loss:
+    with side_by_side(batch_losses, 2) as loss:
         two = train_step(cut, micro, sgds[1], loss=loss)
     assert two.loss == pytest.approx(one.loss, abs=1e-12)
     torch.testing.assert_close(
@@ -136,7 +165,7 @@ def test_micro_batches_add_up() -> None:
     )
 
 
-def test_bfloat16_reaches_the_parts() -> None:
+def test_the_precision_reaches_the_parts() -> None:
     """Told by what the linear layer gives, in each thread, whatever a processor rounds to."""
     net, seen = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 11)), []
 
@@ -144,52 +173,51 @@ def test_bfloat16_reaches_the_parts() -> None:
         seen.append((threading.current_thread(), output.dtype))
 
     net[1].register_forward_hook(note)
-    with side_by_side(total_loss, 2) as loss:
-        for _ in range(2):
-            loss(net, batch(4), torch.bfloat16)
-    assert len({thread for thread, _ in seen[2:]}) == 2
-    assert [dtype for _, dtype in seen] == [torch.bfloat16] * 4
+    with side_by_side(batch_losses, 2) as loss:
+        for precision in (torch.bfloat16, torch.bfloat16, torch.float32):
+            loss(net, batch(4), precision)
+    assert len({thread for thread, _ in seen[2:4]}) == 2
+    assert [dtype for _, dtype in seen] == 4 * [torch.bfloat16] + 2 * [torch.float32]
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs g++ here, and there is none")
 def test_a_compiled_program_serves_all_parts(tmp_path, monkeypatch) -> None:
-    """The one test that generates code, for half a minute: operations alone would not show it."""
+    """The one test of training that generates code: operations alone would not show it."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    net, want = model(dtype=torch.float32), model()
-    exact = total_loss(want, batch(4))
-    exact.backward()
-    program = compiled(total_loss, torch.device("cpu"))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 11))
+    exact = batch_losses(net, batch(4)).total
+    want = torch.autograd.grad(exact, [*net.parameters()])
+    program = compiled(batch_losses, torch.device("cpu"))
     with threads(2), side_by_side(program, 2) as loss:
         for again in range(3):
             net.zero_grad()
             # Should the second thread make a program of its own, it would be refused.
             with torch.compiler.set_stance("fail_on_recompile" if again else "default"):
-                value = loss(net, batch(4), torch.float32)
+                value = loss(net, batch(4), torch.float32).total
             value.backward()
             assert value.item() == pytest.approx(exact.item(), rel=1e-6)
-            for p, q in zip(net.parameters(), want.parameters(), strict=True):
-                assert q.grad is not None
-                torch.testing.assert_close(p.grad, q.grad.float(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(gradients(net), [*want], rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_and_unused_parameters_get_no_gradient() -> None:
     net = model()
     net.blocks[0].requires_grad_(False)  # type: ignore[index]
     net.extra = nn.Parameter(torch.ones(2))
-    with side_by_side(total_loss, 2) as loss:
+    with side_by_side(batch_losses, 2) as loss:
         for _ in range(2):
-            loss(net, batch(4), torch.float32).backward()
+            loss(net, batch(4), torch.float32).total.backward()
     assert net.extra.grad is None
     assert all(p.grad is None for p in net.blocks[0].parameters())  # type: ignore[index]
     assert all(p.grad is not None for p in net.blocks[1].parameters())  # type: ignore[index]
 
 
 def test_an_error_in_a_part_is_told_and_the_cores_come_back() -> None:
-    def loss(net: nn.Module, pair: tuple[Tensor, Tensor], _: torch.dtype) -> Tensor:
+    def loss(net: nn.Module, pair: Batch, _: torch.dtype) -> Losses:
         if threading.current_thread() is not threading.main_thread():
             raise ArithmeticError("no loss here")
-        return total_loss(net, pair)
+        return batch_losses(net, pair)
 
     before = torch.get_num_threads()
     with pytest.raises(ArithmeticError, match="no loss here"), side_by_side(loss, 2) as cut:
@@ -200,7 +228,7 @@ def test_an_error_in_a_part_is_told_and_the_cores_come_back() -> None:
 
 def test_rows_that_do_not_divide_are_refused() -> None:
     with (
-        side_by_side(total_loss, 2) as loss,
+        side_by_side(batch_losses, 2) as loss,
         pytest.raises(ValueError, match=r"5 rows cannot be cut into 2 equal parts; take side"),
     ):
         loss(model(), batch(5), torch.float32)

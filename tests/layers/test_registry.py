@@ -1,0 +1,240 @@
+"""Every part by its kind: to JSON and back, what its fields build, errors by name."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llmtutor.layers.attention import AttentionConfig
+from llmtutor.layers.ffn import FeedForwardConfig
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.norms import LayerNormConfig, NormConfig, RMSNormConfig
+from llmtutor.layers.part import Part, Site, field_names
+from llmtutor.layers.positions import (
+    AlibiConfig,
+    AttentionPositionConfig,
+    EmbeddingPositionConfig,
+    LinearScaling,
+    RopeConfig,
+    RopeScaling,
+    YarnScaling,
+)
+from llmtutor.layers.registry import PARTS, kinds, part_from_dict
+
+SITE = Site(d_model=16, max_seq_len=8, n_layers=2)
+LONGER = {"factor": 4.0, "original_max_seq_len": 8}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "head_dim": 6,
+            "position": AlibiConfig(),
+            "window": 3,
+            "bias": True,
+            "output_bias": True,
+            "qk_norm": RMSNormConfig(),
+            "scale": 0.9,
+            "softcap": 1.5,
+            "sinks": True,
+        },
+    ),
+    "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
+    "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
+    "layernorm": ({}, {"eps": 0.1, "bias": False}),
+    "rmsnorm": ({}, {"eps": 0.1, "offset": True}),
+    "learned": ({}, {}),
+    "sinusoidal": ({}, {"base": 100.0}),
+    "none": ({}, {}),
+    "rope": (
+        {},
+        {
+            "base": 100.0,
+            "pairing": "interleaved",
+            "fraction": 0.5,
+            "scaling": LinearScaling(2.0),
+        },
+    ),
+    "alibi": ({}, {}),
+    "t5": ({}, {"n_buckets": 8, "max_distance": 17}),
+    "shaw": ({}, {"max_distance": 2}),
+    "linear": ({"factor": 4.0}, {"factor": 2.0}),
+    "ntk": (LONGER, {"factor": 2.0}),
+    "yarn": (
+        {"factor": 4.0, "original_max_seq_len": 400},
+        {"factor": 2.0, "original_max_seq_len": 40, "beta_fast": 9.0, "beta_slow": 2.0},
+    ),
+    "llama3": (
+        LONGER,
+        {
+            "factor": 2.0,
+            "original_max_seq_len": 20,
+            "low_freq_factor": 0.5,
+            "high_freq_factor": 1.25,
+        },
+    ),
+}
+"""What each kind needs, and for each field another value than it has then."""
+ELSEWHERE = {
+    ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
+    ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
+}
+
+
+def made(kind: str, **changes: Any) -> Any:
+    return PARTS[kind](**CASES[kind][0] | changes)
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def test_each_kind_and_each_field_of_it_is_tried() -> None:
+    assert set(CASES) == set(PARTS)
+    fields = {(kind, name) for kind, part in PARTS.items() for name in field_names(part)}
+    assert fields == {(kind, n) for kind in CASES for n in CASES[kind][1]} | set(ELSEWHERE)
+    for kind, part in PARTS.items():
+        assert part.kind == kind
+        for name, value in CASES[kind][1].items():
+            assert getattr(made(kind), name) != value
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_to_json_and_back(kind) -> None:
+    for part in (made(kind), made(kind, **CASES[kind][1])):
+        read = json.loads(json.dumps(part.to_dict()))
+        assert part_from_dict(read, Part, "part") == part
+    short = {"kind": kind, **CASES[kind][0]}  # what has a default need not be said
+    assert part_from_dict(short, Part, "part") == made(kind)
+
+
+def test_parts_inside_parts_come_back() -> None:
+    rope = RopeConfig(scaling=YarnScaling(2.0, 64))
+    part = AttentionConfig(4, position=rope, qk_norm=LayerNormConfig(bias=False))
+    assert part_from_dict(part.to_dict(), MixerConfig, "mixer") == part
+
+
+def test_roles() -> None:
+    roles = {
+        MixerConfig: {"attention"},
+        FeedForwardConfig: {"mlp", "gated-mlp"},
+        NormConfig: {"layernorm", "rmsnorm"},
+        EmbeddingPositionConfig: {"learned", "sinusoidal"},
+        AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},
+        RopeScaling: {"linear", "ntk", "yarn", "llama3"},
+    }
+    for role, names in roles.items():
+        assert set(kinds(role)) == names  # type: ignore[type-abstract]
+    assert sorted(name for names in roles.values() for name in names) == sorted(PARTS)
+    assert kinds(NormConfig)["rmsnorm"] is RMSNormConfig  # type: ignore[type-abstract]
+
+
+ROPE = {"kind": "rope", "scaling": {"kind": "yarn", "factor": 2.0, "original_max_seq_len": 4}}
+
+
+@pytest.mark.parametrize(
+    ("values", "role", "message"),
+    [
+        ("rmsnorm", NormConfig, r"norm must be an object with a \"kind\", got 'rmsnorm'"),
+        ({"eps": 1e-5}, NormConfig, r"with a \"kind\", got {'eps'"),
+        ({"kind": "rms"}, NormConfig, "unknown kind of norm 'rms'; did you mean 'rmsnorm'"),
+        ({"kind": ["rmsnorm"]}, NormConfig, r"unknown kind of norm \['rmsnorm'\]"),
+        ({"kind": "mlp", "d_ff": 4}, NormConfig, "unknown kind of norm 'mlp'; .* layernorm, rmsn"),
+        ({"kind": "rmsnorm", "esp": 1}, NormConfig, "field of norm 'esp'; did you mean 'eps'"),
+        ({"kind": "mlp", "bias": True}, FeedForwardConfig, r"norm \(mlp\) lacks d_ff"),
+        ({"kind": "yarn"}, RopeScaling, r"norm \(yarn\) lacks factor, original_max_seq_len"),
+        ({"kind": "rmsnorm", "eps": -1.0}, NormConfig, "norm: eps must be above 0, got -1"),
+        ({"kind": "rmsnorm", "eps": "1"}, NormConfig, "norm: eps must be float, got '1'"),
+        (
+            {**ROPE, "scaling": {"kind": "yarm"}},
+            AttentionPositionConfig,
+            "unknown kind of norm.scaling 'yarm'; did you mean 'yarn'",
+        ),
+        (
+            {**ROPE, "scaling": {**ROPE["scaling"], "factor": 0.5}},
+            AttentionPositionConfig,
+            "norm.scaling: factor is new length / trained length",
+        ),
+        (
+            {**ROPE, "scaling": {"kind": "rmsnorm"}},
+            AttentionPositionConfig,
+            "norm: scaling must be RopeScaling or nothing, got RMSNormConfig",
+        ),
+    ],
+)
+def test_errors_name_the_place(values, role, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        part_from_dict(values, role, "norm")
+
+
+# --- what is built --------------------------------------------------------------------------------
+
+
+def by_attention(part: AttentionPositionConfig) -> Tensor:
+    """What a scheme in attention does to queries and to scores."""
+    position, places = part.build(SITE, 4, 4), torch.arange(0, 160, 20)
+    fill(position)
+    q = torch.linspace(-1, 1, 128).view(1, 4, 8, 4)
+    turned, bias = position.rotate(q, places), position.score_bias(q, places, places)
+    return turned if bias is None else turned.sum() + bias
+
+
+def by_embedding(part: EmbeddingPositionConfig) -> Tensor:
+    return fill(part.build(SITE)).embed(x(), torch.arange(8))
+
+
+def by_frequencies(part: RopeScaling) -> Tensor:
+    frequencies = 100.0 ** (-torch.arange(8.0) / 8)
+    return part.attention_factor * part.scale(frequencies, 100.0)
+
+
+EFFECTS: dict[type[Part], Callable[[Any], Tensor]] = {
+    MixerConfig: lambda part: fill(part.build(SITE))(x()),
+    FeedForwardConfig: lambda part: fill(part.build(SITE))(x()),
+    NormConfig: lambda part: fill(part.build(16))(x()),
+    EmbeddingPositionConfig: by_embedding,
+    AttentionPositionConfig: by_attention,
+    RopeScaling: by_frequencies,
+}
+
+
+def x() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 8, 16, generator=generator)
+
+
+def fill(module: Any) -> nn.Module:
+    """Parameters of no special value, the same at the same place."""
+    for name, p in module.named_parameters():
+        generator = torch.Generator().manual_seed(len(name))
+        p.data = torch.randn(p.shape, generator=generator)
+    return module
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@torch.no_grad()
+def test_each_field_has_a_say_in_what_is_built(kind) -> None:
+    """A field that ``build`` forgets would be a setting that says one thing and does another."""
+    effect = next(f for role, f in EFFECTS.items() if issubclass(PARTS[kind], role))
+    before = effect(made(kind))
+    assert torch.equal(effect(made(kind)), before)
+    for name, value in CASES[kind][1].items():
+        after = effect(made(kind, **{name: value}))
+        assert after.shape != before.shape or not torch.allclose(after, before), name
+
+
+def test_a_shared_module_is_made_once_and_others_for_each_layer() -> None:
+    site = Site(16, 8, n_layers=2)
+    for kind in kinds(AttentionPositionConfig):  # type: ignore[type-abstract]
+        config = PARTS[kind]()
+        one, two = (config.build(site.at(i), 4, 4) for i in (0, 1))
+        assert (one is two) == config.shared, kind
+        mixer = AttentionConfig(4, position=config)
+        places = [mixer.position_table(site.at(i)) for i in (0, 1)]
+        assert (places[0] == places[1]) == config.shared
+        assert places[0][1] == sum(p.numel() for p in one.parameters())
+    other = PARTS["t5"]().build(site, 2, 8)  # of another number of heads
+    assert other is not PARTS["t5"]().build(site, 4, 4)
