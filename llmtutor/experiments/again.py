@@ -7,7 +7,7 @@ another seed changes, which no study counts as a finding.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,29 +16,22 @@ from llmtutor.experiments.study import Record, Settings, Study, load_record, run
 
 ALLOWED = 1.0
 """Standard deviations over seeds by which a final loss may differ from the recorded one."""
-FEW = 5
-"""With fewer seeds than these, the noise is that of all settings of the study together."""
 
 
 @dataclass(frozen=True)
 class Again:
-    """A run that was made again; final losses in nats a token."""
+    """A run that was made again; final losses in nats a token, infinite where it diverged."""
 
     settings: Settings
     recorded: float
     now: float
     noise: float
-    """Standard deviation of the recorded loss over seeds."""
+    """Standard deviation of the recorded losses over seeds."""
 
     @property
     def deviations(self) -> float:
-        """The difference in units of the noise."""
+        """The difference in units of the noise, of which ALLOWED are no more than chance."""
         return (self.now - self.recorded) / self.noise
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the difference is no more than ALLOWED."""
-        return abs(self.deviations) <= ALLOWED
 
 
 def again_dir() -> Path:
@@ -56,43 +49,37 @@ def make_again(study: Study, limit: int = 2, **only: str) -> Iterator[Again]:
         ValueError: no such run; no two seeds of one setting to judge by.
     """
     record = load_record(study.name)
-    fit = [run for run in record.runs if run["result"].get("valid_loss") is not None]
+    noise = seed_noise(record)
+    fit = [run for run in record.runs if run["result"]["valid_loss"] is not None]
     for name, value in only.items():
         fit = [run for run in fit if str(run["settings"].get(name)) == value]
     if not fit:
         raise ValueError(f"study {study.name!r} has no recorded run with a final loss and {only}")
-    chosen = sorted(fit, key=lambda run: run["cpu_seconds"])[:limit]
-    todo = [run["settings"] for run in chosen]
-    noise = [seed_noise(record, settings) for settings in todo]
+    fit = sorted(fit, key=lambda run: run["cpu_seconds"])[:limit]
+    todo = [run["settings"] for run in fit]
     for _ in run_study(replace(study, plan=lambda _: {}, runs=lambda _: todo), again_dir()):
         pass
     made = {str(run["settings"]): run for run in load_record(study.name, again_dir()).runs}
-    for run, settings, deviation in zip(chosen, todo, noise, strict=True):
-        now = made[str(settings)]["result"]["valid_loss"]
-        old = run["result"]["valid_loss"]
-        yield Again(settings, old, math.inf if now is None else now, deviation)
+    for old in fit:
+        now = made[str(old["settings"])]["result"]["valid_loss"]
+        lost = math.inf if now is None else now
+        yield Again(old["settings"], old["result"]["valid_loss"], lost, noise)
 
 
-def seed_noise(record: Record, settings: Mapping[str, object]) -> float:
-    """Standard deviation of the final loss over the seeds of these settings.
+def seed_noise(record: Record) -> float:
+    """Standard deviation of the final loss over seeds: the root of its mean variance.
 
-    With few seeds it is the root of the mean variance over all settings of the study.
+    Variances are taken among the runs that differ in the seed alone.
 
     Raises:
-        ValueError: no settings with two seeds.
+        ValueError: no two seeds of one setting, or no final losses.
     """
     groups: dict[str, list[float]] = {}
     for run in record.runs:
         if (loss := run["result"].get("valid_loss")) is not None:
-            groups.setdefault(_but_seed(run["settings"]), []).append(loss)
-    own = groups.get(_but_seed(settings), [])
-    some = [own] if len(own) >= FEW else [losses for losses in groups.values() if len(losses) > 1]
-    freedom = sum(len(losses) - 1 for losses in some)
-    squares = sum((len(losses) - 1) * statistics.variance(losses) for losses in some)
+            groups.setdefault(str({**run["settings"], "seed": 0}), []).append(loss)
+    several = [losses for losses in groups.values() if len(losses) > 1]
+    squares = sum((len(losses) - 1) * statistics.variance(losses) for losses in several)
     if not squares:
         raise ValueError(f"study {record.study!r} has no two seeds of one setting to judge by")
-    return math.sqrt(squares / freedom)
-
-
-def _but_seed(settings: Mapping[str, object]) -> str:
-    return str({**settings, "seed": None})
+    return math.sqrt(squares / sum(len(losses) - 1 for losses in several))

@@ -55,22 +55,24 @@ def best_rate(record: Record, variant: str) -> float:
 def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
     """Final validation losses by variant and seed, in the order of VARIANTS.
 
-    Variants without a run are left out, as are runs that diverged.
+    A variant that has not all seeds of the baseline is left out: its runs are still to be made, or
+    one of them diverged.
     """
     found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
     for run in record.runs:
         settings, loss = run["settings"], run["result"]["valid_loss"]
         if settings["corpus"] == corpus and settings["variant"] in found and loss is not None:
             found[settings["variant"]][settings["seed"]] = loss
-    return {name: dict(sorted(by_seed.items())) for name, by_seed in found.items() if by_seed}
+    seeds = sorted(found["baseline"])
+    return {
+        name: {seed: by_seed[seed] for seed in seeds}
+        for name, by_seed in found.items()
+        if seeds and sorted(by_seed) == seeds
+    }
 
 
 def verdicts(record: Record, corpus: str) -> dict[str, Comparison]:
-    """Every other variant against the baseline on one corpus, one family for Holm's correction.
-
-    Raises:
-        ValueError: a variant with other seeds than the baseline: the study is not whole yet.
-    """
+    """Every other variant against the baseline on one corpus, one family for Holm's correction."""
     by_variant = losses(record, corpus)
     baseline = by_variant.pop("baseline")
     return compare_family(by_variant, baseline)

@@ -239,7 +239,9 @@ def test_a_new_variant_waits_for_its_rate_and_is_then_trained_beside_the_recorde
         next(run_study(whole))
     assert (one_more / "comparison.json").read_bytes() == before
     assert len(list(run_study(rates))) == 4  # one of them diverges, and is none to choose from
-    made = list(run_study(whole))
+    made = list(run_study(whole, limit=9))
+    assert list(losses(load_record("comparison"), CORPORA[0])) == list(VARIANTS)  # not whole yet
+    made += run_study(whole)
     assert [(done, n) for done, n, _ in made] == [(337 + i, 352) for i in range(16)]
     after = load_record("comparison")
     assert after.runs[:336] == record.runs
