@@ -107,7 +107,7 @@ def git(*arguments: str) -> str | None:
 def choose(changed: Sequence[str], budget: int = BUDGET) -> Choice:
     """The tests and notebooks for changed files, in the order of their relevance.
 
-    Changed tests come first, then the tests named like a changed module, those of its room, and
+    Changed tests come first, then the tests named like a changed module, those of its package, and
     those elsewhere that use it. What does not fit into the budget (seconds of one core) is left
     out; cheaper tests behind it may still fit.
     """
@@ -149,7 +149,7 @@ def is_test(name: str) -> bool:
 
 
 def tests_in(module: Path, pattern: str) -> list[str]:
-    """Files of tests in the room of a module, or beside the rooms if it stands there itself."""
+    """Files of tests in the package of a module, or beside them if it stands there itself."""
     if len(module.parts) == 2:
         return found(ROOT / "tests", f"test_{module.stem}.py", deep=False)
     return found(ROOT / "tests" / module.parts[1], pattern)
@@ -178,7 +178,7 @@ def names(test: Path, file: Path) -> bool:
 
 
 def names_room(test: Path, file: Path) -> bool:
-    """Whether a file of tests imports from the room of this module, or names a part of it."""
+    """Whether a file of tests imports from the package of this module, or names a part of it."""
     if file.parts[0] != "llmtutor" or len(file.parts) < 3:
         return False
     room = ".".join(file.parts[:2])

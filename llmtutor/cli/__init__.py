@@ -1,4 +1,4 @@
-"""The ``llmtutor`` command: one sub-command a room, each loaded only when it is called.
+"""The ``llmtutor`` command: one sub-command a package, each loaded only when it is called.
 
 Mistakes of the caller end in one line on standard error and exit code 1, never in a traceback;
 set ``LLMTUTOR_TRACEBACK=1`` to see where an error was raised.

@@ -120,7 +120,7 @@ def generate(
         finish()
         print(
             f"{len(made.ids)} tokens in {made.n_rounds} passes, {made.n_accepted} of "
-            f"{made.n_accepted + made.n_refused} proposals accepted",
+            f"{made.n_accepted + made.n_rejected} proposals accepted",
             file=sys.stderr,
         )
 

@@ -135,8 +135,8 @@ def decodes_as_it_reads(config: ModelConfig) -> None:
     cache.restore(saved)
     assert cache.length == 7
     close(model(ids[:, 7:], cache=cache), want[:, 7:])
-    if cache.can_rewind(4):
-        cache.rewind(4)
+    if cache.can_crop(4):
+        cache.crop(4)
         close(model(ids[:, 4:], cache=cache), want[:, 4:])
     cache.reset()
     close(model(ids, cache=cache), want)
@@ -321,17 +321,17 @@ class MeanCache:
     def nbytes(self) -> int:
         return self.sum.nbytes + self.count.nbytes
 
-    always_rewinds = False
+    always_crops = False
 
     def reset(self) -> None:
         self.length, self.sum = 0, torch.zeros_like(self.sum)
         self.count = torch.zeros_like(self.count)
 
-    def can_rewind(self, length: int) -> bool:
+    def can_crop(self, length: int) -> bool:
         return length == self.length
 
-    def rewind(self, length: int) -> None:
-        if not self.can_rewind(length):
+    def crop(self, length: int) -> None:
+        if not self.can_crop(length):
             raise ValueError(f"a sum cannot go back from {self.length} to {length} tokens")
 
     def snapshot(self) -> Any:
