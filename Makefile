@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 BUILD  := $(BIN)/python book/tools/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve lint types imports unit chapters pages clean data assets edit notebook bench
+.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data assets edit notebook bench gpu
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ book: $(STAMP)  ## build the pages and print where they are
 
 test: $(STAMP)  ## run every check; the parts: make lint types imports unit chapters pages
 	@$(BUILD) test
+
+quick: $(STAMP)  ## check what changed since main, in three minutes: lint, types, its tests
+	@$(BUILD) quick
 
 lab: $(STAMP) data  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab book/chapters
@@ -41,7 +44,10 @@ assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for thei
 	@$(BUILD) assets
 
 bench: $(STAMP) data  ## measure against peers (minutes)
-	@for benchmark in benchmarks/[a-z]*.py; do $(BIN)/python $$benchmark || exit 1; done
+	@for benchmark in $(filter-out %/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$benchmark || exit 1; done
+
+gpu: $(STAMP)  ## check and measure on a GPU (ten minutes at most); ARGS="--only speed"
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 clean:  ## remove what can be made again; the environment and the corpora stay
 	@$(PYTHON) book/tools/build.py clean

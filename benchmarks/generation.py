@@ -171,10 +171,10 @@ def cache_bytes() -> dict[str, int]:
     whole = build(config).make_caches(1).nbytes
     counted = {}
     for n_kv_heads in (1, 2, 4):
-        grouped = build(config.replace(mixer="gqa", n_kv_heads=n_kv_heads))
+        grouped = build(config.replace(n_kv_heads=n_kv_heads))
         counted[f"n_kv_heads = {n_kv_heads}"] = nbytes = grouped.make_caches(1).nbytes
-        if nbytes * config.n_heads != whole * n_kv_heads:
-            raise AssertionError(f"expected {n_kv_heads}/{config.n_heads} of {whole}, got {nbytes}")
+        if nbytes * 4 != whole * n_kv_heads:
+            raise AssertionError(f"expected {n_kv_heads}/4 of {whole}, got {nbytes}")
     return {"multi-head attention": whole, **counted}
 
 

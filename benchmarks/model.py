@@ -7,10 +7,11 @@
 the logits are compared before anything is timed. One unit of work is the logits of a batch and the
 gradients of all weights from given gradients of the logits (no loss on either side), in float32,
 in one process with the same threads, in turn, after a warm-up round: both as they are written, and
-both after `torch.compile`, the first column being the library as it comes (its default attention,
-scaled_dot_product_attention; training mode, dropout 0, no cache). Without a C++ compiler the
-compiled rows are left out. FLOPs are those of `llmtutor.model.accounting`, the peak is that of
-square matrix products measured between the rounds. The last line is one JSON object.
+both after `torch.compile` (ours `prepared` for it). The first column is the library as it comes:
+its default attention, scaled_dot_product_attention; training mode, dropout 0, no cache. Without a
+C++ compiler the compiled rows are left out. FLOPs are those of `llmtutor.model.accounting`, the
+peak is that of square matrix products measured between the rounds. The last line is one JSON
+object.
 """
 
 import json
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from llmtutor.fast.compiling import prepared, twin
 from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.accounting import backward_flops, forward_flops
 from llmtutor.model.presets import build, preset
@@ -72,7 +74,7 @@ def works(name: str, batch: int) -> dict[str, Work]:
     }
     if can_compile():
         torch.compiler.reset()
-        fast, fast_theirs = torch.compile(ours), torch.compile(theirs)
+        fast, fast_theirs = torch.compile(prepared(twin(ours))), torch.compile(theirs)
         made["transformers, compiled"] = step(
             theirs, lambda: fast_theirs(ids, use_cache=False).logits, upstream
         )

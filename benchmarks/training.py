@@ -43,15 +43,17 @@ from transformers.utils import logging
 
 from llmtutor.data import load_corpus
 from llmtutor.data.batches import batch_at
+from llmtutor.fast.compiling import compiled, compiled_loss
+from llmtutor.fast.memory import freed_memory_kept
+from llmtutor.fast.threads import equal_parts, side_by_side
 from llmtutor.interop.hf import load_hf, save_hf
-from llmtutor.fast.compiling import compiled
+from llmtutor.model.losses import Batch, Loss, Losses, batch_losses
 from llmtutor.model.presets import build, preset
 from llmtutor.optim.groups import make_optimizer
 from llmtutor.tokenizer import BPETokenizer
-from llmtutor.fast.memory import freed_memory_kept
-from llmtutor.train.step import Batch, Loss, total_loss, train_step
-from llmtutor.fast.threads import equal_parts, side_by_side
+from llmtutor.train.step import train_step
 
+CPU = torch.device("cpu")
 MODELS: dict[str, type[PreTrainedModel]] = {
     "gpt2-nano": GPT2LMHeadModel,
     "llama-nano": LlamaForCausalLM,
@@ -103,11 +105,11 @@ def their_step(name: str, folder: str, ids: np.ndarray, shape: Shape) -> Step:
     return step
 
 
-def their_loss(model: nn.Module, batch: Batch, precision: torch.dtype) -> torch.Tensor:
+def their_losses(model: nn.Module, batch: Batch, precision: torch.dtype) -> Losses:
     """The library's loss, a mean, as the sum that ``train_step`` asks for."""
     inputs, targets = batch
-    loss: torch.Tensor = model(inputs, labels=inputs, use_cache=False).loss
-    return loss * targets.numel()
+    nats = model(inputs, labels=inputs, use_cache=False).loss * targets.numel()
+    return Losses(nats, nats, {}, {})
 
 
 def our_step(model: nn.Module, ids: np.ndarray, shape: Shape, loss: Loss) -> Step:
@@ -131,9 +133,11 @@ def made_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -
         return
     theirs = who == PEER_TUNED
     model: nn.Module = MODELS[name].from_pretrained(folder) if theirs else load_hf(folder)
-    loss: Loss = their_loss if theirs else total_loss
-    if who != OURS:
-        loss = compiled(loss, torch.device("cpu"))
+    loss: Loss = batch_losses
+    if theirs:
+        loss = compiled(their_losses, CPU)
+    elif who == OURS_COMPILED:
+        loss = compiled_loss(model, CPU)
     with freed_memory_kept(), side_by_side(loss, equal_parts(shape[0])) as loss:
         yield our_step(model.train(), ids, shape, loss)
 

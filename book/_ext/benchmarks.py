@@ -22,9 +22,15 @@ shows how long a token takes in a short text and in a long one, from ``seconds_p
 ```
 
 shows numbers of bytes under the key ``cache_bytes``, with their ratio to the first one.
+
+```{gpu} parity
+```
+
+says what is recorded in ``gpu-parity.json``, or that nothing is: there it takes a GPU.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -36,6 +42,7 @@ from sphinx.util.docutils import SphinxDirective
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 HEAD = ("work", "by", "median", "least", "most", "ratio")
 LOSS_HEAD = ("run", "mean loss", "least", "most", "difference")
+NOT_MEASURED = "Not measured yet."
 BYTES_HEAD = ("heads of keys and values", "bytes", "ratio")
 
 
@@ -182,7 +189,35 @@ class Growth(Recorded):
         return [_table(growth_rows(result["seconds_per_token"], result["growth"]))]
 
 
-def _table(lines: list[tuple[str, ...]]) -> nodes.table:
+class Gpu(SphinxDirective):
+    """Renders one part of ``benchmarks/gpu.py``, where it was measured."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A sentence, and the table that the part has made."""
+        path = RESULTS / f"gpu-{self.arguments[0]}.json"
+        if not path.is_file():
+            return [nodes.paragraph("", NOT_MEASURED)]
+        self.env.note_dependency(str(path))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        said = nodes.paragraph("", gpu_sentence(record))
+        return [said, *([_table(record["table"])] if "table" in record else [])]
+
+
+def gpu_sentence(record: dict[str, Any]) -> str:
+    """What a part found, where and when; or what went wrong.
+
+    >>> record = {"date": "2026-01-31", "device": "H100", "versions": {"torch": "2.11"}}
+    >>> gpu_sentence({**record, "ok": True, "summary": "36 of 36 models agree"})
+    'Measured on 2026-01-31 on H100 with torch 2.11: 36 of 36 models agree.'
+    """
+    found = [record[key] for key in ("summary", "error") if key in record]
+    where = f"on {record['date']} on {record['device']} with torch {record['versions']['torch']}"
+    return f"{'Measured' if record['ok'] else 'Not as it should be,'} {where}: {'; '.join(found)}."
+
+
+def _table(lines: Sequence[Sequence[str]]) -> nodes.table:
     columns = [nodes.colspec(colwidth=1) for _ in lines[0]]
     group = nodes.tgroup("", *columns, cols=len(columns))
     made = [
@@ -199,4 +234,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("losses", Losses)
     app.add_directive("growth", Growth)
     app.add_directive("bytes", Bytes)
+    app.add_directive("gpu", Gpu)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,6 +3,7 @@
     python book/tools/build.py book             build the pages, print where the index is
     python book/tools/build.py test             every check, then a table of what each one took
     python book/tools/build.py test lint types  only these
+    python book/tools/build.py quick            lint, types and the tests of what changed
     python book/tools/build.py serve            read the built pages at http://127.0.0.1:8000
     python book/tools/build.py assets           the JavaScript that pages and their tests need
     python book/tools/build.py clean            remove what can be made again
@@ -12,11 +13,14 @@ It runs in the environment of the Python that starts it.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import affected
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -32,32 +36,52 @@ def script(name: str) -> str:
 
 
 PYTEST = [PYTHON, "-m", "pytest", "-q"]
-PARALLEL = ["-n", "2", "--dist", "loadfile"]
+# In the order of folders: left to itself, loadfile keeps the files of few, slow tests for the end.
+PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+NO_NBVAL = ["-p", "no:nbval"]  # loading the plugin takes more than a second, in each process
+UNIT = [*PYTEST, *NO_NBVAL, *PARALLEL]
 PAGES = ["tests/test_book.py", "tests/test_browser.py"]
-NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
+NBVAL = [
+    *["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"],
+    "--nbval-sanitize-with=tests/nbval.cfg",
+]
+MOST_SECONDS = 165
+"""When the quick checks are stopped: what runs then needs a few seconds more to say what failed."""
+
+SHOWN = 5
+"""Names on the line that says what the quick checks leave out."""
 
 SELF = [PYTHON, str(Path(__file__))]
 
+Commands = list[list[str]]
 # In the order in which they run: cheap first, pages last because they need the built book.
-CHECKS: dict[str, list[list[str]]] = {
+CHECKS: dict[str, Commands] = {
     "assets": [[*SELF, "assets"]],
     "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
     "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
-    "unit": [[*PYTEST, *PARALLEL, *[f"--ignore={page}" for page in PAGES]]],
-    "chapters": [
-        [*PYTEST, *PARALLEL, *NBVAL, "--nbval-sanitize-with=tests/nbval.cfg", "book/chapters"]
-    ],
+    "unit": [[*UNIT, *[f"--ignore={page}" for page in PAGES]]],
+    "chapters": [[*PYTEST, *PARALLEL, *NBVAL, "book/chapters"]],
     "book": [[*SELF, "book"]],
-    "pages": [[*PYTEST, "-n", "2", *PAGES]],
+    "pages": [[*PYTEST, *NO_NBVAL, "-n", "2", *PAGES]],
 }
 
 
-def run(command: Sequence[str]) -> int:
-    """Run a command from the root of the project, one thread for each of its processes."""
+def run(command: Sequence[str], end: float = float("inf")) -> int:
+    """Run a command from the root of the project, one thread for each of its processes.
+
+    What still runs at ``end`` (of ``time.monotonic``) is interrupted as by Ctrl-C and has failed.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    left = end - time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            return process.wait(left if left < float("inf") else None)
+        except subprocess.TimeoutExpired:
+            process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+            print("build: stopped, the time is over", flush=True)
+        return process.wait() or 1
 
 
 def assets() -> None:
@@ -100,11 +124,32 @@ def test(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
         sys.exit(f"build: no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    report({name: CHECKS[name] for name in names or CHECKS})
+
+
+def quick() -> None:
+    """Lint, types and what answers for the changed files, within three minutes on two cores."""
+    end = time.monotonic() + MOST_SECONDS
+    words, changed = affected.changes()
+    choice = affected.choose(changed)
+    print(f"Compared with {words}; changed files: {len(changed)}")
+    if missing := choice.left_out:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        print(f"Left out, `make test` has all: {', '.join(missing[:SHOWN])}{more}")
+    checks = {name: CHECKS[name] for name in ("lint", "types", "imports")}
+    checks["unit"] = [[*UNIT, *choice.tests]]
+    if choice.notebooks:
+        checks["chapters"] = [*CHECKS["data"], [*PYTEST, *PARALLEL, *NBVAL, *choice.notebooks]]
+    report(checks, end)
+
+
+def report(checks: Mapping[str, Commands], end: float = float("inf")) -> None:
+    """Run checks one after the other, then print what each took; end with 1 if one failed."""
     rows = []
-    for name in names or CHECKS:
+    for name, commands in checks.items():
         print(f"\n== {name}", flush=True)
         start = time.perf_counter()
-        failed = any(run(command) for command in CHECKS[name])
+        failed = any(run(command, end) for command in commands)
         rows.append((name, time.perf_counter() - start, failed))
     print()
     for name, seconds, failed in rows:
@@ -128,13 +173,16 @@ def clean() -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+COMMANDS = {"assets": assets, "book": book, "quick": quick, "serve": serve, "clean": clean}
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the command named by the first argument."""
     match list(arguments):
         case ["test", *names]:
             test(names)
-        case [("assets" | "book" | "serve" | "clean") as name]:
-            {"assets": assets, "book": book, "serve": serve, "clean": clean}[name]()
+        case [name] if name in COMMANDS:
+            COMMANDS[name]()
         case _:
             sys.exit(__doc__)
 

@@ -1,4 +1,4 @@
-"""The ``llmtutor`` command: one sub-command a room, each loaded only when it is called.
+"""The ``llmtutor`` command: one sub-command a package, each loaded only when it is called.
 
 Mistakes of the caller end in one line on standard error and exit code 1, never in a traceback;
 set ``LLMTUTOR_TRACEBACK=1`` to see where an error was raised.
@@ -51,6 +51,11 @@ app.command(
     "llmtutor.cli.train:app",
     name="train",
     help="Train a language model on a corpus; resume a run.",
+)
+app.command(
+    "llmtutor.cli.model:app",
+    name="model",
+    help="Show what a model is made of and what it costs; no weights are needed.",
 )
 app.command(
     "llmtutor.cli.generate:app",

@@ -27,7 +27,15 @@ def list_studies() -> None:
 
 
 @app.command
-def run(name: str, /, *, limit: int | None = None, threads: int = 1, processes: int = 1) -> None:
+def run(
+    name: str,
+    /,
+    *,
+    limit: int | None = None,
+    threads: int = 1,
+    processes: int = 1,
+    device: str = "cpu",
+) -> None:
     """Make the runs of a study that are not recorded yet, each written down as it ends.
 
     Stop it whenever you like: a second call makes what is left.
@@ -42,11 +50,14 @@ def run(name: str, /, *, limit: int | None = None, threads: int = 1, processes: 
         Threads of PyTorch for a run; the recorded studies used one.
     processes
         Runs that are made side by side.
+    device
+        cpu, which the recorded studies used, cuda, mps, or auto for the best there is.
     """
     import torch  # noqa: PLC0415
 
     from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
     from llmtutor.experiments.study import run_study  # noqa: PLC0415
+    from llmtutor.train.distributed import choose_device  # noqa: PLC0415
 
     study = find_study(name)
     if min(threads, processes) < 1 or (limit is not None and limit < 0):
@@ -54,9 +65,10 @@ def run(name: str, /, *, limit: int | None = None, threads: int = 1, processes: 
             "expected at least 1 thread, 1 process and a limit of 0 or more, "
             f"got {threads}, {processes} and {limit}"
         )
+    where = str(choose_device(device))
     torch.set_num_threads(threads)
     try:
-        for done, whole, made in run_study(study, limit=limit, processes=processes):
+        for done, whole, made in run_study(study, limit=limit, processes=processes, device=where):
             print(f"{done}/{whole}  {_line(made)}", flush=True)
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; `llmtutor experiment run {name}` goes on") from None
@@ -78,11 +90,49 @@ def show(name: str, /) -> None:
     print(record.description)
     for key, value in record.plan.items():
         print(f"planned {record.planned}: {key} = {value}")
+    for later in record.added:
+        print(f"of these, planned {later['planned']}: {later['plan']}")
     for made in record.runs:
         print(_line(made))
     for here in record.environments:
         versions = " ".join(f"{k} {v}" for k, v in here["versions"].items())
-        print(f"made on {here['date']}: {here['cpu']}, {here['threads']} threads, {versions}")
+        where = here.get("device", "cpu")
+        where = here["cpu"] if where == "cpu" else f"{where}, {here['cpu']}"
+        print(f"made on {here['date']}: {where}, {here['threads']} threads, {versions}")
+
+
+@app.command
+def check(name: str, /, *only: str, limit: int = 2) -> None:
+    """Make a few recorded runs again and compare: does the code still give what is recorded?
+
+    The final loss of a run made again may differ from the recorded one by no more than the standard
+    deviation over seeds. What has been made is kept beside the corpora, so that a second call goes
+    on; the records stay as they are.
+
+    Parameters
+    ----------
+    name
+        The study (see `llmtutor experiment list`).
+    only
+        Settings of the runs to take, such as variant=baseline; without any, the cheapest runs.
+    limit
+        How many runs to make again.
+    """
+    from llmtutor.experiments.again import ALLOWED, again_dir, make_again  # noqa: PLC0415
+    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
+
+    if wrong := [text for text in only if "=" not in text]:
+        raise ValueError(f"expected settings as NAME=VALUE, got {wrong[0]!r}")
+    some = list(make_again(find_study(name), limit, **dict(text.split("=", 1) for text in only)))
+    print(f"{'RECORDED':>9} {'NOW':>9} {'DIFFERENCE':>11} {'SEEDS':>7} {'IN SEEDS':>9}")
+    for one in some:
+        print(
+            f"{one.recorded:9.4f} {one.now:9.4f} {one.now - one.recorded:+11.4f} "
+            f"{one.noise:7.4f} {one.deviations:+9.2f}  {one.settings}"
+        )
+    print(f"SEEDS: standard deviation over seeds; kept in {again_dir()}")
+    if any(abs(one.deviations) > ALLOWED for one in some):
+        raise SystemExit("a run came out otherwise than recorded, by more than seeds differ")
 
 
 def _line(made: dict) -> str:

@@ -2,9 +2,9 @@
 
 import codecs
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import cyclopts
 import torch
@@ -16,11 +16,12 @@ from llmtutor.fast.decoding import Compiled
 from llmtutor.generate.generate import generate as generate_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
+from llmtutor.interop.hf import load_hf_with_tokenizer
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
 from llmtutor.train.config import TrainConfig
-from llmtutor.train.loop import CHECKPOINTS, read_state, run_folder
+from llmtutor.train.folder import CHECKPOINTS, read_state, run_folder
 
 app = cyclopts.App(
     name="generate",
@@ -30,9 +31,10 @@ app = cyclopts.App(
 
 @app.default
 def generate(
-    run: Path,
+    run: Path | None = None,
     /,
     *,
+    hf: Path | None = None,
     prompt: Text | None = None,
     max_new_tokens: int = 200,
     sampler: Annotated[Sampler | None, Parameter(name="*")] = None,
@@ -52,6 +54,9 @@ def generate(
     ----------
     run
         Folder of a training run, or of one of its checkpoints.
+    hf
+        Instead of a run: a folder as it comes from Hugging Face's hub, with config.json, the
+        weights in safetensors, and tokenizer.json.
     prompt
         The text to go on from.
     max_new_tokens
@@ -69,14 +74,13 @@ def generate(
     compile
         Make one program of a token's step: slow to start, then faster. Needs a C++ compiler.
     """
-    model, tokenizer = load(run)
+    model, tokenizer, encode, ends = source(run, hf)
     helper = load(draft) if draft is not None else None
     if helper and compile:
         raise ValueError("a draft proposes several tokens a step: leave out --draft or --compile")
     if helper and helper[1].fingerprint() != tokenizer.fingerprint():
-        raise ValueError(f"{draft} has another tokenizer than {run}: a draft needs the same")
-    stops = {one_token(tokenizer, text) for text in stop}
-    stops |= {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
+        raise ValueError(f"{draft} has another tokenizer than {run or hf}: a draft needs the same")
+    stops = {*ends, *(one_token(tokenizer, text) for text in stop)}
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(check_seed(seed))
     sampler = sampler or Sampler()
@@ -84,7 +88,7 @@ def generate(
     context = min(m.config.max_seq_len for m in [model, *([helper[0]] if helper else [])])
 
     def go_on(text: str) -> None:
-        ids = tokenizer.encode(text)
+        ids = encode(text)
         # At least 1, so that a prompt without room is refused by those who say why.
         n = min(max_new_tokens, max(1, context - len(ids)))
         write, finish = streamer(tokenizer)
@@ -116,7 +120,7 @@ def generate(
         finish()
         print(
             f"{len(made.ids)} tokens in {made.n_rounds} passes, {made.n_accepted} of "
-            f"{made.n_accepted + made.n_refused} proposals accepted",
+            f"{made.n_accepted + made.n_rejected} proposals accepted",
             file=sys.stderr,
         )
 
@@ -128,6 +132,35 @@ def generate(
             go_on(utf8(line))
         except ValueError as error:  # a mistake in one line does not end the conversation
             print(f"llmtutor: {error}", file=sys.stderr)
+
+
+class Source(NamedTuple):
+    """A model and what it takes to let it write."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    encode: Callable[[str], list[int]]
+    """From a prompt to ids, with a sign of the beginning where the model expects one."""
+    ends: Collection[int]
+    """Ids that end a text."""
+
+
+def source(run: Path | None, hf: Path | None) -> Source:
+    """The model of a run, or of a folder of Hugging Face.
+
+    Raises:
+        ValueError: neither or both; what ``load`` and ``load_hf_with_tokenizer`` refuse.
+    """
+    if (run is None) == (hf is None):
+        raise ValueError("expected the folder of a run, or --hf FOLDER: one of the two")
+    if hf is not None:
+        published = load_hf_with_tokenizer(hf)
+        prompt = published.tokenizer.prompt
+        return Source(published.model, published.tokenizer, prompt, published.stop)
+    assert run is not None
+    model, tokenizer = load(run)
+    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
+    return Source(model, tokenizer, tokenizer.encode, ends)
 
 
 def load(run: Path) -> tuple[Transformer, Tokenizer]:

@@ -71,7 +71,7 @@ class Corpus:
 
 
 def _tales(n: int, seed: int) -> list[str]:
-    # imported late: reading the grammar takes longer than all other imports of this room
+    # imported late: reading the grammar takes longer than all other imports of this package
     documents: list[str] = import_module("llmtutor.data.tales").generate(n, seed)
     return documents
 

@@ -1,6 +1,6 @@
 """Exercises of every chapter: ``check("tokenizer.count_pairs", my_function)`` judges an answer.
 
-Each chapter's exercises are a module of this room that defines ``EXERCISES``; it is imported when
+Each chapter's exercises are a module of this package that defines ``EXERCISES``; it is imported when
 one of its exercises is asked for.
 """
 

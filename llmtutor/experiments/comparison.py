@@ -12,7 +12,7 @@ from typing import Any
 from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Settings, Study, load_record
+from llmtutor.experiments.study import Record, Settings, Study, load_record, once
 from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS
 
@@ -30,13 +30,22 @@ FRESH_SEED = 200
 def best_rate(record: Record, variant: str) -> float:
     """The minimum of the parabola through the best rate tried and its neighbours.
 
-    A best rate at the end of those tried has no neighbour on one side, and is taken as it is.
+    A best rate at the end of those tried has no neighbour on one side, and is taken as it is. Rates
+    at which training diverged do not count.
+
+    Raises:
+        ValueError: no recorded run of the variant has a final loss.
     """
     found = {
         run["settings"]["lr"]: run["result"]["valid_loss"]
         for run in record.runs
-        if run["settings"]["variant"] == variant
+        if run["settings"]["variant"] == variant and run["result"]["valid_loss"] is not None
     }
+    if not found:
+        raise ValueError(
+            f"no learning rate was tried for variant {variant!r}: make these runs first, "
+            f"`llmtutor experiment run {record.study}`"
+        )
     best = min(found, key=found.__getitem__)
     if best in (min(found), max(found)):
         return best
@@ -44,33 +53,38 @@ def best_rate(record: Record, variant: str) -> float:
 
 
 def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
-    """Final validation losses by variant and seed, in the order of VARIANTS."""
+    """Final validation losses by variant and seed, in the order of VARIANTS.
+
+    A variant that has not all seeds of the baseline is left out: its runs are still to be made, or
+    one of them diverged.
+    """
     found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
     for run in record.runs:
-        settings = run["settings"]
-        if settings["corpus"] == corpus:
-            found[settings["variant"]][settings["seed"]] = run["result"]["valid_loss"]
-    return {name: dict(sorted(by_seed.items())) for name, by_seed in found.items() if by_seed}
+        settings, loss = run["settings"], run["result"]["valid_loss"]
+        if settings["corpus"] == corpus and settings["variant"] in found and loss is not None:
+            found[settings["variant"]][settings["seed"]] = loss
+    seeds = sorted(found["baseline"])
+    return {
+        name: {seed: by_seed[seed] for seed in seeds}
+        for name, by_seed in found.items()
+        if seeds and sorted(by_seed) == seeds
+    }
 
 
 def verdicts(record: Record, corpus: str) -> dict[str, Comparison]:
-    """Every other variant against the baseline on one corpus, one family for Holm's correction.
-
-    Raises:
-        ValueError: a variant with other seeds than the baseline: the study is not whole yet.
-    """
+    """Every other variant against the baseline on one corpus, one family for Holm's correction."""
     by_variant = losses(record, corpus)
     baseline = by_variant.pop("baseline")
     return compare_family(by_variant, baseline)
 
 
-def _plan_comparison() -> dict[str, Any]:
+def _plan_comparison(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A learning rate for each variant that has none yet."""
+    new = [name for name in VARIANTS if name not in written.get("learning_rate", {})]
+    if not new:
+        return {}
     record = load_record("comparison-rates")
-    return {
-        "learning_rate": {
-            name: best_rate(record, variant.rate_of or name) for name, variant in VARIANTS.items()
-        }
-    }
+    return {"learning_rate": {n: best_rate(record, VARIANTS[n].rate_of or n) for n in new}}
 
 
 def _plan_head() -> dict[str, Any]:
@@ -137,7 +151,7 @@ COMPARISON = (
     Study(
         name="comparison-head",
         description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
-        plan=_plan_head,
+        plan=once(_plan_head),
         runs=_head,
         run=train_variant,
     ),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
-from llmtutor.experiments.study import Record, Settings, Study, load_record, results_dir
+from llmtutor.experiments.study import Record, Settings, Study, load_record, once, results_dir
 from llmtutor.experiments.training import model_config, train_run
 from llmtutor.model.accounting import parameters
 
@@ -54,10 +54,11 @@ def n_params(d_model: int) -> int:
 
 
 def means(record: Record, *names: str) -> dict[tuple[Any, ...], float]:
-    """Final losses by the values of these settings, averaged over everything else (the seeds).
+    """Final losses by the values of these settings, averaged over the seeds.
 
     Raises:
-        ValueError: a run without a final loss, because it diverged.
+        ValueError: a run without a final loss, because it diverged; settings that leave something
+            else than the seed to average over.
     """
     groups: dict[tuple[Any, ...], list[float]] = {}
     for run in record.runs:
@@ -65,6 +66,12 @@ def means(record: Record, *names: str) -> dict[tuple[Any, ...], float]:
         if loss is None:
             raise ValueError(f"study {record.study!r}: the run {run['settings']} diverged")
         groups.setdefault(tuple(run["settings"][name] for name in names), []).append(loss)
+    apart = {str({**run["settings"], "seed": 0}) for run in record.runs}
+    if len(apart) > len(groups):
+        raise ValueError(
+            f"study {record.study!r}: {', '.join(names)} do not tell apart all runs but for their "
+            "seeds, and others have no mean"
+        )
     return {key: mean(losses) for key, losses in groups.items()}
 
 
@@ -90,9 +97,13 @@ def measurements(record: Record) -> tuple[np.ndarray, np.ndarray]:
     return np.array(x, float), np.array(list(losses.values()))
 
 
-def _plan_sizes() -> dict[str, Any]:
+def _plan_sizes(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A learning rate for each width that has none yet."""
+    new = [d for d in WIDTHS if str(d) not in written.get("learning_rate", {})]
+    if not new:
+        return {}
     rule = learning_rate_rule(load_record("learning-rate"))
-    return {"learning_rate": {str(d): round(rule(n_params(d)), 5) for d in WIDTHS}}
+    return {"learning_rate": {str(d): round(rule(n_params(d)), 5) for d in new}}
 
 
 def _plan_held_out() -> dict[str, Any]:
@@ -183,7 +194,7 @@ _ALL = [
     Study(
         name="held-out",
         description="A run beyond all sizes, predicted in writing before it was made",
-        plan=_plan_held_out,
+        plan=once(_plan_held_out),
         runs=_held_out,
         run=train_run,
     ),

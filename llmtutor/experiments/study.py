@@ -5,6 +5,7 @@ moment it ends, so a study that was stopped, by whatever means, goes on where it
 """
 
 import datetime
+import inspect
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,26 @@ Settings = dict[str, Any]
 """What tells one run from another; plain JSON values, a seed among them."""
 
 
+UNPLANNED = "not planned yet"
+"""Stands in the settings of a run for a value that the plan does not have so far."""
+
+
+def once(plan: Callable[[], Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """A plan that is made before the first run and never grows."""
+    return lambda written: {} if written else plan()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What is to be found out, and the runs that do it.
 
-    ``plan`` is called once, before the first run, and its answer is written down before that run
-    starts: a prediction, a learning rate taken from another study. ``runs`` gets the plan as it
-    was written then, and gives the settings of each run; ``run`` is called with one of them and
-    returns what was measured. All of these are plain JSON values.
+    ``plan`` is shown what has been written down so far, nothing at first, and returns the entries
+    that are missing: a prediction, a learning rate taken from another study. They are on disk
+    before a run starts, and no entry is ever changed. ``runs`` gets the plan as it is written and
+    gives the settings of each run (UNPLANNED is what a missing entry reads as); ``run`` is called
+    with one of them and returns what was measured. All of these are plain JSON values.
+
+    So a study can grow: runs are told by their settings, and what is recorded stays recorded.
     """
 
     name: str
@@ -43,7 +57,7 @@ class Study:
     """One line."""
     runs: Callable[[Mapping[str, Any]], Sequence[Settings]]
     run: Callable[..., Mapping[str, Any]]
-    plan: Callable[[], Mapping[str, Any]] = dict
+    plan: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda written: {}
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,14 @@ class Record:
     description: str
     plan: dict[str, Any]
     planned: str
-    """When the plan was written, UTC."""
+    """When the plan was first written, UTC."""
     environments: list[dict[str, Any]]
     """Machines and versions; each run names the one that made it by its place in this list."""
     runs: list[dict[str, Any]]
     """Each with ``settings``, ``result``, ``environment``, ``started``, ``finished``, ``seconds``
     (by the clock) and ``cpu_seconds``."""
+    added: list[dict[str, Any]] = field(default_factory=list)
+    """What came to the plan later: ``planned``, when, and ``plan``, the new entries alone."""
 
     def results(self, **settings: Any) -> list[dict[str, Any]]:
         """Results of the runs that have these settings, whatever their others."""
@@ -103,44 +119,85 @@ def load_record(name: str, folder: Path | None = None) -> Record:
 
 
 def run_study(
-    study: Study, folder: Path | None = None, *, limit: int | None = None, processes: int = 1
+    study: Study,
+    folder: Path | None = None,
+    *,
+    limit: int | None = None,
+    processes: int = 1,
+    device: str = "cpu",
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Make the runs that are not recorded yet, and yield each when it is safely on disk.
 
     Yields ``(how many are recorded now, how many there are, the run)``. A run that was under way
     when the study was stopped is made again from its beginning. Nothing happens unless the
     iterator is used. ``processes`` make runs side by side; this one alone writes. Do not call this
-    for one study in two programs at the same time: they would make the same runs.
+    for one study in two programs at the same time: they would make the same runs. Recorded runs
+    that the study does not have (any more) stay in the file and are not counted.
 
     Raises:
-        ValueError: two runs have the same settings; the record has runs that the study does not
-            (its settings were changed: delete the file, or give the study another name).
+        ValueError: two runs have the same settings; a plan that changes what is written or lacks
+            what a run needs; a ``device`` other than the CPU for runs that take none.
     """
-    path = _path(study.name, folder)
-    if path.is_file():
-        record = load_record(study.name, folder)
-    else:
-        plan = json.loads(json.dumps(study.plan()))
-        record = Record(study.name, study.description, plan, _now(), [], [])
-        _write(path, record)
-    todo = [json.loads(json.dumps(settings)) for settings in study.runs(record.plan)]
+    if device != "cpu" and "device" not in inspect.signature(study.run).parameters:
+        raise ValueError(f"study {study.name!r} is made on the CPU alone: leave out the device")
+    run = study.run if device == "cpu" else partial(study.run, device=device)
+    record = _planned(study, folder)
+    todo, left = _runs(study, record)
+    if lacking := next((settings for settings in left if UNPLANNED in settings.values()), None):
+        raise ValueError(f"study {study.name!r}: the plan lacks what this run needs: {lacking}")
+    here = environment(device)
+    made = _make(run, left[:limit], processes)
+    for done, result in enumerate(made, len(todo) - len(left) + 1):
+        if here not in record.environments:
+            record.environments.append(here)
+        result["environment"] = record.environments.index(here)
+        record.runs.append(result)
+        _write(_path(study.name, folder), record)
+        yield done, len(todo), result
+
+
+class _Open(dict):
+    """A plan, or entries in it, of which any may still be missing."""
+
+    def __missing__(self, name: str) -> str:
+        return UNPLANNED
+
+
+def _runs(study: Study, record: Record) -> tuple[list[Settings], list[Settings]]:
+    """The settings of all runs, and of those that are not recorded."""
+    plan = json.loads(json.dumps(record.plan), object_hook=_Open)
+    todo = [json.loads(json.dumps(settings)) for settings in study.runs(plan)]
     if len({_key(settings) for settings in todo}) < len(todo):
         raise ValueError(f"study {study.name!r}: two runs have the same settings")
     done = {_key(run["settings"]) for run in record.runs}
-    if strange := done - {_key(settings) for settings in todo}:
-        raise ValueError(
-            f"{path} holds a run that is not in the study: {min(strange)}; the settings were "
-            "changed since: delete the file, or give the study another name"
-        )
-    left = [settings for settings in todo if _key(settings) not in done][:limit]
-    here = environment()
-    for run in _make(study.run, left, processes):
-        if here not in record.environments:
-            record.environments.append(here)
-        run["environment"] = record.environments.index(here)
-        record.runs.append(run)
+    return todo, [settings for settings in todo if _key(settings) not in done]
+
+
+def _planned(study: Study, folder: Path | None) -> Record:
+    """The record of a study; what its plan lacked is made, and on disk."""
+    path = _path(study.name, folder)
+    record = Record(study.name, study.description, {}, _now(), [], [])
+    if path.is_file():
+        record = load_record(study.name, folder)
+    entries = json.loads(json.dumps(study.plan(record.plan)))
+    plan = _grown(record.plan, entries)
+    if plan != record.plan or not path.is_file():
+        if path.is_file():
+            record.added.append({"planned": _now(), "plan": entries})
+        record = replace(record, plan=plan)
         _write(path, record)
-        yield len(record.runs), len(todo), run
+    return record
+
+
+def _grown(written: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written and the new entries, some of them inside of others."""
+    grown = dict(written)
+    for name, value in entries.items():
+        inside = isinstance(value, Mapping) and isinstance(grown.get(name), Mapping)
+        if name in grown and not inside:
+            raise ValueError(f"the plan has an entry {name!r} already, and what is written stays")
+        grown[name] = _grown(grown[name], value) if inside else value
+    return grown
 
 
 def _make(
@@ -179,11 +236,12 @@ def size(study: Study, folder: Path | None = None) -> tuple[int, int | None, flo
     if not _path(study.name, folder).is_file():
         return 0, None, 0.0
     record = load_record(study.name, folder)
-    return len(record.runs), len(study.runs(record.plan)), record.cpu_seconds
+    todo, left = _runs(study, record)
+    return len(todo) - len(left), len(todo), record.cpu_seconds
 
 
-def environment() -> dict[str, Any]:
-    """What a result may depend on: versions, processor, threads, and the day."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """What a result may depend on: versions, device, processor, threads, and the day."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -192,6 +250,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": _now()[:10],
         "versions": {"python": platform.python_version(), **versions},
+        "device": torch.cuda.get_device_name(device) if "cuda" in device else device,
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -213,7 +272,7 @@ def _key(settings: Mapping[str, Any]) -> str:
 
 def _write(path: Path, record: Record) -> None:
     """One line a run; the old file stays until the new one is on disk, whole."""
-    head = {k: v for k, v in vars(record).items() if k != "runs"}
+    head = {k: v for k, v in vars(record).items() if k != "runs" and (v or k != "added")}
     lines = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)},\n" for k, v in head.items()]
     runs = ",\n".join(json.dumps(run, allow_nan=False) for run in record.runs)
     text = "{\n" + "".join(lines) + '"runs": [\n' + runs + "\n]\n}\n"

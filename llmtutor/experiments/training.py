@@ -4,30 +4,29 @@ A run is a function of its settings alone: they name the model, the data and the
 settings give the same curve on the same machine and versions.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from llmtutor.data.batches import random_batches
 from llmtutor.data.corpora import load_corpus
-from llmtutor.evaluate.perplexity import evaluate_loss
-from llmtutor.layers.basic import cross_entropy
+from llmtutor.experiments.curve import spread_windows, train_curve
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.accounting import parameters
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import build, preset
+from llmtutor.optim import Schedule
+from llmtutor.optim.schedules import warmup_cosine
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer
 
 SEQ_LEN = 64
 HEAD_DIM = 8
 WARMUP = 0.05
-"""Share of the steps in which the learning rate rises from 0 to its peak."""
+"""Share of the steps after which the learning rate is at its peak."""
 FINAL = 0.1
 """The cosine ends at this part of the peak."""
 CLIP = 1.0
@@ -37,18 +36,19 @@ VALID_WINDOWS = 1600
 
 
 @cache
-def tokens(vocab_size: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ids of Shakespeare for training and validation, and the number of different ones.
+def tokens(vocab_size: int = 0, corpus: str = "shakespeare") -> tuple[np.ndarray, np.ndarray, int]:
+    """Ids of a corpus for training and validation, and the number of different ones.
 
-    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them.
+    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them, trained on
+    the same text.
     """
-    corpus = load_corpus("shakespeare")
+    text = load_corpus(corpus)
     tokenizer: CharTokenizer | BPETokenizer
     if vocab_size:
-        tokenizer = BPETokenizer.train(corpus.train_documents, vocab_size)
+        tokenizer = BPETokenizer.train(text.train_documents, vocab_size)
     else:
-        tokenizer = CharTokenizer.from_text(corpus.train + corpus.valid)
-    train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (corpus.train, corpus.valid))
+        tokenizer = CharTokenizer.from_text(text.train + text.valid)
+    train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (text.train, text.valid))
     return train, valid, tokenizer.vocab_size
 
 
@@ -64,13 +64,13 @@ def model_config(d_model: int, n_layers: int, vocab_size: int, **changes: Any) -
     return preset("llama", d_model=d_model, **{**sizes, **shape, **parts, **changes})
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine down to a tenth of the peak; steps count from 0."""
-    warmup = max(1, round(WARMUP * steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * (FINAL + (1 - FINAL) * (1 + math.cos(math.pi * progress)) / 2)
+def schedule(steps: int) -> Schedule:
+    """Linear warm-up to the peak, then half a cosine down to FINAL of it.
+
+    >>> [round(schedule(40)(step), 2) for step in (0, 1, 2, 20, 40)]
+    [0.5, 1.0, 1.0, 0.57, 0.1]
+    """
+    return warmup_cosine(steps, max(1, round(WARMUP * steps)) - 1, FINAL)
 
 
 def train_run(
@@ -83,6 +83,7 @@ def train_run(
     batch_size: int = 16,
     vocab_size: int = 0,
     model: dict[str, Any] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train once and report: sizes, the raw curve and the final loss on held-out works.
 
@@ -95,29 +96,26 @@ def train_run(
     config = model_config(d_model, n_layers, size, **(model or {}))
     torch.manual_seed(seed)
     net = build(config)
-    optimizer = torch.optim.AdamW(_groups(net), lr=lr, betas=(0.9, 0.95), fused=True)
+    of_embedding: list[float] = []
+    net.embedding.weight.register_post_accumulate_grad_hook(  # before any clipping
+        lambda p: of_embedding.append(p.grad.norm().item())
+    )
     generator = torch.Generator().manual_seed(seed)
-    batches = random_batches(train, batch_size, SEQ_LEN, generator=generator)
     steps = n_tokens // (batch_size * SEQ_LEN)
-    rows: list[tuple[float, float, float]] = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, lr)
-        inputs, targets = next(batches)
-        optimizer.zero_grad()
-        loss = cross_entropy(net(inputs), targets)
-        loss.backward()
-        embedding = net.embedding.weight.grad
-        assert embedding is not None
-        of_embedding = embedding.norm()
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-        row = (loss.item(), norm.item(), of_embedding.item())
-        if not all(map(math.isfinite, row)):
-            break
-        optimizer.step()
-        rows.append(row)
+    curve = train_curve(
+        net,
+        random_batches(train, batch_size, SEQ_LEN, generator=generator),
+        steps=steps,
+        lr=lr,
+        schedule=schedule(steps),
+        clip=CLIP,
+        held_out=lambda: spread_windows(valid, VALID_WINDOWS, SEQ_LEN),
+        marks=(steps,),
+        device=device,
+    )
+    rows = list(zip(curve.losses, curve.grad_norms, of_embedding, strict=False))
+    final = curve.marks.get(steps)
     count = parameters(config)
-    final = evaluate_loss(net, _windows(valid)).nats_per_token if len(rows) == steps else None
     return {
         "n_params": count.non_embedding,
         "n_embedding": count.embedding,
@@ -126,22 +124,6 @@ def train_run(
         "valid_loss": None if final is None else round(final, 5),
         "curve": _curve(rows),
     }
-
-
-def _groups(net: torch.nn.Module) -> list[dict[str, Any]]:
-    """Weight decay on matrices inside the blocks; none on gains and the embedding."""
-    named = list(net.named_parameters())
-    decayed = [p for name, p in named if p.ndim == 2 and name.startswith("blocks")]
-    rest = [p for name, p in named if not (p.ndim == 2 and name.startswith("blocks"))]
-    return [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _windows(ids: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """VALID_WINDOWS windows at even distances, as batches of 32."""
-    starts = np.linspace(0, len(ids) - SEQ_LEN - 1, VALID_WINDOWS).astype(int)
-    for some in np.split(starts, VALID_WINDOWS // 32):
-        rows = torch.from_numpy(ids[some[:, None] + np.arange(SEQ_LEN + 1)].astype(np.int64))
-        yield rows[:, :-1], rows[:, 1:]
 
 
 def _curve(rows: Sequence[tuple[float, float, float]]) -> dict[str, list[float]]:

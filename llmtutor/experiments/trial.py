@@ -5,17 +5,13 @@ function of the seed and the step. So two variants with one seed are a pair.
 """
 
 import statistics
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
-from llmtutor.evaluate.perplexity import evaluate_loss
+from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
+from llmtutor.experiments.training import tokens
 from llmtutor.experiments.variants import (
     BATCH_SIZE,
     CLIP,
@@ -26,10 +22,7 @@ from llmtutor.experiments.variants import (
     zero_first_head,
 )
 from llmtutor.model.accounting import parameters
-from llmtutor.optim import make_optimizer
 from llmtutor.optim.schedules import warmup_cosine
-from llmtutor.tokenizer import BPETokenizer
-from llmtutor.train.step import train_step
 
 STEPS = 600
 WARMUP = 30
@@ -41,68 +34,53 @@ FINAL_WINDOWS = 1024
 
 
 @cache
-def text(corpus: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ids for training and validation, and the bytes of a validation token on average.
-
-    The tokens are those of a BPE tokenizer with VOCAB_SIZE of them, trained on the same text.
-    """
-    documents = load_corpus(corpus)
-    tokenizer = BPETokenizer.train(documents.train_documents, VOCAB_SIZE)
-    train, valid = (
-        np.array(tokenizer.encode(part), np.uint16) for part in (documents.train, documents.valid)
-    )
-    return train, valid, len(documents.valid.encode()) / len(valid)
+def bytes_per_token(corpus: str) -> float:
+    """Bytes of a validation token on average; the tokenizer is a BPE with VOCAB_SIZE tokens."""
+    return len(load_corpus(corpus).valid.encode()) / len(tokens(VOCAB_SIZE, corpus)[1])
 
 
 def train_variant(
-    *, variant: str, corpus: str, lr: float, seed: int, steps: int = STEPS
+    *, variant: str, corpus: str, lr: float, seed: int, steps: int = STEPS, device: str = "cpu"
 ) -> dict[str, Any]:
     """Train a variant once and report its size, its curves and its final validation loss.
 
     ``curve`` has the training loss as the mean of every ten steps, ``valid`` the loss on
-    CURVE_WINDOWS after every EVAL_EVERY. A run that diverges (a loss that is no number) raises.
+    CURVE_WINDOWS after every EVAL_EVERY. A run whose loss stops being a number ends there and has
+    no final loss.
 
     Raises:
-        ValueError: an unknown variant or corpus; ``NonFiniteLoss``.
+        ValueError: an unknown variant or corpus.
     """
-    train, valid, bytes_per_token = text(corpus)
+    train, valid, _ = tokens(VOCAB_SIZE, corpus)
     model = build_variant(variant, seed)
-    optimizer = make_optimizer(model, "adamw", lr)
-    schedule = warmup_cosine(steps, WARMUP)
-    losses: list[float] = []
-    points: list[tuple[int, float]] = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * schedule(step)
-        batch = batch_at(train, BATCH_SIZE, SEQ_LEN, seed=seed, step=step)
-        losses.append(train_step(model, [batch], optimizer, clip=CLIP, step=step + 1).loss)
-        if (step + 1) % EVAL_EVERY == 0:
-            loss = evaluate_loss(model, windows(valid, CURVE_WINDOWS)).nats_per_token
-            points.append((step + 1, round(loss, 4)))
+    curve = train_curve(
+        model,
+        (batch_at(train, BATCH_SIZE, SEQ_LEN, seed=seed, step=step) for step in range(steps)),
+        steps=steps,
+        lr=lr,
+        schedule=warmup_cosine(steps, WARMUP),
+        clip=CLIP,
+        held_out=lambda: spread_windows(valid, CURVE_WINDOWS, SEQ_LEN),
+        marks=range(EVAL_EVERY, steps + 1, EVAL_EVERY),
+        device=device,
+    )
     if VARIANTS[variant].zeroed_head == "evaluation":
         zero_first_head(model)
-    final = evaluate_loss(model, windows(valid, FINAL_WINDOWS))
-    n_bytes = round(final.n_tokens * bytes_per_token)
+    final = loss_on(model, spread_windows(valid, FINAL_WINDOWS, SEQ_LEN))
+    n_bytes = round(final.n_tokens * bytes_per_token(corpus))
+    tens = range(0, len(curve.losses) // 10 * 10, 10)
     return {
         "n_params": parameters(model.config).total,
         "steps": steps,
         "n_tokens": steps * BATCH_SIZE * SEQ_LEN,
-        "valid_loss": round(final.nats_per_token, 5),
-        "bits_per_byte": round(final.bits_per_byte(n_bytes), 5),
+        "valid_loss": None if curve.diverged else round(final.nats_per_token, 5),
+        "bits_per_byte": None if curve.diverged else round(final.bits_per_byte(n_bytes), 5),
         "curve": {
-            "step": list(range(10, steps + 1, 10)),
-            "loss": [
-                round(statistics.mean(losses[i : i + 10]), 4)
-                for i in range(0, steps - steps % 10, 10)
-            ],
+            "step": [i + 10 for i in tens],
+            "loss": [round(statistics.mean(curve.losses[i : i + 10]), 4) for i in tens],
         },
-        "valid": dict(zip(("step", "loss"), map(list, zip(*points, strict=True)), strict=True)),
+        "valid": {
+            "step": list(curve.marks),
+            "loss": [round(loss, 4) for loss in curve.marks.values()],
+        },
     }
-
-
-def windows(ids: np.ndarray, n: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """``n`` windows of SEQ_LEN + 1 ids at even distances, as batches of inputs and targets."""
-    starts = np.linspace(0, len(ids) - SEQ_LEN - 1, n).astype(int)
-    for some in np.array_split(starts, max(1, n // 32)):
-        rows = torch.from_numpy(ids[some[:, None] + np.arange(SEQ_LEN + 1)].astype(np.int64))
-        yield rows[:, :-1], rows[:, 1:]

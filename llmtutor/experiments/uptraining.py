@@ -6,24 +6,24 @@ the steps. Merging eight heads into eight changes nothing: that is the control, 
 trained on for as long.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmtutor.data.batches import random_batches, sequential_batches
-from llmtutor.evaluate.perplexity import evaluate_loss
+from llmtutor.experiments.curve import loss_on, train_curve
 from llmtutor.experiments.study import Settings, Study
 from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
 from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
+from llmtutor.model.losses import Batch
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
-from llmtutor.optim import Schedule, make_optimizer
+from llmtutor.optim import Schedule
 from llmtutor.optim.schedules import warmup_cosine
-from llmtutor.train.step import train_step
 
 D_MODEL, N_LAYERS, N_HEADS = 64, 2, 8
 STEPS, BATCH = 1000, 16
@@ -50,47 +50,54 @@ def random_heads(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
 POOLS: dict[str, Pool] = {"mean": mean_pool_heads, "first": first_heads, "random": random_heads}
 
 
-def held_out_loss(model: Transformer) -> float:
-    """Nats a character on the first VALID_TOKENS characters of the held-out works."""
-    valid = tokens()[1][: VALID_TOKENS + 1]
-    return evaluate_loss(model, sequential_batches(valid, 32, SEQ_LEN)).nats_per_token
+def held_out() -> Iterator[Batch]:
+    """The first VALID_TOKENS characters of the held-out works."""
+    return sequential_batches(tokens()[1][: VALID_TOKENS + 1], 32, SEQ_LEN)
+
+
+def held_out_loss(model: nn.Module) -> float:
+    """Nats a character on these."""
+    return loss_on(model, held_out()).nats_per_token
 
 
 def train_on(
-    model: Transformer, schedule: Schedule, marks: tuple[int, ...], seed: int
+    model: Transformer, schedule: Schedule, marks: tuple[int, ...], seed: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Train with a new AdamW to the last of ``marks``; the held-out loss at each of them."""
-    optimizer = make_optimizer(model, "adamw", PEAK)
+    """Train with a new AdamW to the last of ``marks``; the held-out loss at each that it reaches.
+
+    A run whose loss stops being a number ends there.
+    """
     generator = torch.Generator().manual_seed(seed)
-    batches = random_batches(tokens()[0], BATCH, SEQ_LEN, generator=generator)
-    losses = {}
-    for step in range(marks[-1] + 1):
-        if step in marks:
-            losses[str(step)] = round(held_out_loss(model), 5)
-        if step < marks[-1]:
-            factor = schedule(step)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-            train_step(model, [next(batches)], optimizer, clip=CLIP)
-    return losses
+    curve = train_curve(
+        model,
+        random_batches(tokens()[0], BATCH, SEQ_LEN, generator=generator),
+        steps=marks[-1],
+        lr=PEAK,
+        schedule=schedule,
+        clip=CLIP,
+        held_out=held_out,
+        marks=marks,
+        device=device,
+    )
+    return {str(step): round(loss, 5) for step, loss in curve.marks.items()}
 
 
 @cache
-def trained(seed: int) -> Transformer:
+def trained(seed: int, device: str = "cpu") -> Transformer:
     """The multi-head model of a seed, after STEPS steps; do not change it."""
     torch.manual_seed(seed)
     model = build(model_config(D_MODEL, N_LAYERS, tokens()[2], n_heads=N_HEADS))
-    train_on(model, warmup_cosine(STEPS, STEPS // 20, FINAL), (STEPS,), seed)
+    train_on(model, warmup_cosine(STEPS, STEPS // 20, FINAL), (STEPS,), seed, device)
     return model
 
 
-def uptrain_run(*, n_kv_heads: int, pool: str, seed: int) -> dict[str, Any]:
+def uptrain_run(*, n_kv_heads: int, pool: str, seed: int, device: str = "cpu") -> dict[str, Any]:
     """Merge the heads of the trained model and train on, on batches that all merges share."""
-    before = trained(seed)
+    before = trained(seed, device)
     torch.manual_seed(1000 + seed)  # for the new heads of "random"
     model = group_heads(before, n_kv_heads, POOLS[pool])
-    losses = train_on(model, falling(MARKS[-1]), MARKS, 1000 + seed)
-    return {"valid_loss": losses[str(MARKS[-1])], "losses": losses}
+    losses = train_on(model, falling(MARKS[-1]), MARKS, 1000 + seed, device)
+    return {"valid_loss": losses.get(str(MARKS[-1])), "losses": losses}
 
 
 def falling(steps: int) -> Schedule:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llmtutor.checks import check_name
+from llmtutor.layers.part import field_names
 from llmtutor.model.accounting import forward_flops, parameters
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import build
@@ -100,17 +101,30 @@ its heads, ``head lost`` loses it when it has been trained."""
 def variant_config(name: str) -> ModelConfig:
     """The configuration of a variant: its changes, and the ``d_ff`` that keeps the size.
 
-    >>> [variant_config(name).d_ff for name in ("baseline", "mqa", "swiglu", "learned")]
+    >>> names = ("baseline", "mqa", "swiglu", "learned")
+    >>> [variant_config(name).blocks[0].ffn.d_ff for name in names]
     [256, 312, 170, 240]
 
     Raises:
-        ValueError: an unknown name, with the nearest one.
+        ValueError: an unknown name, with the nearest one; a feed-forward part without ``d_ff``, or
+            one that no ``d_ff`` brings to the size.
     """
     variant = VARIANTS[check_name("variant", name, VARIANTS)]
     config = BASELINE.replace(**variant.changes)
+    if lacking := {b.ffn.kind for b in config.blocks if "d_ff" not in field_names(type(b.ffn))}:
+        raise ValueError(
+            f"variant {name!r} is to have the baseline's size, but its {', '.join(lacking)} has no "
+            "d_ff to change for it"
+        )
     size = _flops if variant.match == "flops" else _parameters
     one, two = (size(config.replace(d_ff=d_ff)) for d_ff in (1, 2))  # linear in d_ff
-    return config.replace(d_ff=1 + round((size(BASELINE) - one) / (two - one)))
+    sized = config.replace(d_ff=max(1, 1 + round((size(BASELINE) - one) / (two - one))))
+    if 2 * abs(size(sized) - size(BASELINE)) > two - one:
+        raise ValueError(
+            f"variant {name!r}: no d_ff gives it the {size(BASELINE):,} {variant.match} of the "
+            f"baseline; with d_ff = 1 there are {one:,}"
+        )
+    return sized
 
 
 def build_variant(name: str, seed: int) -> Transformer:

@@ -52,12 +52,12 @@ def compiled_attention(
             shared = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
             if shared > 1:
                 k, v = (x.repeat_interleave(shared, dim=-3) for x in (k, v))
-            return stored_attention(q, k, v, factor)
+            return materialised_attention(q, k, v, factor)
     rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
     return fused_attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
 
 
-def stored_attention(
+def materialised_attention(
     q: Float[Tensor, "*batch seq head_dim"],
     k: Float[Tensor, "*batch seq head_dim"],
     v: Float[Tensor, "*batch seq v_dim"],
@@ -69,7 +69,7 @@ def stored_attention(
     the scores that the mask would take away, most need not be computed.
 
     >>> q = torch.tensor([[1.0], [0.0]])
-    >>> stored_attention(q, q, torch.tensor([[10.0], [20.0]]), scale=1.0)
+    >>> materialised_attention(q, q, torch.tensor([[10.0], [20.0]]), scale=1.0)
     tensor([[10.],
             [15.]])
     """

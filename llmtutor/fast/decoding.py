@@ -57,12 +57,12 @@ class Compiled:
         ids: Int[Tensor, "batch seq"],
         *,
         cache: Caches | None = None,
-        n_last: int | None = None,
-    ) -> Float[Tensor, "batch n_last vocab"]:
+        logits_to_keep: int | None = None,
+    ) -> Float[Tensor, "batch logits_to_keep vocab"]:
         """As the model: logits of the token after each position, or the last of them."""
         one_more = cache is not None and ids.ndim == 2 and ids.shape[1] == 1
-        if one_more and n_last == 1:
-            n_last = None  # the same, and one program for both
+        if one_more and logits_to_keep == 1:
+            logits_to_keep = None  # the same, and one program for both
         read = self._step if one_more else self.model
-        logits: Tensor = read(ids, cache=cache, n_last=n_last)
+        logits: Tensor = read(ids, cache=cache, logits_to_keep=logits_to_keep)
         return logits

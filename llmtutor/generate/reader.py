@@ -42,9 +42,13 @@ class Model(Protocol):
         """Room for the keys and values of the texts."""
 
     def __call__(
-        self, ids: Int[Tensor, "batch seq"], *, cache: Caches | None = None, n_last: int | None
-    ) -> Float[Tensor, "batch n_last vocab"]:
-        """Logits of the token after each of the last ``n_last`` positions, None: after all."""
+        self,
+        ids: Int[Tensor, "batch seq"],
+        *,
+        cache: Caches | None = None,
+        logits_to_keep: int | None,
+    ) -> Float[Tensor, "batch logits_to_keep vocab"]:
+        """Logits of the token after each of the last ``logits_to_keep`` positions; None: of all."""
 
 
 class Reader:
@@ -82,10 +86,10 @@ class Reader:
         if self.caches is None:
             # Each row by itself from its first token, as if there were no batch.
             rows = [row[start:][None] for row, start in zip(ids, self.starts, strict=True)]
-            return torch.cat([self.model(row, n_last=n) for row in rows])[..., : self.n_ids]
+            return torch.cat([self.model(row, logits_to_keep=n) for row in rows])[..., : self.n_ids]
         same = ids.shape[1] - n  # so many ids will be the same at the next call
         self._go_back(self.caches, min(self.caches.length, same))
-        if self.snapshots.maxlen and not self.caches.always_rewinds:
+        if self.snapshots.maxlen and not self.caches.always_crops:
             if self.caches.length < same:
                 self._read_on(self.caches, ids[:, :same], 1)
             if same not in [length for length, _ in self.snapshots]:
@@ -96,8 +100,8 @@ class Reader:
         """To ``length``, or to a snapshot before it."""
         while self.snapshots and self.snapshots[-1][0] > length:
             self.snapshots.pop()
-        if caches.can_rewind(length):
-            caches.rewind(length)
+        if caches.can_crop(length):
+            caches.crop(length)
         elif self.snapshots:
             caches.restore(self.snapshots[-1][1])
         else:
@@ -105,7 +109,7 @@ class Reader:
 
     def _read_on(self, caches: Caches, ids: Tensor, n: int) -> Tensor:
         # Whatever stands in for the padding: the cache hides it.
-        return self.model(ids[:, caches.length :].clamp(min=0), cache=caches, n_last=n)
+        return self.model(ids[:, caches.length :].clamp(min=0), cache=caches, logits_to_keep=n)
 
 
 def prompt_ids(

@@ -27,13 +27,13 @@ class Speculation:
     """Passes of the large model; plain decoding takes one a token."""
     n_accepted: int
     """Proposals that were accepted."""
-    n_refused: int
+    n_rejected: int
     """Proposals that were refused, one a round at most: those after it are never looked at."""
 
     @property
     def acceptance_rate(self) -> float:
         """Accepted proposals over those looked at; nan if there were none."""
-        looked_at = self.n_accepted + self.n_refused
+        looked_at = self.n_accepted + self.n_rejected
         return self.n_accepted / looked_at if looked_at else float("nan")
 
 
@@ -111,7 +111,7 @@ def speculative(
     )
     ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
     new: list[int] = []
-    n_rounds = n_accepted = n_refused = 0
+    n_rounds = n_accepted = n_rejected = 0
     while end < last and not (new and new[-1] in stop):
         n = min(n_draft, last - end - 1)  # the round adds one token of the model's own
         q = _propose(guess, ids, end, n, sampler, generator)
@@ -119,7 +119,7 @@ def speculative(
         stand, after = accept(p[None], q[None], ids[:, end : end + n], generator)
         k = int(stand)
         ids[0, end + k] = after[0]
-        n_rounds, n_accepted, n_refused = n_rounds + 1, n_accepted + k, n_refused + (k < n)
+        n_rounds, n_accepted, n_rejected = n_rounds + 1, n_accepted + k, n_rejected + (k < n)
         for id in ids[0, end : end + k + 1].tolist():
             new.append(id)
             if on_token is not None:
@@ -127,7 +127,7 @@ def speculative(
             if id in stop:
                 break
         end += k + 1
-    return Speculation(new, n_rounds, n_accepted, n_refused)
+    return Speculation(new, n_rounds, n_accepted, n_rejected)
 
 
 def _propose(

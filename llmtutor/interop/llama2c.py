@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,10 +38,44 @@ TOKENIZER = RemoteFile(
 )
 """Its 512 tokens."""
 
-HEADER = "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"
 MAGIC = 0x616B3432  # "ak42": where files of version 1 and later begin
 LARGEST = 1 << 24  # no size in a header is above this; it is noise, or another kind of file
 ROPE_BASE = 10000.0
+
+
+class Header(NamedTuple):
+    """The seven integers at the beginning of a file."""
+
+    dim: int
+    """Width of the residual stream."""
+    hidden_dim: int
+    """Inner width of the feed-forward parts."""
+    n_layers: int
+    """Number of blocks."""
+    n_heads: int
+    """Heads of queries."""
+    n_kv_heads: int
+    """Heads of keys and values."""
+    vocab_size: int
+    """Number of tokens, negative where the output layer is a matrix of its own."""
+    seq_len: int
+    """Longest text."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The same as a configuration."""
+        return ModelConfig.uniform(
+            vocab_size=abs(self.vocab_size),
+            max_seq_len=self.seq_len,
+            n_layers=self.n_layers,
+            d_model=self.dim,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            d_ff=self.hidden_dim,
+            rope_base=ROPE_BASE,
+            rope_pairing="interleaved",
+            tie_weights=self.vocab_size > 0,
+        )
 
 
 def load_stories260k() -> tuple[Transformer, Llama2cTokenizer]:
@@ -68,56 +103,45 @@ def load_llama2c(path: str | Path, *, sha256: str | None = None) -> Transformer:
     if sha256 is not None:
         require_checksum(path, sha256)
     content = path.read_bytes()
-    config = _read_header(path, content)
-    state = _read_state(path, content, config)
-    model = Transformer(config)
+    header = _read_header(path, content)
+    state = _read_state(path, content, header)
+    model = Transformer(header.config)
     model.load_state_dict(state)
     return model.eval()
 
 
-def _read_header(path: Path, content: bytes) -> ModelConfig:
-    """The configuration in the first 28 bytes; a negative vocab_size says that nothing is tied."""
-    size = 4 * len(HEADER)
+def _read_header(path: Path, content: bytes) -> Header:
+    """The first 28 bytes."""
+    size = 4 * len(Header._fields)
     if len(content) < size:
         raise ValueError(f"{path}: expected a header of {size} bytes, the file has {len(content)}")
-    values = dict(zip(HEADER, struct.unpack_from("<7i", content), strict=True))
-    if values["dim"] == MAGIC:
+    header = Header(*struct.unpack_from("<7i", content))
+    if header.dim == MAGIC:
         raise ValueError(
             f"{path}: a llama2.c file of version 1 or later, expected version 0; "
             "write it again with `export.py --version 0`"
         )
-    tied, values["vocab_size"] = values["vocab_size"] > 0, abs(values["vocab_size"])
-    for name, value in values.items():
+    for name, value in {**header._asdict(), "vocab_size": abs(header.vocab_size)}.items():
         if not 1 <= value <= LARGEST:
             raise ValueError(
                 f"{path}: the header says {name} = {value}, expected 1 to {LARGEST:,}; "
                 "is it a llama2.c file of version 0?"
             )
-    heads = values["n_heads"], values["n_kv_heads"]
-    if values["dim"] % (2 * heads[0]) or heads[0] % heads[1]:
+    if header.dim % (2 * header.n_heads) or header.n_heads % header.n_kv_heads:
         raise ValueError(
-            f"{path}: the header says dim = {values['dim']}, n_heads = {heads[0]}, n_kv_heads = "
-            f"{heads[1]}; n_kv_heads must divide n_heads, and heads have an even number of channels"
+            f"{path}: the header says dim = {header.dim}, n_heads = {header.n_heads}, n_kv_heads = "
+            f"{header.n_kv_heads}; n_kv_heads must divide n_heads, and heads have an even number "
+            "of channels"
         )
-    return ModelConfig(
-        vocab_size=values["vocab_size"],
-        max_seq_len=values["seq_len"],
-        n_layers=values["n_layers"],
-        d_model=values["dim"],
-        n_heads=values["n_heads"],
-        n_kv_heads=values["n_kv_heads"],
-        d_ff=values["hidden_dim"],
-        mixer="gqa",
-        rope_base=ROPE_BASE,
-        rope_pairing="interleaved",
-        tie_weights=tied,
-    )
+    return header
 
 
-def _parts(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _parts(header: Header) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Our name and their shape of each part, in the order of the file; {} counts the layers."""
-    n, d, d_kv, d_ff = config.n_layers, config.d_model, config.kv_dim, config.d_ff
-    yield "embedding.weight", (config.vocab_size, d)
+    n, d, d_ff = header.n_layers, header.dim, header.hidden_dim
+    head_dim, vocab_size = d // header.n_heads, abs(header.vocab_size)
+    d_kv = header.n_kv_heads * head_dim
+    yield "embedding.weight", (vocab_size, d)
     yield "blocks.{}.norm_1.weight", (n, d)
     yield "blocks.{}.mixer.query.weight", (n, d, d)
     yield "blocks.{}.mixer.key.weight", (n, d_kv, d)
@@ -128,15 +152,15 @@ def _parts(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "blocks.{}.ffn.down.weight", (n, d, d_ff)
     yield "blocks.{}.ffn.up.weight", (n, d_ff, d)
     yield "norm.weight", (d,)
-    yield "cos", (config.max_seq_len, config.head_dim // 2)
-    yield "sin", (config.max_seq_len, config.head_dim // 2)
-    if not config.tie_weights:
-        yield "head.weight", (config.vocab_size, d)
+    yield "cos", (header.seq_len, head_dim // 2)
+    yield "sin", (header.seq_len, head_dim // 2)
+    if header.vocab_size < 0:
+        yield "head.weight", (vocab_size, d)
 
 
-def _read_state(path: Path, content: bytes, config: ModelConfig) -> dict[str, Tensor]:
-    start = 4 * len(HEADER)
-    wanted = start + 4 * sum(math.prod(shape) for _, shape in _parts(config))
+def _read_state(path: Path, content: bytes, header: Header) -> dict[str, Tensor]:
+    start = 4 * len(Header._fields)
+    wanted = start + 4 * sum(math.prod(shape) for _, shape in _parts(header))
     if len(content) != wanted:
         what = "cut short" if len(content) < wanted else "longer than that"
         raise ValueError(
@@ -146,15 +170,15 @@ def _read_state(path: Path, content: bytes, config: ModelConfig) -> dict[str, Te
     numbers = np.frombuffer(content, "<f4", offset=start).astype(np.float32)
     state: dict[str, Tensor] = {}
     at = 0
-    for name, shape in _parts(config):
+    for name, shape in _parts(header):
         part = torch.from_numpy(numbers[at : at + math.prod(shape)]).reshape(shape)
         at += part.numel()
         if not part.isfinite().all():
             raise ValueError(f"{path}: {name.format('N')} is not finite; fetch the file again")
-        names = [name] if "{}" not in name else [name.format(i) for i in range(config.n_layers)]
+        names = [name] if "{}" not in name else [name.format(i) for i in range(header.n_layers)]
         state |= dict(zip(names, part if "{}" in name else [part], strict=True))
     _check_rotary(path, state.pop("cos"), state.pop("sin"))
-    if config.tie_weights:
+    if header.vocab_size > 0:
         state["head.weight"] = state["embedding.weight"]
     return state
 

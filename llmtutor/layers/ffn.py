@@ -172,8 +172,7 @@ class MLPConfig(FeedForwardConfig):
         """Kept of a token: the input of the second matrix, and of the activation if it needs it."""
         matrices = 2 * site.d_model * self.d_ff
         n = matrices + self.bias * (self.d_ff + site.d_model)
-        # relu and its square have their derivative in their output.
-        kept = 1 if self.activation in ("relu", "relu2") else 2
+        kept = 1 if self.activation == "relu" else 2  # relu has its derivative in its output
         return Costs(n, n, 2 * matrices, 0, kept * self.d_ff * load.tokens_bytes)
 
 

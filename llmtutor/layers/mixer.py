@@ -21,7 +21,7 @@ class Cache(Protocol):
     """What a mixer keeps of the past; each makes its own with ``make_cache``.
 
     A past grows by what the mixer reads. It goes back by length where that is possible
-    (``can_rewind``), and to a ``snapshot`` always.
+    (``can_crop``), and to a ``snapshot`` always.
     """
 
     @property
@@ -32,16 +32,16 @@ class Cache(Protocol):
     def nbytes(self) -> int:
         """Bytes set aside for the past, used or not yet."""
 
-    always_rewinds: bool
-    """Whether ``rewind`` goes back to every earlier length."""
+    always_crops: bool
+    """Whether ``crop`` goes back to every earlier length."""
 
     def reset(self) -> None:
         """Forget everything; the memory stays."""
 
-    def can_rewind(self, length: int) -> bool:
-        """Whether ``rewind`` can go there; to the present length it always can."""
+    def can_crop(self, length: int) -> bool:
+        """Whether ``crop`` can go there; to the present length it always can."""
 
-    def rewind(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
 
     def snapshot(self) -> Any:

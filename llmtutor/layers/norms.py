@@ -99,7 +99,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise each vector of the last dimension."""
         _check_input(x, self.weight)
-        gain = self.weight
+        gain: Tensor = self.weight
         if self.offset:  # in float32 at least: bfloat16 has no number between 1 and 1.0078
             gain = 1 + gain.to(torch.promote_types(gain.dtype, torch.float32))
         return rms_norm(x, gain, self.eps)

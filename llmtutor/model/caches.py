@@ -49,15 +49,15 @@ class Caches:
             layer.reset()
 
     @property
-    def always_rewinds(self) -> bool:
+    def always_crops(self) -> bool:
         """Whether all layers can go back to every earlier length."""
-        return all(layer.always_rewinds for layer in self.layers)
+        return all(layer.always_crops for layer in self.layers)
 
-    def can_rewind(self, length: int) -> bool:
+    def can_crop(self, length: int) -> bool:
         """Whether all layers can go back to ``length``."""
-        return all(layer.can_rewind(length) for layer in self.layers)
+        return all(layer.can_crop(length) for layer in self.layers)
 
-    def rewind(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens of each row.
 
         Raises:
@@ -65,10 +65,10 @@ class Caches:
                 then nothing is forgotten.
         """
         for layer in self.layers:
-            if not layer.can_rewind(length):
-                layer.rewind(length)  # which says why not
+            if not layer.can_crop(length):
+                layer.crop(length)  # which says why not
         for layer in self.layers:
-            layer.rewind(length)
+            layer.crop(length)
 
     def snapshot(self) -> tuple[Any, ...]:
         """What ``restore`` needs to come back here, of each layer."""

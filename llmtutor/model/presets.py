@@ -2,7 +2,8 @@
 
 ``preset("gpt2-nano", vocab_size=65)`` is a configuration, ``build`` makes the model. The nano
 sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE tokenizer of
-this book learns, and is meant to be overridden together with the tokenizer.
+this book learns, and is meant to be overridden together with the tokenizer. ``published`` has the
+large ones that others trained.
 """
 
 from collections.abc import Mapping
@@ -12,21 +13,10 @@ from typing import Any
 from llmtutor.checks import check_name
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.config import ModelConfig
+from llmtutor.model.published import PUBLISHED
 from llmtutor.model.transformer import Transformer
 
-_GPT2 = ModelConfig.uniform(
-    vocab_size=50257,
-    max_seq_len=1024,
-    n_layers=12,
-    d_model=768,
-    n_heads=12,
-    d_ff=3072,
-    ffn="gelu_tanh",
-    norm="layernorm",
-    position="learned",
-    bias=True,
-    init="gpt2",
-)
+_GPT2 = PUBLISHED["gpt2"]
 _LLAMA = ModelConfig.uniform(
     vocab_size=32000,
     max_seq_len=2048,
@@ -66,13 +56,14 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
         "baseline-nano": _BASELINE.replace(**_NANO, d_ff=512),
     }
 )
-"""``gpt2`` is the smallest model of Radford et al. (2019); ``llama`` has the parts of Touvron et
-al. (2023) at the same depth and width, with Llama's vocabulary size; ``baseline`` has sinusoidal
-positions, pre-RMSNorm, plain attention and a two-matrix feed-forward part."""
+"""Those of the book's own studies: ``gpt2`` is the smallest model of Radford et al. (2019),
+``llama`` has the parts of Touvron et al. (2023) at the same depth and width, with Llama's
+vocabulary size, ``baseline`` has sinusoidal positions, pre-RMSNorm, plain attention and a
+two-matrix feed-forward part."""
 
 
 def preset(name: str, **overrides: Any) -> ModelConfig:
-    """The configuration called ``name``, with some fields changed.
+    """The configuration called ``name``, the book's own or a published one, with fields changed.
 
     >>> preset("gpt2").n_layers, preset("gpt2", n_layers=2).n_layers
     (12, 2)
@@ -80,7 +71,8 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
     Raises:
         ValueError: an unknown name or field (with the nearest one), or a bad value.
     """
-    return PRESETS[check_name("preset", name, PRESETS)].replace(**overrides)
+    known = {**PRESETS, **PUBLISHED}
+    return known[check_name("preset", name, known)].replace(**overrides)
 
 
 def build(config: ModelConfig) -> Transformer:

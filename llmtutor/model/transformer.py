@@ -29,7 +29,7 @@ class Transformer(nn.Module):
 
     Raises:
         ValueError: ids that are not integers of shape (batch, seq), lie outside the vocabulary,
-            or are more than ``max_seq_len`` in a row; ``n_last`` outside 1 … seq.
+            or are more than ``max_seq_len`` in a row; ``logits_to_keep`` outside 1 … seq.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -53,20 +53,24 @@ class Transformer(nn.Module):
         ids: Int[Tensor, "batch seq"],
         *,
         cache: Caches | None = None,
-        n_last: int | None = None,
+        logits_to_keep: int | None = None,
         with_extras: bool = False,
-    ) -> Float[Tensor, "batch n_last vocab"] | tuple[Float[Tensor, "batch n_last vocab"], Extras]:
+    ) -> (
+        Float[Tensor, "batch logits_to_keep vocab"]
+        | tuple[Float[Tensor, "batch logits_to_keep vocab"], Extras]
+    ):
         """Logits of the token after each position: (batch, seq) → (batch, seq, vocab_size).
 
         With a ``cache`` from ``make_caches``, ``ids`` are the next tokens of each row, one or
-        more; the cache then holds them too. Logits of padding mean nothing. With ``n_last`` only
-        the last so many positions get logits: who reads a prompt needs those of its end alone.
+        more; the cache then holds them too. Logits of padding mean nothing. With ``logits_to_keep``
+        only the last so many positions get logits: who reads a prompt needs those of its end alone.
         ``with_extras`` gives logits and what else the layers return (``layers.extras``).
         """
-        self._check(ids, n_last)
+        self._check(ids, logits_to_keep)
         x = self.embedding(ids)
-        if self.config.embedding_scale != 1:
-            x = x * self.config.embedding_scale
+        if (scale := self.config.embedding_scale) != 1:
+            # Rounded to the dtype of x, as in the code published with Gemma.
+            x = x * torch.full((), scale, dtype=x.dtype, device=x.device)
         batch, seq = ids.shape
         layers: list[dict[str, Any]] = [{} for _ in self.blocks]
         if cache is None:
@@ -81,14 +85,14 @@ class Transformer(nn.Module):
         for i, (block, options) in enumerate(zip(self.blocks, layers, strict=True)):
             x, more = split_extras(block(x, **options))
             extras = joined(extras, named(more, f"blocks.{i}"))
-        if n_last is not None:
-            x = x[:, -n_last:]
+        if logits_to_keep is not None:
+            x = x[:, -logits_to_keep:]
         logits = self.head(self.norm(x))
         if (bound := self.config.logit_softcap) is not None:
             logits = bound * (logits / bound).tanh()
         return (logits, extras) if with_extras else logits
 
-    def _check(self, ids: Tensor, n_last: int | None) -> None:
+    def _check(self, ids: Tensor, logits_to_keep: int | None) -> None:
         if ids.ndim != 2 or 0 in ids.shape:
             raise ValueError(
                 f"ids must be (batch, seq) with at least one token, got shape {tuple(ids.shape)}"
@@ -100,8 +104,8 @@ class Transformer(nn.Module):
                 f"a sequence of {seq} tokens is longer than max_seq_len = "
                 f"{self.config.max_seq_len}; cut it, or build the model with a larger max_seq_len"
             )
-        if n_last is not None and not 1 <= n_last <= seq:
-            raise ValueError(f"n_last must lie in 1 … seq = {seq}, got {n_last}")
+        if logits_to_keep is not None and not 1 <= logits_to_keep <= seq:
+            raise ValueError(f"logits_to_keep must lie in 1 … seq = {seq}, got {logits_to_keep}")
 
     def make_caches(
         self,

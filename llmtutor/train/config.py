@@ -18,7 +18,7 @@ import torch
 from llmtutor.checks import check_at_least, check_name, check_number, check_types
 from llmtutor.data.corpora import CORPORA
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.presets import PRESETS, preset
+from llmtutor.model.presets import PRESETS, PUBLISHED, preset
 from llmtutor.optim import OPTIMIZERS, SCHEDULES, Schedule, make_schedule
 from llmtutor.train.distributed import STRATEGIES
 from llmtutor.train.log import LOGGERS
@@ -264,7 +264,7 @@ def _plain(value: Any) -> Any:
 
 
 _NAMES: dict[str, Iterable[str]] = {
-    "preset": PRESETS,
+    "preset": {**PRESETS, **PUBLISHED},
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,

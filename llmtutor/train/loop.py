@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from llmtutor.checks import shell_line
 from llmtutor.data.batches import batch_at
 from llmtutor.fast.memory import freed_memory_kept
 from llmtutor.fast.threads import equal_parts, side_by_side
@@ -126,6 +127,11 @@ def extras_of(metrics: StepMetrics, world: World) -> dict[str, float | list[floa
     return found
 
 
+def go_on(out: str | Path) -> str:
+    """The command that resumes the run in ``out``."""
+    return shell_line("llmtutor", "train", "--resume", out)
+
+
 def validate_or_stop(training: Training, why: str) -> float:
     """Take the validation loss, without which no state is saved as a good one.
 
@@ -137,7 +143,7 @@ def validate_or_stop(training: Training, why: str) -> float:
         out = training.config.out
         way = "start again with a lower learning rate"
         if checkpoints(Path(out) / CHECKPOINTS):
-            way = f"go on with: llmtutor train --resume {out} --with-changes --lr LOWER"
+            way = f"go on with: {go_on(out)} --with-changes --lr LOWER"
         raise NonFiniteLoss(
             f"{why}. The validation loss is {loss:g}, so this state is not saved; {way}"
         )
@@ -219,7 +225,7 @@ def _load(config: TrainConfig, resume: Path | None, fallback: bool) -> TrainStat
     goes_on = resume is not None and run_folder(resume).resolve() == out.resolve()
     if not goes_on and checkpoints(out / CHECKPOINTS):
         raise ValueError(
-            f"{out} holds a run already: go on with `--resume {out}`, or take another --out"
+            f"{out} holds a run already: go on with `{go_on(out)}`, or take another --out"
         )
     return None if resume is None else read_state(resume, fallback=fallback)
 
@@ -257,7 +263,7 @@ def _set_up(
 def _save_and_say(training: Training) -> str:
     save_training(training)
     out = training.config.out
-    return f"A checkpoint is saved; go on with: llmtutor train --resume {out}"
+    return f"A checkpoint is saved; go on with: {go_on(out)}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from llmtutor.cli import generate as command
 from llmtutor.data import tales
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
+from llmtutor.interop.hf import load_hf_with_tokenizer, save_hf
+from llmtutor.model.presets import build, preset
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer
+from llmtutor.tokenizer.fast import to_tokenizers
 
 MODEL = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32}
 
@@ -41,6 +45,35 @@ def runs(tmp_path_factory):
         pairs = ["--tokenizer", "bpe-300", "--out", str(folder / "foreign")]
         assert cli.main(["train", "--config", str(path), *pairs]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Path:
+    """A folder as it comes from the hub: a tiny Llama with a byte-level BPE of its own."""
+    folder = tmp_path_factory.mktemp("hub")
+    tokenizer = BPETokenizer.train(tales.generate(30, 1), 300, ["<|endoftext|>"])
+    torch.manual_seed(0)
+    save_hf(build(preset("llama-nano", **MODEL, vocab_size=320, max_seq_len=64)), folder)
+    to_tokenizers(tokenizer).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_folder_of_the_hub_writes_with_its_own_tokenizer(run, hub) -> None:
+    options = ("--hf", hub, "--prompt", "Once", "--max-new-tokens", 12, "--greedy")
+    code, text, error = run(*options)
+    assert code == 0, error
+    published = load_hf_with_tokenizer(hub)
+    ids = published.tokenizer.encode("Once")
+    want = generate(
+        published.model, [ids], max_new_tokens=12, sampler=Sampler(greedy=True), n_ids=300
+    )[0]
+    assert text == published.tokenizer.decode(want) + "\n"
+
+
+def test_a_run_or_a_folder_of_the_hub(run, runs, hub) -> None:
+    for words in ((), (runs / "large", "--hf", hub)):
+        code, _, error = run(*words, "--prompt", "x")
+        assert code == 1 and "expected the folder of a run, or --hf FOLDER" in error
 
 
 class Keys(io.BytesIO):

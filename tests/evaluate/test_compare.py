@@ -136,7 +136,7 @@ def test_holm_rejects_as_the_paper_steps_down(p_values: list[float], alpha: floa
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    n_studies = 4000
+    n_studies = 2000
     rng = np.random.default_rng(0)
     by_t, by_bootstrap = {}, {}
     for n in (5, 30):

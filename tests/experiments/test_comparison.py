@@ -1,11 +1,17 @@
 """The comparison: verdicts, rates and costs come out of the raw records again, by other means."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from llmtutor.experiments import comparison, study, trial, variants
+from llmtutor.experiments.catalogue import CATALOGUE
 from llmtutor.experiments.comparison import (
     CORPORA,
     HEAD_CHANCE,
@@ -16,8 +22,8 @@ from llmtutor.experiments.comparison import (
     losses,
     verdicts,
 )
-from llmtutor.experiments.study import Record, load_record
-from llmtutor.experiments.variants import BASELINE, VARIANTS, variant_config
+from llmtutor.experiments.study import Record, load_record, run_study, size
+from llmtutor.experiments.variants import VARIANTS, Variant, variant_config
 from llmtutor.model.presets import build
 
 each_corpus = pytest.mark.parametrize("corpus", CORPORA)
@@ -64,14 +70,14 @@ def test_verdicts_by_scipy_and_holm_by_definition(record: Record, corpus: str) -
             break
         told.add(name)
     assert found.keys() == raw.keys()
-    for name, comparison in found.items():
+    for name, answer in found.items():
         test, differences = tests[name], raw[name] - baseline
-        assert comparison.difference == pytest.approx(differences.mean(), abs=1e-12)
-        assert comparison.p_value == pytest.approx(test.pvalue, rel=1e-9)
+        assert answer.difference == pytest.approx(differences.mean(), abs=1e-12)
+        assert answer.p_value == pytest.approx(test.pvalue, rel=1e-9)
         low, high = test.confidence_interval(0.95)
-        assert comparison.t_interval == pytest.approx((low, high), abs=1e-9)
+        assert answer.t_interval == pytest.approx((low, high), abs=1e-9)
         sign = "better" if differences.mean() < 0 else "worse"
-        assert comparison.verdict == (sign if name in told else "not distinguishable")
+        assert answer.verdict == (sign if name in told else "not distinguishable")
 
 
 @each_corpus
@@ -178,9 +184,9 @@ def test_costs_are_recorded_for_every_variant_in_rounds() -> None:
     order = [(run["settings"]["round"], run["settings"]["variant"]) for run in costs.runs]
     assert order == [(i, name) for i in range(ROUNDS) for name in VARIANTS]
     for run in costs.runs:
-        config, result = variant_config(run["settings"]["variant"]), run["result"]
-        heads = config.n_kv_heads or config.n_heads
-        assert result["kv_bytes_per_token"] == 2 * config.n_layers * heads * config.head_dim * 4
+        result, blocks = run["result"], variant_config(run["settings"]["variant"]).blocks
+        heads = sum(block.mixer.kv_heads for block in blocks)
+        assert result["kv_bytes_per_token"] == 2 * heads * 8 * 4
         assert result["peak_bytes"] > 16 * result["n_params"]
     at = {
         name: [r["result"] for r in costs.runs if r["settings"]["variant"] == name]
@@ -190,7 +196,56 @@ def test_costs_are_recorded_for_every_variant_in_rounds() -> None:
         assert len({(r["peak_bytes"], r["forward_flops_per_token"]) for r in results}) == 1, name
         speeds = [r["train_tokens_per_second"] for r in results]
         assert stdev(speeds) < 0.2 * mean(speeds), name
-    assert (
-        at["mqa"][0]["kv_bytes_per_token"] * BASELINE.n_heads
-        == (at["baseline"][0]["kv_bytes_per_token"])
+    assert 8 * at["mqa"][0]["kv_bytes_per_token"] == at["baseline"][0]["kv_bytes_per_token"]
+
+
+# One variant more --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A variant that nobody has trained yet, in a copy of the records."""
+    changes = {"position": "rope", "n_kv_heads": 2}
+    more = MappingProxyType({**VARIANTS, "rope, gqa-2": Variant("stack", changes)})
+    for module in (variants, comparison, trial):
+        monkeypatch.setattr(module, "VARIANTS", more)
+    for name in ("comparison", "comparison-rates"):
+        shutil.copy(study.results_dir() / f"{name}.json", tmp_path)
+    monkeypatch.setattr(study, "results_dir", lambda: tmp_path)
+    return tmp_path
+
+
+def test_a_new_variant_is_counted_and_leaves_the_verdicts_on_the_others(
+    one_more: Path, record: Record
+) -> None:
+    sizes = {name: size(CATALOGUE[name])[:2] for name in ("comparison-rates", "comparison")}
+    assert sizes == {"comparison-rates": (64, 68), "comparison": (336, 352)}
+    assert list(losses(record, CORPORA[0])) == list(VARIANTS)
+    assert len(verdicts(record, CORPORA[1])) == len(VARIANTS) - 1
+
+
+def test_a_new_variant_waits_for_its_rate_and_is_then_trained_beside_the_recorded(
+    one_more: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(*, variant: str, corpus: str, lr: float, seed: int) -> dict[str, float | None]:
+        assert variant == "rope, gqa-2"
+        return {"valid_loss": None if lr == 0.032 else abs(np.log(lr / 0.008)) + 0.001 * seed}
+
+    before = (one_more / "comparison.json").read_bytes()
+    rates, whole = (
+        replace(CATALOGUE[name], run=fake) for name in ("comparison-rates", "comparison")
     )
+    with pytest.raises(ValueError, match="run comparison-rates"):
+        next(run_study(whole))
+    assert (one_more / "comparison.json").read_bytes() == before
+    assert len(list(run_study(rates))) == 4  # one of them diverges, and is none to choose from
+    made = list(run_study(whole, limit=9))
+    assert list(losses(load_record("comparison"), CORPORA[0])) == list(VARIANTS)  # not whole yet
+    made += run_study(whole)
+    assert [(done, n) for done, n, _ in made] == [(337 + i, 352) for i in range(16)]
+    after = load_record("comparison")
+    assert after.runs[:336] == record.runs
+    rate = after.plan["learning_rate"].pop("rope, gqa-2")
+    assert after.plan == record.plan and rate == pytest.approx(0.008)
+    assert after.added[0]["plan"] == {"learning_rate": {"rope, gqa-2": rate}}
+    assert list(losses(after, CORPORA[0])["rope, gqa-2"]) == list(range(SEEDS))

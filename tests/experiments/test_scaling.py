@@ -1,13 +1,11 @@
 """Laws: exact where the law is known, no worse than another optimiser, honest intervals."""
 
-import doctest
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from llmtutor.experiments import scaling
 from llmtutor.experiments.scaling import (
     Law,
     Prediction,
@@ -25,10 +23,6 @@ TRUE = Law(1.2, (20.0, 30.0), (0.4, 0.3))
 
 def losses_of(law: Law, x: np.ndarray = SIZES) -> np.ndarray:
     return np.array([law(*row) for row in x])
-
-
-def test_examples() -> None:
-    assert doctest.testmod(scaling).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -95,13 +89,15 @@ def test_intervals_hold_as_often_as_they_say() -> None:
 
 
 def test_an_interval_grows_with_noise_with_distance_and_with_coverage() -> None:
-    def width(noise: float, at: tuple[float, float], coverage: float = 0.9) -> float:
-        noisy = losses_of(TRUE) + np.random.default_rng(3).normal(0, noise, len(SIZES))
-        found = predict(SIZES, noisy, at, coverage=coverage)
+    law, x = Law(1.5, (30.0,), (0.4,)), np.geomspace(5e3, 2e5, 8)[:, None]
+
+    def width(noise: float, at: float, coverage: float = 0.9) -> float:
+        noisy = losses_of(law, x) + np.random.default_rng(3).normal(0, noise, len(x))
+        found = predict(x, noisy, [at], coverage=coverage)
         assert found.low < found.loss < found.high
         return found.high - found.low
 
-    near, far = (3e5, 1e6), (1e8, 1e10)
+    near, far = 3e5, 1e8
     assert width(0.02, near) > 1.5 * width(0.01, near)
     assert width(0.01, far) > 1.5 * width(0.01, near)
     assert width(0.01, near, 0.98) > width(0.01, near, 0.9) > width(0.01, near, 0.5)

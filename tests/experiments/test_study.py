@@ -1,34 +1,17 @@
 """Studies: each run is on disk when it ends, and a stopped study goes on where it stopped."""
 
+import itertools
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from llmtutor.experiments import study as module
-from llmtutor.experiments.study import Study, environment, load_record, run_study, size
-
-SQUARES = """
-import sys, time
-from pathlib import Path
-from llmtutor.experiments.study import Study, run_study
-
-def run(n, seed):
-    time.sleep(0.01)
-    return {"square": n * n + seed, "curve": [n / 7] * 4_000}
-
-def runs(plan):
-    return [{"n": n, "seed": seed} for seed in (0, 1) for n in range(plan["up_to"])]
-
-squares = Study(name="squares", description="n²", run=run, plan=lambda: {"up_to": 12}, runs=runs)
-"""
-GO_ON = SQUARES + "for _ in run_study(squares, Path(sys.argv[1])): pass\n"
+from llmtutor.experiments.study import Study, environment, load_record, once, run_study, size
 
 
 def squares(up_to: int = 4, **changes: Any) -> Study:
@@ -38,7 +21,7 @@ def squares(up_to: int = 4, **changes: Any) -> Study:
     fields = {
         "name": "squares",
         "description": "n²",
-        "plan": lambda: {"up_to": up_to},
+        "plan": once(lambda: {"up_to": up_to}),
         "runs": runs,
         "run": lambda n: {"square": n * n},
     }
@@ -93,26 +76,59 @@ def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path: Path) -> None:
     assert list(run_study(squares(run=run), tmp_path)) == []
 
 
+OPEN = Path.open
+
+
+def gone(*_: object, **__: object) -> None:
+    """No clean-up, no last words: to the file it is as if the process were killed."""
+    os._exit(9)
+
+
+def third(call: Callable, instead: Callable) -> Callable:
+    """``call``, but ``instead`` at the third time."""
+    calls = itertools.count(1)
+    return lambda *inputs, **more: (instead if next(calls) == 3 else call)(*inputs, **more)
+
+
+def half_written(path: Path, *how: Any, **more: Any) -> IO[str]:
+    file = OPEN(path, *how, **more)
+    write = file.write
+    file.write = lambda text: (write(text[: len(text) // 2]), file.flush(), gone())
+    return file
+
+
+def replaced(old: Path, new: Path) -> None:
+    Path(old).replace(new)
+    gone()
+
+
+def go_on_until(moment: str, folder: Path) -> None:
+    run = third(pow_2, gone) if moment == "in a run" else pow_2
+    if moment == "written":
+        os.fsync = third(os.fsync, gone)
+    elif moment == "half written":
+        Path.open = half_written
+    elif moment == "replaced":
+        os.replace = third(os.replace, replaced)
+    list(run_study(squares(12, run=run), folder))
+
+
 def test_a_study_killed_again_and_again_ends_like_one_left_in_peace(tmp_path: Path) -> None:
-    """SIGKILL at four moments, some while the file (which grows to megabytes) is being written."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, "-c", GO_ON, str(whole)], check=True)
-    file = killed / "squares.json"
-    for pause in (0.0, 0.011, 0.023, 0.041, None):
-        process = subprocess.Popen([sys.executable, "-c", GO_ON, str(killed)])
-        before = file.stat().st_size if file.exists() else 0
-        while process.poll() is None:
-            if pause is not None and file.exists() and file.stat().st_size > before:  # a run more
-                time.sleep(pause)
-                process.kill()
-            time.sleep(0.002)
-        assert process.returncode == 0 or pause is not None
-        load_record("squares", killed)  # whole at any time
-    expected, received = (load_record("squares", folder) for folder in (whole, killed))
-    assert [(r["settings"], r["result"]) for r in received.runs] == [
-        (r["settings"], r["result"]) for r in expected.runs
-    ]
-    assert [path.name for path in killed.iterdir()] == ["squares.json"]
+    # A server imports torch once and makes each process from itself.
+    kinds = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+    context.set_forkserver_preload(["llmtutor.experiments.study"])
+    recorded = {"in a run": 2, "written": 4, "half written": 4, "replaced": 7}
+    for moment, n_runs in recorded.items():
+        process = context.Process(target=go_on_until, args=(moment, tmp_path))
+        process.start()
+        process.join()
+        assert process.exitcode == 9
+        assert len(load_record("squares", tmp_path).runs) == n_runs
+    list(run_study(squares(12), tmp_path))
+    received = [(run["settings"], run["result"]) for run in load_record("squares", tmp_path).runs]
+    assert received == [({"n": n}, {"square": n * n}) for n in range(12)]
+    assert [path.name for path in tmp_path.iterdir()] == ["squares.json"]
 
 
 def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:
@@ -131,13 +147,90 @@ def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:
 
 def test_the_plan_is_written_before_the_first_run_and_never_made_again(tmp_path: Path) -> None:
     plans = iter([{"up_to": 3}, {"up_to": 99}])
-    study = squares(plan=lambda: next(plans))
+    study = squares(plan=once(lambda: next(plans)))
     runs = run_study(study, tmp_path)
     next(runs)
     assert load_record("squares", tmp_path).plan == {"up_to": 3}
     runs.close()
     assert len(list(run_study(study, tmp_path))) == 2
     assert next(plans) == {"up_to": 99}
+    assert "added" not in (tmp_path / "squares.json").read_text(encoding="utf-8")
+
+
+def powers(*names: str, **changes: Any) -> Study:
+    """A study that grows by a name, for which an exponent has to be planned."""
+
+    def plan(written: Mapping[str, Any]) -> dict[str, Any]:
+        known = written.get("exponent", {})
+        return {"exponent": {name: len(name) for name in names if name not in known}}
+
+    def runs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{"n": n, "p": plan["exponent"][name]} for n in (2, 3) for name in names]
+
+    fields = {"plan": plan, "runs": runs, "run": lambda n, p: {"power": n**p}}
+    return squares(**{**fields, **changes})
+
+
+def test_a_plan_grows_by_what_is_missing_and_nothing_recorded_changes(tmp_path: Path) -> None:
+    list(run_study(powers("ab"), tmp_path))
+    before = load_record("squares", tmp_path)
+    grown = powers("ab", "abc")
+    assert size(grown, tmp_path)[:2] == (2, 4)  # counted before it is planned
+    seen = []
+
+    def run(n: int, p: int) -> dict[str, int]:
+        seen.append(load_record("squares", tmp_path).plan)
+        return {"power": n**p}
+
+    made = list(run_study(powers("ab", "abc", run=run), tmp_path))
+    assert [(done, whole) for done, whole, _ in made] == [(3, 4), (4, 4)]
+    assert seen == 2 * [{"exponent": {"ab": 2, "abc": 3}}]  # on disk before its runs start
+    after = load_record("squares", tmp_path)
+    assert (after.runs[:2], after.planned) == (before.runs, before.planned)
+    (later,) = after.added
+    assert later["plan"] == {"exponent": {"abc": 3}}
+    assert before.planned <= later["planned"] <= after.runs[2]["started"]
+    assert [run["result"]["power"] for run in after.runs] == [4, 9, 8, 27]
+
+
+def test_runs_that_a_study_has_no_more_stay_and_are_not_counted(tmp_path: Path) -> None:
+    list(run_study(powers("ab", "abc"), tmp_path))
+    before = load_record("squares", tmp_path).runs
+    assert size(powers("abc"), tmp_path)[:2] == (2, 2)
+    (one,) = run_study(powers("abc", "a"), tmp_path, limit=1)
+    assert one[:2] == (3, 4)
+    assert load_record("squares", tmp_path).runs[:-1] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan": lambda written: {"exponent": {"ab": 9}}}, "has an entry 'ab' already"),
+        ({"plan": lambda written: {"exponent": 9}}, "has an entry 'exponent' already"),
+        ({"plan": lambda written: {}}, r"lacks what this run needs: .*not planned yet"),
+    ],
+)
+def test_a_plan_that_would_change_or_does_not_suffice_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    list(run_study(powers("ab"), tmp_path))
+    before = (tmp_path / "squares.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        list(run_study(powers("ab", "abc", **changes), tmp_path))
+    assert (tmp_path / "squares.json").read_bytes() == before
+
+
+def test_a_device_reaches_the_run_and_the_record(tmp_path: Path) -> None:
+    def run(n: int, device: str = "cpu") -> dict[str, str]:
+        return {"device": device}
+
+    next(run_study(squares(run=run), tmp_path))
+    next(run_study(squares(run=run), tmp_path, device="meta"))
+    record = load_record("squares", tmp_path)
+    assert [run["result"]["device"] for run in record.runs] == ["cpu", "meta"]
+    assert [here["device"] for here in record.environments] == ["cpu", "meta"]
+    with pytest.raises(ValueError, match="'squares' is made on the CPU alone"):
+        next(run_study(squares(), tmp_path, device="meta"))
 
 
 def test_a_failed_write_leaves_the_last_record_whole(
@@ -160,13 +253,6 @@ def test_not_a_number_is_refused_and_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         list(run_study(squares(run=lambda n: {"square": float("nan")}), tmp_path))
     assert load_record("squares", tmp_path).runs == []
-
-
-def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
-    list(run_study(squares(), tmp_path))
-    changed = squares(runs=lambda plan: [{"n": n} for n in (0, 1, 2, 7)])
-    with pytest.raises(ValueError, match=r'holds a run that is not in the study: \{"n": 3\}'):
-        list(run_study(changed, tmp_path))
 
 
 def test_two_runs_with_one_setting_are_refused(tmp_path: Path) -> None:
@@ -210,7 +296,7 @@ def test_another_machine_gets_an_entry_of_its_own(
 ) -> None:
     list(run_study(squares(), tmp_path, limit=1))
     elsewhere = {**environment(), "cpu": "another"}
-    monkeypatch.setattr(module, "environment", lambda: elsewhere)
+    monkeypatch.setattr(module, "environment", lambda device: elsewhere)
     list(run_study(squares(), tmp_path))
     record = load_record("squares", tmp_path)
     assert [run["environment"] for run in record.runs] == [0, 1, 1, 1]

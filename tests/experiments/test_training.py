@@ -1,19 +1,20 @@
 """One run: a function of its settings, with an honest curve."""
 
-import doctest
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from llmtutor.experiments import training
+from llmtutor.experiments.curve import spread_windows
 from llmtutor.experiments.training import (
     FINAL,
     SEQ_LEN,
-    learning_rate,
     model_config,
+    schedule,
     tokens,
     train_run,
 )
@@ -31,18 +32,17 @@ def small_text() -> None:
         pytest.skip(f"the corpus is not here: {error}")
 
 
-def test_examples() -> None:
-    assert doctest.testmod(training).failed == 0
+@pytest.fixture(scope="module")
+def run(small_text: None) -> dict[str, Any]:
+    return train_run(**TINY)
 
 
-def test_the_same_settings_give_the_same_run_and_another_seed_another() -> None:
-    first, again, other = (train_run(**{**TINY, "seed": seed}) for seed in (0, 0, 1))
-    assert first == again
-    assert first["curve"]["loss"] != other["curve"]["loss"]
+def test_the_same_settings_give_the_same_run_and_another_seed_another(run: dict) -> None:
+    assert run == train_run(**TINY)
+    assert run["curve"]["loss"] != train_run(**{**TINY, "seed": 1})["curve"]["loss"]
 
 
-def test_it_learns_and_the_curve_starts_at_log_v_and_ends_near_the_held_out_loss() -> None:
-    run = train_run(**TINY)
+def test_it_learns_and_the_curve_starts_at_log_v_and_ends_near_the_held_out_loss(run: dict) -> None:
     loss = run["curve"]["loss"]
     assert loss[0] == pytest.approx(math.log(tokens()[2]), abs=0.3)
     assert run["valid_loss"] < loss[0] - 1
@@ -58,8 +58,8 @@ def test_the_curve_has_ten_single_steps_and_then_means_of_ten() -> None:
     assert training._curve(rows)["loss"][-2:] == [np.mean(range(10, 20)), np.mean(range(20, 25))]
 
 
-def test_the_part_of_the_embedding_is_a_part_of_the_gradient() -> None:
-    curve = train_run(**TINY)["curve"]
+def test_the_part_of_the_embedding_is_a_part_of_the_gradient(run: dict) -> None:
+    curve = run["curve"]
     assert all(
         0 < part < whole for part, whole in zip(curve["embedding"], curve["grad_norm"], strict=True)
     )
@@ -80,29 +80,28 @@ def test_sizes_are_those_of_the_model() -> None:
 
 
 def test_learning_rate_by_hand() -> None:
-    """100 steps: 5 of warm-up, then half a cosine from the peak down to a tenth of it."""
-    rates = [learning_rate(step, 100, 2.0) for step in range(100)]
-    assert rates[:6] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.0])
-    assert rates[5 + 95 // 2] == pytest.approx(1.1, abs=0.02)
-    assert 2 * FINAL < rates[-1] < 2 * FINAL + 0.002
-    assert all(a >= b for a, b in pairwise(rates[5:]))
+    """100 steps: the peak in the fifth, then half a cosine down to a tenth of it."""
+    factors = [schedule(100)(step) for step in range(100)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[4 + 96 // 2] == pytest.approx(0.55)
+    assert FINAL < factors[-1] < FINAL + 0.001
+    assert all(a >= b for a, b in pairwise(factors[4:]))
 
 
 def test_validation_windows_cover_the_held_out_works_without_overlap() -> None:
-    ids = np.arange(476_650)
-    starts = torch.cat([inputs[:, 0] for inputs, _ in training._windows(ids)])
+    held_out = spread_windows(np.arange(476_650), training.VALID_WINDOWS, SEQ_LEN)
+    starts = torch.cat([inputs[:, 0] for inputs, _ in held_out])
     assert len(starts) == training.VALID_WINDOWS
-    assert starts[0] == 0 and starts[-1] == len(ids) - SEQ_LEN - 1
     assert starts.diff().min() > SEQ_LEN
-    for inputs, targets in training._windows(ids):
-        assert (targets == inputs + 1).all()
 
 
 def test_the_model_is_llama_in_small() -> None:
     config = model_config(32, 2, 84, tie_weights=False)
-    assert (config.norm, config.ffn, config.position) == ("rmsnorm", "swiglu", "rope")
-    assert config.head_dim == 8 and not config.tie_weights
-    d, f = 32, config.d_ff
+    (block,) = set(config.blocks)
+    kinds = config.norm.kind, block.norm.kind, block.ffn.kind, block.mixer.position.kind
+    assert kinds == ("rmsnorm", "rmsnorm", "gated-mlp", "rope")
+    assert block.mixer.width(32) == 8 and not config.tie_weights
+    d, f = 32, block.ffn.d_ff
     assert parameters(config).non_embedding - 84 * d == 2 * (4 * d * d + 3 * d * f + 2 * d) + d
 
 

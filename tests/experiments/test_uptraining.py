@@ -1,12 +1,10 @@
 """Merged heads: the record's claims from its raw losses, the control by definition, a run again."""
 
-import doctest
 from statistics import mean
 
 import pytest
 import torch
 
-from llmtutor.experiments import uptraining
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.experiments.training import model_config, tokens
 from llmtutor.experiments.uptraining import (
@@ -34,10 +32,6 @@ def losses(record: Record, n_kv_heads: int, pool: str) -> list[dict[str, float]]
         record.results(n_kv_heads=n_kv_heads, pool=pool, seed=seed)[0]["losses"]
         for seed in range(SEEDS)
     ]
-
-
-def test_examples() -> None:
-    assert doctest.testmod(uptraining).failed == 0
 
 
 def test_every_merge_has_every_seed_and_every_mark(record: Record) -> None:

@@ -13,8 +13,8 @@ from llmtutor.fast.attention import (
     BLOCK,
     LONGEST,
     compiled_attention,
+    materialised_attention,
     single_query_attention,
-    stored_attention,
 )
 from llmtutor.layers.attention import attention, fused_attention
 
@@ -41,7 +41,7 @@ def gradients(y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("seq", LENGTHS)
 def test_equals_torch(seq) -> None:
     inputs = qkv(seq)
-    got = stored_attention(*inputs, scale=0.3)
+    got = materialised_attention(*inputs, scale=0.3)
     want = F.scaled_dot_product_attention(*inputs, is_causal=True, scale=0.3)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
@@ -52,11 +52,11 @@ def test_equals_torch(seq) -> None:
 @pytest.mark.parametrize("seq", [4, LONGEST])
 def test_the_past_does_not_see_the_future(seq) -> None:
     q, k, v = (x.detach() for x in qkv(seq))
-    before = stored_attention(q, k, v, scale=0.5)
+    before = materialised_attention(q, k, v, scale=0.5)
     for changed in (1, seq // 2, seq - 1):
         keys, values = k.clone(), v.clone()
         keys[..., changed, :], values[..., changed, :] = 1e4, -1e4
-        after = stored_attention(q, keys, values, scale=0.5)
+        after = materialised_attention(q, keys, values, scale=0.5)
         assert torch.equal(after[..., :changed, :], before[..., :changed, :])
         assert not torch.equal(after[..., changed, :], before[..., changed, :])
 
@@ -85,7 +85,7 @@ def test_a_single_query_by_hand() -> None:
 
 def test_huge_scores_stay_finite() -> None:
     q, v = torch.tensor([[1e6], [1e6], [-1e6]]), torch.tensor([[1.0], [3.0], [8.0]])
-    got = stored_attention(q, q, v, scale=1e20)
+    got = materialised_attention(q, q, v, scale=1e20)
     torch.testing.assert_close(got, torch.tensor([[1.0], [2.0], [8.0]]))
     got = single_query_attention(q[:1], q[[0, 2, 0]], v[[0, 2, 1]], scale=1e20)
     torch.testing.assert_close(got, torch.tensor([[2.0]]))

@@ -108,13 +108,13 @@ def test_what_is_not_one_more_token_is_read_as_before(graphs) -> None:
         assert torch.equal(fast(ids), model(ids))
         want = model(ids, cache=model.make_caches(1))
         assert torch.equal(fast(ids, cache=cache), want)
-        last = fast(ids, cache=fast.make_caches(1), n_last=2)
+        last = fast(ids, cache=fast.make_caches(1), logits_to_keep=2)
         torch.testing.assert_close(last, want[:, -2:])
         with pytest.raises(ValueError, match=r"ids must be \(batch, seq\)"):
             fast(ids[0], cache=cache)
         assert not graphs
         fast(ids[:, :1], cache=cache)
-        fast(ids[:, :1], cache=cache, n_last=1)  # the same program
+        fast(ids[:, :1], cache=cache, logits_to_keep=1)  # the same program
     assert len(graphs) == 1 and cache.length == 7
 
 

@@ -34,7 +34,7 @@ class Kept(list):
 class RunningSums:
     """The sums after each of the last ``reach + 1`` tokens."""
 
-    always_rewinds = False
+    always_crops = False
     nbytes = 0
 
     def __init__(self, zero: Tensor, reach: int) -> None:
@@ -52,11 +52,11 @@ class RunningSums:
         self.sums = [*self.sums, *sums.unbind(1)][-self.reach - 1 :]
         return sums
 
-    def can_rewind(self, length: int) -> bool:
+    def can_crop(self, length: int) -> bool:
         return 0 <= self.length - length < len(self.sums)
 
-    def rewind(self, length: int) -> None:
-        assert self.can_rewind(length)
+    def crop(self, length: int) -> None:
+        assert self.can_crop(length)
         self.sums = self.sums[: len(self.sums) - (self.length - length)]
         self.length = length
 
@@ -89,7 +89,7 @@ class Mean:
         return Caches(self.made[-1:], batch, max_len or 40, starts)
 
     def __call__(
-        self, ids: Tensor, *, cache: Caches | None = None, n_last: int | None = None
+        self, ids: Tensor, *, cache: Caches | None = None, logits_to_keep: int | None = None
     ) -> Tensor:
         batch, seq = ids.shape
         self.read.append(seq)
@@ -98,7 +98,9 @@ class Mean:
         number = 1 + torch.arange(cache.length, cache.length + seq) - starts[:, None]
         x = self.embedding(ids)
         sums = cache.layers[0].add(x.where(number[..., None] > 0, 0.0))
-        return ((4 * sums / number.clamp(min=1)[..., None] - x) @ self.head)[:, -(n_last or seq) :]
+        return ((4 * sums / number.clamp(min=1)[..., None] - x) @ self.head)[
+            :, -(logits_to_keep or seq) :
+        ]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["greedy", "sampled"])
@@ -138,7 +140,7 @@ def test_refused_drafts_are_forgotten(sampler: Sampler, n_draft: int, reach: int
             assert [fast.ids] == generate(model, [PROMPTS[0][seed:]], **settings)
         for cache in (model.made[0], draft.made[0]):
             assert 0 < cache.most_alive <= n_draft + 1  # one more while the oldest makes room
-        accepted, refused = accepted + fast.n_accepted, refused + fast.n_refused
+        accepted, refused = accepted + fast.n_accepted, refused + fast.n_rejected
     assert accepted and refused
 
 
@@ -163,7 +165,7 @@ def test_keys_and_values_come_back_by_their_length() -> None:
     cache.append(rows[:, :, :3], rows[:, :, :3])
     kept = cache.snapshot()
     cache.append(rows[:, :, :1], rows[:, :, :1])
-    assert cache.always_rewinds and cache.can_rewind(4) and not cache.can_rewind(5)
+    assert cache.always_crops and cache.can_crop(4) and not cache.can_crop(5)
     cache.restore(kept)
     keys, _ = cache.append(rows[:, :, 3:], rows[:, :, 3:])
     assert torch.equal(keys, rows)

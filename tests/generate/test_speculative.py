@@ -101,7 +101,7 @@ def test_greedily_it_is_the_text_of_the_model(make_model, n_draft: int, use_cach
             assert fast.ids == told == plain
             assert fast.n_accepted + fast.n_rounds == 29
             if draft is model:
-                assert (fast.n_refused, fast.acceptance_rate) == (0, 1)
+                assert (fast.n_rejected, fast.acceptance_rate) == (0, 1)
                 assert fast.n_rounds == math.ceil(29 / (n_draft + 1))
 
 
@@ -140,7 +140,7 @@ def test_a_cache_changes_no_draw(make_model) -> None:
             for cache in (True, False)
         )
         assert fast == slow
-        assert fast.n_accepted and fast.n_refused
+        assert fast.n_accepted and fast.n_rejected
 
 
 def test_with_a_cache_the_model_reads_only_what_is_new(make_model) -> None:
@@ -167,7 +167,7 @@ def test_models_padded_to_different_sizes_share_a_tokenizer(make_model) -> None:
     for sampler in (GREEDY, Sampler(temperature=2.0)):
         settings = {"max_new_tokens": 29, "sampler": sampler, "n_ids": 12}
         made = speculative(model, draft, PROMPT, generator=seeded(), **settings)
-        assert max(made.ids) < 12 and made.n_refused
+        assert max(made.ids) < 12 and made.n_rejected
     assert [made.ids] != generate(model, [PROMPT], **settings)  # other draws
     made = speculative(model, draft, PROMPT, **settings | {"sampler": GREEDY})
     assert [made.ids] == generate(model, [PROMPT], **settings | {"sampler": GREEDY})

@@ -22,6 +22,7 @@ from llmtutor.interop import llama2c_tokenizer
 from llmtutor.interop.hf import save_hf
 from llmtutor.interop.llama2c import TOKENIZER, WEIGHTS, load_llama2c, load_stories260k
 from llmtutor.interop.llama2c_tokenizer import BOS, Llama2cTokenizer
+from llmtutor.layers.positions import RopeConfig
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer.base import Tokenizer
 
@@ -109,9 +110,11 @@ def test_each_number_of_the_file_comes_to_its_place(tmp_path: Path):
     path.write_bytes(content())
     model = load_llama2c(path, sha256=sha256_file(path))
     config = model.config
-    assert (config.d_model, config.d_ff, config.n_layers, config.max_seq_len) == (8, 12, 2, 6)
-    assert (config.n_heads, config.n_kv_heads, config.vocab_size) == (2, 1, 5)
-    assert config.rope_pairing == "interleaved" and config.tie_weights and not model.training
+    mixer, ffn = config.blocks[0].mixer, config.blocks[0].ffn
+    assert (config.d_model, ffn.d_ff, config.n_layers, config.max_seq_len) == (8, 12, 2, 6)
+    assert (mixer.n_heads, mixer.n_kv_heads, config.vocab_size) == (2, 1, 5)
+    assert mixer.position == RopeConfig(10_000.0, "interleaved")
+    assert config.tie_weights and not model.training
     firsts = {  # where each begins: sizes of all before it, added up by hand
         "embedding.weight": 0,
         "blocks.0.norm_1.weight": 40,
@@ -160,6 +163,7 @@ def put(at: int, value: float) -> Callable[[bytes], bytes]:
         (lambda whole: b"24ka" + whole[4:], "version 1 or later, expected version 0"),
         (lambda whole: b"PK\3\4" + whole[4:], "the header says dim = 67324752, expected 1 to"),
         (lambda whole: content({"n_layers": 0}), "n_layers = 0, expected 1 to"),
+        (lambda whole: content({"n_layers": 2**24}), "the file has 4,284 (cut short)"),
         (lambda whole: content({"n_layers": -2}), "n_layers = -2, expected 1 to"),
         (lambda whole: content({"n_heads": 3}), "dim = 8, n_heads = 3, n_kv_heads = 1"),
         (lambda whole: content({"n_kv_heads": 3}), "n_kv_heads must divide n_heads"),

@@ -104,9 +104,9 @@ def test_a_window_goes_back_to_a_snapshot_alone() -> None:
     cache = model.make_caches(2)
     first, ids = tokens(2), tokens(2).flip(1)
     model(first[:, :6], cache=cache)
-    assert not cache.always_rewinds and cache.can_rewind(6) and not cache.can_rewind(5)
+    assert not cache.always_crops and cache.can_crop(6) and not cache.can_crop(5)
     with pytest.raises(ValueError, match="a window of 3 slots cannot go back from 6 to 5 tokens"):
-        cache.rewind(5)
+        cache.crop(5)
     saved = cache.snapshot()
     for _ in range(2):  # as often as one likes
         model(ids[:, :4], cache=cache)
@@ -137,14 +137,14 @@ def test_rewound_and_reset_caches_go_on_as_new_ones(position) -> None:
     cache = model.make_caches(2)
     first, ids = tokens(2), tokens(2).flip(1)
     model(first, cache=cache)
-    cache.rewind(5)
+    cache.crop(5)
     assert cache.length == 5
     mixed = torch.cat((first[:, :5], ids[:, :4]), dim=1)
     torch.testing.assert_close(model(ids[:, :4], cache=cache), model(mixed)[:, 5:], **EXACT)
     cache.reset()
     torch.testing.assert_close(model(ids, cache=cache), model(ids), **EXACT)
     with pytest.raises(ValueError, match=r"can only go back to 0 … 12 tokens, got 13"):
-        cache.rewind(13)
+        cache.crop(13)
 
 
 def test_memory_is_set_aside_once_and_shrinks_with_the_heads() -> None:

@@ -272,22 +272,27 @@ def test_bad_ids_are_refused_by_name(case, position) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("placement", ["pre", "post"])
-@pytest.mark.parametrize("n_last", [1, 5, 12])
-def test_the_last_logits_are_those_of_all_of_them(n_last, placement) -> None:
+@pytest.mark.parametrize("logits_to_keep", [1, 5, 12])
+def test_the_last_logits_are_those_of_all_of_them(logits_to_keep, placement) -> None:
     model = build(small(norm_placement=placement)).double()
     tokens = ids(model.config, 3, 12)
-    want = model(tokens)[:, -n_last:]
+    want = model(tokens)[:, -logits_to_keep:]
     cache = model.make_caches(3)
-    for got in (model(tokens, n_last=n_last), model(tokens, cache=cache, n_last=n_last)):
+    for got in (
+        model(tokens, logits_to_keep=logits_to_keep),
+        model(tokens, cache=cache, logits_to_keep=logits_to_keep),
+    ):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     assert cache.length == 12  # the others are in the cache all the same
 
 
-@pytest.mark.parametrize("n_last", [0, -1, 5])
-def test_logits_of_positions_that_are_not_there_are_refused(n_last) -> None:
+@pytest.mark.parametrize("logits_to_keep", [0, -1, 5])
+def test_logits_of_positions_that_are_not_there_are_refused(logits_to_keep) -> None:
     model = build(small())
-    with pytest.raises(ValueError, match=f"n_last must lie in 1 … seq = 4, got {n_last}"):
-        model(ids(model.config, 1, 4), n_last=n_last)
+    with pytest.raises(
+        ValueError, match=f"logits_to_keep must lie in 1 … seq = 4, got {logits_to_keep}"
+    ):
+        model(ids(model.config, 1, 4), logits_to_keep=logits_to_keep)
 
 
 def test_the_longest_and_the_shortest_sequence_and_small_integers_are_fine() -> None:

@@ -35,7 +35,7 @@ class KVCache:
         ValueError: sizes below 1; ``starts`` that are not one integer in 0 … max_len − 1 a row.
     """
 
-    always_rewinds = True
+    always_crops = True
 
     def __init__(
         self,
@@ -101,17 +101,17 @@ class KVCache:
         """Forget everything; the memory and ``starts`` stay."""
         self.length = 0
 
-    def can_rewind(self, length: int) -> bool:
+    def can_crop(self, length: int) -> bool:
         """Whether ``length`` lies in 0 … the present one."""
         return 0 <= length <= self.length
 
-    def rewind(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
 
         Raises:
             ValueError: ``length`` outside 0 … the present one.
         """
-        if not self.can_rewind(length):
+        if not self.can_crop(length):
             raise ValueError(f"can only go back to 0 … {self.length} tokens, got {length}")
         self.length = length
 
@@ -121,7 +121,7 @@ class KVCache:
 
     def restore(self, snapshot: Any) -> None:
         """Go back to the length of the snapshot."""
-        self.rewind(snapshot)
+        self.crop(snapshot)
 
 
 class WindowCache(KVCache):
@@ -141,7 +141,7 @@ class WindowCache(KVCache):
         ValueError: as ``KVCache``; a window below 1.
     """
 
-    always_rewinds = False
+    always_crops = False
 
     def __init__(
         self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
@@ -172,17 +172,17 @@ class WindowCache(KVCache):
         slots[:, :, self.window - kept.shape[2] :] = kept
         return rows
 
-    def can_rewind(self, length: int) -> bool:
+    def can_crop(self, length: int) -> bool:
         """To where it stands; what was pushed out does not come back."""
         return length == self.length
 
-    def rewind(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Stay where it is.
 
         Raises:
             ValueError: any other length.
         """
-        if not self.can_rewind(length):
+        if not self.can_crop(length):
             raise ValueError(
                 f"a window of {self.window} slots cannot go back from {self.length} to {length} "
                 "tokens: older ones were pushed out; reset it, or restore a snapshot"

@@ -138,7 +138,8 @@ class AttentionConfig(MixerConfig):
         scores = load.batch * self.n_heads * square * load.itemsize
         if self.softcap is None and not self.sinks:
             return Costs(activation_bytes=0 if self.window is None else square)
-        return Costs(activation_bytes=scores * (1 + (self.softcap is not None)) + square)
+        kept = 2 + (self.softcap is not None)  # exponentials, weights, and what tanh gave
+        return Costs(activation_bytes=kept * scores + square)
 
 
 class Attention(nn.Module):

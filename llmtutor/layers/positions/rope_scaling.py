@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llmtutor.checks import check_number
 from llmtutor.layers.part import Part
 
 
@@ -117,7 +118,8 @@ class YarnScaling(RopeScaling):
     the ramp round when every hand is fast enough to be kept; here all are kept.
 
     Raises:
-        ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``.
+        ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``;
+            ``sharpen`` not above 0.
     """
 
     kind: ClassVar[str] = "yarn"
@@ -129,11 +131,17 @@ class YarnScaling(RopeScaling):
     """rounds in the trained length from which a hand is kept"""
     beta_slow: float = 1
     """rounds in the trained length below which a hand is divided by the factor"""
+    sharpen: float | None = None
+    """factor on queries and keys; None for ``0.1 · ln(factor) + 1``"""
+    truncate: bool = True
+    """whether the ramp begins and ends at whole indices"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_factor(self.factor)
         _check_length(self.original_max_seq_len)
+        if self.sharpen is not None:
+            check_number("sharpen", self.sharpen, above=0)
         if not self.beta_fast > self.beta_slow > 0:
             raise ValueError(
                 "expected beta_fast > beta_slow > 0 (rounds in the trained length), "
@@ -142,19 +150,24 @@ class YarnScaling(RopeScaling):
 
     @property
     def attention_factor(self) -> float:
-        """``0.1 · ln(factor) + 1``, the paper's √(1/t), fitted on Llama models."""
-        return 0.1 * math.log(self.factor) + 1
+        """``0.1 · ln(factor) + 1``, the paper's √(1/t), fitted on Llama models, or ``sharpen``."""
+        return 0.1 * math.log(self.factor) + 1 if self.sharpen is None else self.sharpen
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Kept, mixed or divided, by rounds in the trained length."""
         dim = 2 * len(frequencies)
-        first = math.floor(self._index_of(self.beta_fast, dim, base))
-        last = math.ceil(self._index_of(self.beta_slow, dim, base))
+        first, last = self.ramp(dim, base)
         first, last = (min(max(index, 0), dim - 1) for index in (first, last))
         width = last - first or 1e-3  # a ramp of no width becomes a step
         ramp = (_indices(frequencies) - first) / width
         slowed = ramp.clamp(0, 1)
         return frequencies * (1 - slowed) + frequencies / self.factor * slowed
+
+    def ramp(self, dim: int, base: float) -> tuple[float, float]:
+        """Between which indices hands of ``dim`` components are mixed; both may lie outside."""
+        first = self._index_of(self.beta_fast, dim, base)
+        last = self._index_of(self.beta_slow, dim, base)
+        return (math.floor(first), math.ceil(last)) if self.truncate else (first, last)
 
     def _index_of(self, rounds: float, dim: int, base: float) -> float:
         """The index ``i`` whose hand goes round so often: ``ω_i · L = 2π · rounds``, solved."""

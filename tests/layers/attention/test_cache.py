@@ -159,17 +159,17 @@ def test_all_keys_go_back_by_length_a_window_only_by_snapshot() -> None:
     for cache in (whole, window):
         assert isinstance(cache, Cache)
         cache.append(rows(0, 1, 2, 3), rows(0, 1, 2, 3))
-    assert whole.always_rewinds and not window.always_rewinds
-    assert [whole.can_rewind(n) for n in (-1, 0, 3, 4, 5)] == [False, True, True, True, False]
-    assert [window.can_rewind(n) for n in (-1, 0, 3, 4, 5)] == [False, False, False, True, False]
-    whole.rewind(2)
+    assert whole.always_crops and not window.always_crops
+    assert [whole.can_crop(n) for n in (-1, 0, 3, 4, 5)] == [False, True, True, True, False]
+    assert [window.can_crop(n) for n in (-1, 0, 3, 4, 5)] == [False, False, False, True, False]
+    whole.crop(2)
     assert whole.append(rows(9), rows(9))[0].flatten().tolist() == [0, 1, 9]
     with pytest.raises(ValueError, match=r"can only go back to 0 … 3 tokens, got 4"):
-        whole.rewind(4)
-    window.rewind(4)
+        whole.crop(4)
+    window.crop(4)
     message = r"window of 3 slots cannot go back from 4 to 2 tokens: .* restore a snapshot"
     with pytest.raises(ValueError, match=message):
-        window.rewind(2)
+        window.crop(2)
     assert window.append(rows(9), rows(9))[0].flatten().tolist() == [2, 3, 9]
     for cache in (whole, window):
         cache.reset()

@@ -1,0 +1,107 @@
+"""Chapter 12, scaling: a model trained by its settings, and the curve that it leaves.
+
+Every study trains here, with the step, the optimizers and the schedules of the package: what
+differs between two runs is in their settings. Losses are plain ones, in nats a token.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from llmtutor.evaluate.perplexity import LossReport, evaluate_loss
+from llmtutor.model.losses import Batch
+from llmtutor.optim import Schedule, make_optimizer
+from llmtutor.train.step import NonFiniteLoss, train_step
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run has seen on its way."""
+
+    losses: list[float] = field(default_factory=list)
+    """Of the batch of each step, before its update."""
+    grad_norms: list[float] = field(default_factory=list)
+    """Of the whole gradient of each step, before clipping."""
+    marks: dict[int, float] = field(default_factory=dict)
+    """Loss on the held-out batches, by the number of steps done."""
+    diverged: bool = False
+    """Whether it ended before its last step, at a loss or gradient that is no number."""
+
+
+def train_curve(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    steps: int,
+    lr: float,
+    schedule: Schedule,
+    optimizer: str = "adamw",
+    clip: float | None = 1.0,
+    held_out: Callable[[], Iterable[Batch]] | None = None,
+    marks: Collection[int] = (),
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> Curve:
+    """Train ``model`` in place, on ``device``, for one batch (inputs, targets) a step.
+
+    ``lr`` is the peak, of which ``schedule`` gives the part for each step. The loss on the
+    ``held_out`` batches is taken after as many steps as ``marks`` say, 0 being before the first.
+    ``options`` are those of ``make_optimizer``, such as ``weight_decay``.
+
+    Raises:
+        ValueError: an unknown optimizer, settings out of range; fewer batches than steps.
+    """
+    model.to(device)
+    rule = make_optimizer(model, optimizer, lr, **options)
+    curve = Curve()
+
+    def mark(done: int) -> None:
+        if held_out is not None and done in marks:
+            curve.marks[done] = loss_on(model, held_out()).nats_per_token
+
+    mark(0)
+    for step, batch in zip(range(steps), placed(batches, device), strict=False):
+        factor = schedule(step)
+        for group in rule.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        try:
+            metrics = train_step(model, [batch], rule, clip=clip, step=step + 1)
+        except NonFiniteLoss:
+            return replace(curve, diverged=True)
+        curve.losses.append(metrics.loss)
+        curve.grad_norms.append(metrics.grad_norm)
+        mark(step + 1)
+    if len(curve.losses) < steps:
+        raise ValueError(f"expected a batch for each of {steps} steps, got {len(curve.losses)}")
+    return curve
+
+
+def loss_on(model: nn.Module, batches: Iterable[Batch]) -> LossReport:
+    """``evaluate_loss``, where the model is."""
+    return evaluate_loss(model, placed(batches, next(model.parameters()).device))
+
+
+def placed(batches: Iterable[Batch], device: str | torch.device) -> Iterator[Batch]:
+    """The same batches on ``device``."""
+    for inputs, targets in batches:
+        yield inputs.to(device), targets.to(device)
+
+
+def spread_windows(ids: np.ndarray, n: int, seq_len: int) -> Iterator[Batch]:
+    """``n`` windows of ``seq_len`` + 1 ids at even distances, as batches of about 32.
+
+    >>> inputs, targets = next(spread_windows(np.arange(10), n=2, seq_len=3))
+    >>> inputs.tolist(), targets.tolist()
+    ([[0, 1, 2], [6, 7, 8]], [[1, 2, 3], [7, 8, 9]])
+    """
+    starts = np.linspace(0, len(ids) - seq_len - 1, n).astype(int)
+    for some in np.array_split(starts, max(1, n // 32)):
+        rows: Int64[Tensor, "rows seq"] = torch.from_numpy(
+            ids[some[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+        )
+        yield rows[:, :-1], rows[:, 1:]

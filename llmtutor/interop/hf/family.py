@@ -1,0 +1,172 @@
+"""Chapter 09, the transformer: what a family of models on Hugging Face's hub is made of.
+
+A family has a ``model_type``, a form of ``config.json`` and names for its weights. Each is one file
+here, which reads and writes both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmtutor.interop.hf.keys import Keys
+from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.positions import RopeConfig, convert_pairing
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.transformer import Transformer
+
+
+class Entry(NamedTuple):
+    """One tensor of theirs."""
+
+    ours: tuple[str, ...]
+    """Our names; several are laid one below the other."""
+    theirs: str
+    """Their name."""
+    turned: bool = False
+    """Whether theirs is (d_in, d_out)."""
+
+
+class Family(ABC):
+    """A model type, there and back."""
+
+    model_type: ClassVar[str]
+    """Its name in ``config.json``."""
+    architecture: ClassVar[str]
+    """The class of ``transformers`` that opens it."""
+    prefix: ClassVar[str] = "model."
+    """In front of all names but the output layer's."""
+    layer: ClassVar[str] = "layers"
+    """The list of blocks."""
+    outside: ClassVar[Mapping[str, str]] = {"embedding": "embed_tokens", "norm": "norm"}
+    """Our module outside of the blocks → theirs."""
+    inside: ClassVar[Mapping[str, str]]
+    """Our module in a block → theirs."""
+    buffers: ClassVar[tuple[str, ...]] = (".rotary_emb.inv_freq",)
+    """How names end of what older files carry along although it is computed, not learned."""
+
+    @abstractmethod
+    def read(self, keys: Keys) -> ModelConfig:
+        """Our configuration; takes all keys that it knows.
+
+        Raises:
+            KeyRefusedError: a value that we cannot use, or a key that is missing.
+        """
+
+    @abstractmethod
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """The keys for a configuration, as far as the family can say it.
+
+        What it cannot say is found by reading them again (``families.config_to_hf``).
+
+        Raises:
+            ValueError: parts of another kind than the family's.
+        """
+
+    def entries(self, config: ModelConfig) -> Iterator[Entry]:
+        """Every tensor of a model with this configuration."""
+        for name in our_names(config):
+            if name == "head.weight":
+                if not config.tie_weights:
+                    yield Entry((name,), "lm_head.weight")
+            elif name.startswith("blocks."):
+                _, i, rest = name.split(".", 2)
+                module, _, kind = rest.rpartition(".")
+                theirs = f"{self.prefix}{self.layer}.{i}.{self.inside[module]}.{kind}"
+                yield Entry((name,), theirs)
+            else:
+                module, _, kind = name.rpartition(".")
+                yield Entry((name,), f"{self.prefix}{self.outside[module]}.{kind}")
+
+
+def our_names(config: ModelConfig) -> Iterator[str]:
+    """The names in the state dict of a model; blocks that are alike are looked at once."""
+    kinds = list(dict.fromkeys(config.blocks))
+    with torch.device("meta"):  # takes no memory
+        state = Transformer(replace(config, blocks=tuple(kinds))).state_dict()
+    inside: list[list[str]] = [[] for _ in kinds]
+    for name in state:
+        if name.startswith("blocks."):
+            _, i, rest = name.split(".", 2)
+            inside[int(i)].append(rest)
+        else:
+            yield name
+    for layer, block in enumerate(config.blocks):
+        yield from (f"blocks.{layer}.{rest}" for rest in inside[kinds.index(block)])
+
+
+def state_out(
+    state: Mapping[str, Tensor], config: ModelConfig, family: Family
+) -> dict[str, Tensor]:
+    """Their names and layouts for our state dict; tied weights are there once, as the embedding."""
+    result = {}
+    for ours, theirs, turned in family.entries(config):
+        parts = [_in_halves(name, state[name], config) for name in ours]
+        value = torch.cat(parts) if len(parts) > 1 else parts[0]
+        result[theirs] = (value.T if turned else value).detach().contiguous()
+    return result
+
+
+def state_in(state: Mapping[str, Tensor], config: ModelConfig, family: Family) -> dict[str, Tensor]:
+    """Our names and layouts for their state dict.
+
+    Raises:
+        ValueError: names missing or left over, a tensor that cannot be cut into its parts; a tied
+            output layer that differs from the embedding.
+    """
+    given = {name: x for name, x in state.items() if not name.endswith(family.buffers)}
+    if not any(name.startswith(family.prefix) for name in given):  # a body saved without a head
+        given = {n if n == "lm_head.weight" else family.prefix + n: x for n, x in given.items()}
+    head = given.pop("lm_head.weight", None) if config.tie_weights else None
+    result: dict[str, Tensor] = {}
+    missing = []
+    for ours, theirs, turned in family.entries(config):
+        if theirs not in given:
+            missing.append(theirs)
+            continue
+        value = given.pop(theirs)
+        value = value.T if turned and value.ndim == 2 else value
+        if value.ndim == 0 or len(value) % len(ours):
+            raise ValueError(f"{theirs} has shape {tuple(value.shape)}, it holds {', '.join(ours)}")
+        result |= {
+            name: part.contiguous() for name, part in zip(ours, value.chunk(len(ours)), strict=True)
+        }
+    if missing or given:
+        raise ValueError(
+            f"the weights do not fit the configuration: missing {few(missing)}, "
+            f"unexpected {few(given)}"
+        )
+    if config.tie_weights:
+        if head is not None and not torch.equal(head, result["embedding.weight"]):
+            raise ValueError("tie_word_embeddings is true but lm_head.weight is not the embedding")
+        result["head.weight"] = result["embedding.weight"]
+    return result
+
+
+def _in_halves(name: str, value: Tensor, config: ModelConfig) -> Tensor:
+    """Rows of queries and keys that turn with their neighbours, in pairs half a head apart."""
+    parts = name.split(".")
+    if parts[0] != "blocks" or parts[2] != "mixer":
+        return value
+    mixer = config.blocks[int(parts[1])].mixer
+    if not isinstance(mixer, AttentionConfig) or not isinstance(mixer.position, RopeConfig):
+        return value
+    rope = mixer.position
+    heads = {"query": mixer.n_heads, "key": mixer.kv_heads}
+    if mixer.qk_norm_over == "head":
+        heads |= {"query_norm": 1, "key_norm": 1}
+    else:
+        heads |= {"query_norm": mixer.n_heads, "key_norm": mixer.kv_heads}
+    if parts[3] not in heads:
+        return value
+    n = heads[parts[3]]
+    return convert_pairing(value, n, rope.pairing, "half", fraction=rope.fraction)
+
+
+def few(names: Any) -> str:
+    """In a message: the first names of many."""
+    names = sorted(names)
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing"

@@ -1,0 +1,226 @@
+"""Chapter 09, the transformer: a configuration in a few lines, what repeats said once.
+
+Nothing here knows the parts: what is shown are the fields of their configurations, and what they
+say that they cost.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from llmtutor.layers.registry import PARTS
+from llmtutor.model.accounting import cache_bytes, parameters, token_flops
+from llmtutor.model.block import ROLES, BlockConfig
+from llmtutor.model.config import ModelConfig
+
+ALWAYS = ("activation", "base", "eps")
+"""Fields that are shown also where they have their default."""
+
+
+def pattern(labels: Sequence[str]) -> str:
+    """What is repeated, and how often: the shortest piece that is there twice, then the rest.
+
+    >>> pattern(["near", "near", "far"] * 3 + ["near"])
+    '3 × (2 × near, 1 × far), 1 × near'
+    >>> pattern(["dense", "experts", "experts"])
+    '1 × dense, 2 × experts'
+    """
+    n = len(labels)
+    period = next(
+        p for p in range(1, n + 1) if all(a == labels[i % p] for i, a in enumerate(labels))
+    )
+    times = n // period
+    if times < 2 or period == 1:
+        return _runs(labels)
+    rest = labels[times * period :]
+    return f"{times} × ({_runs(labels[:period])})" + (f", {_runs(rest)}" if rest else "")
+
+
+def _runs(labels: Sequence[str]) -> str:
+    return ", ".join(f"{len(list(group))} × {label}" for label, group in groupby(labels))
+
+
+def block_labels(blocks: Sequence[BlockConfig]) -> list[str]:
+    """For each block what tells it apart from the others; "block" where they are all alike.
+
+    >>> from llmtutor.model.presets import preset
+    >>> block_labels(preset("gemma2-2b", n_layers=3).blocks)
+    ['window 4,096', 'full', 'window 4,096']
+    """
+    flat = {block: _leaves(block) for block in dict.fromkeys(blocks)}
+    differ = _differing(list(flat.values()))
+    return [
+        _label([_phrase(p, flat[block][p]) for p in differ if p in flat[block]]) for block in blocks
+    ]
+
+
+def _label(phrases: Sequence[str]) -> str:
+    """The first, and the others in brackets."""
+    if not phrases:
+        return "block"
+    return phrases[0] + (f" ({', '.join(phrases[1:])})" if len(phrases) > 1 else "")
+
+
+def _differing(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Fields that tell blocks apart, windows first; of parts of other kinds the kind is enough."""
+    found = []
+    paths = list(dict.fromkeys(path for leaves in kinds for path in leaves))
+    for path in sorted(paths, key=lambda path: not path.endswith(".window")):
+        values: dict[tuple[str, ...], set[str]] = {}
+        for leaves in kinds:
+            above = tuple(str(leaves.get(kind)) for kind in _kinds_above(path))
+            values.setdefault(above, set()).add(repr(leaves.get(path, "absent")))
+        if any(len(some) > 1 for some in values.values()):
+            found.append(path)
+    return found
+
+
+def _kinds_above(path: str) -> list[str]:
+    """ "mixer.position.base" → "mixer.kind", "mixer.position.kind"."""
+    places = path.removesuffix(".kind").split(".")
+    return [".".join([*places[:i], "kind"]) for i in range(1, len(places))]
+
+
+def _leaves(block: BlockConfig) -> dict[str, Any]:
+    """Every field at every depth: "mixer.position.base" → 10000.0."""
+
+    def walk(values: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{place}{name}.")
+            else:
+                yield f"{place}{name}", value
+
+    return dict(walk(block.to_dict(), ""))
+
+
+def _phrase(path: str, value: Any) -> str:
+    """ "mixer.window", 512 → "window 512"."""
+    name = path.rpartition(".")[2]
+    if name == "window" and value is None:
+        return "full"
+    if name == "kind":
+        places = path.split(".")
+        return str(value) if len(places) == 2 else f"{places[-2]} {value}"
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name} {_number(value)}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer() and value >= 1):
+        return f"{int(value):,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def part_lines(blocks: Sequence[BlockConfig]) -> list[tuple[str, str]]:
+    """The parts of the blocks by role, with their fields but for what ``block_labels`` says.
+
+    >>> from llmtutor.model.presets import preset
+    >>> part_lines(preset("gpt2").blocks)[1]
+    ('ffn', 'mlp: d_ff 3,072, activation gelu_tanh, bias')
+    """
+    differ = set(_differing([_leaves(block) for block in dict.fromkeys(blocks)]))
+    lines: dict[tuple[str, str], None] = {}
+    for block in dict.fromkeys(blocks):
+        for role in ROLES:
+            text = _part(block.to_dict()[role], f"{role}.", differ)
+            if role == "norm":
+                text += f" ({block.norm_placement})"
+            lines[role, text] = None
+    return list(lines)
+
+
+def _part(values: Mapping[str, Any], place: str = "", skip: Collection[str] = ()) -> str:
+    """ "attention: n_heads 4, position rope (base 10,000)"; without what most models have alike."""
+    shown = []
+    usual = {field.name: field.default for field in fields(PARTS[values["kind"]])}  # type: ignore[arg-type]
+    for name, value in values.items():
+        path = f"{place}{name}"
+        if name == "kind" or path in skip or (value == usual[name] and name not in ALWAYS):
+            continue
+        if isinstance(value, Mapping):
+            head, _, inner = _part(value, f"{path}.", skip).partition(": ")
+            shown.append(f"{name} {head}" + (f" ({inner})" if inner else ""))
+        else:
+            shown.append(_phrase(path, value))
+    return f"{values['kind']}: {', '.join(shown)}" if shown else str(values["kind"])
+
+
+def figures(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
+    """Sizes and costs as plain numbers, for programs; the cache holds numbers of ``dtype``."""
+    counted = parameters(config)
+    full = config.max_seq_len
+    return {
+        "n_layers": config.n_layers,
+        "d_model": config.d_model,
+        "vocab_size": config.vocab_size,
+        "context": full,
+        "pattern": pattern(block_labels(config.blocks)),
+        "parameters": {"total": counted.total, "active": counted.active},
+        "flops_per_token": {
+            "first": token_flops(config, 1),
+            "last": token_flops(config, full),
+        },
+        "cache_bytes": {
+            "dtype": str(dtype).removeprefix("torch."),
+            "first": cache_bytes(config, 1, 1, dtype),
+            "context": cache_bytes(config, 1, full, dtype),
+        },
+    }
+
+
+def summary(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> list[tuple[str, str]]:
+    """Lines for a reader: what each is about, and what it says.
+
+    >>> from llmtutor.model.presets import preset
+    >>> dict(summary(preset("gemma2-2b")))["blocks"]
+    '13 × (1 × window 4,096, 1 × full)'
+    """
+    known = figures(config, dtype)
+    counts, flops, cache = (known[n] for n in ("parameters", "flops_per_token", "cache_bytes"))
+    matrix = "the embedding's matrix" if config.tie_weights else "a matrix of their own"
+    bound = config.logit_softcap
+    active = "" if counts["active"] == counts["total"] else f", {counts['active']:,} for a token"
+    first, last = (_short(flops[name]) for name in ("first", "last"))
+    full = f"{config.max_seq_len:,} tokens"
+    return [
+        ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{_outside(config)}"),
+        ("blocks", known["pattern"]),
+        *((f"  {role}", text) for role, text in part_lines(config.blocks)),
+        ("last norm", "none" if config.norm is None else _part(config.norm.to_dict())),
+        ("logits", matrix + (f", bounded by ±{_number(bound)}" if bound else "")),
+        ("context", full),
+        ("parameters", f"{counts['total']:,}{active}"),
+        ("FLOPs", f"{first} for the first token, {last} for the last of {full}"),
+        (
+            "cache",
+            f"{_bytes(cache['first'])} for the first token, {_bytes(cache['context'])} for {full} "
+            f"({cache['dtype']})",
+        ),
+    ]
+
+
+def _outside(config: ModelConfig) -> str:
+    """What happens to the embeddings below the first block."""
+    text = f", times {config.embedding_scale:.4g}" if config.embedding_scale != 1 else ""
+    return text if config.position is None else f"{text}, {config.position.kind} positions added"
+
+
+def _short(number: int) -> str:
+    """1_234_567 → "1.23M"."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
+
+
+def _bytes(number: int) -> str:
+    """36864 → "36 KiB"."""
+    for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= size:
+            return f"{number / size:.4g} {name}"
+    return f"{number} bytes"

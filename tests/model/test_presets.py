@@ -1,0 +1,112 @@
+"""Published sizes: parameters as their makers and `transformers` count them, caches as measured."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from llmtutor.interop.hf import config_to_hf
+from llmtutor.model.accounting import cache_bytes, parameters
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.presets import PRESETS, build, preset
+from llmtutor.model.published import PUBLISHED
+
+COUNTS = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "llama2-7b": 6_738_415_616,
+    "llama3-8b": 8_030_261_248,
+    "llama3.2-1b": 1_235_814_400,
+    "mistral-7b": 7_241_732_096,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen3-0.6b": 596_049_920,
+    "gemma2-2b": 2_614_341_888,
+    "gemma3-1b": 999_885_952,
+    "olmo2-1b": 1_484_916_736,
+}
+"""Numbers in the published weights, a tied matrix once."""
+NON_EMBEDDING = {"qwen2.5-0.5b": 0.36e9, "qwen3-0.6b": 0.44e9, "gemma2-2b": 2_024_517_888}
+"""As the model cards of Qwen and table 1 of the paper on Gemma 2 have them."""
+THEIRS = {
+    "gpt2": (GPT2Config, GPT2LMHeadModel),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "olmo2": (Olmo2Config, Olmo2ForCausalLM),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_ones_and_those_of_the_library(name) -> None:
+    counted = parameters(PUBLISHED[name])
+    assert counted.total == counted.active == COUNTS[name]
+    if name in NON_EMBEDDING:
+        assert counted.non_embedding == pytest.approx(NON_EMBEDDING[name], rel=0.02)
+    values = config_to_hf(PUBLISHED[name])
+    kind, model = THEIRS[values["model_type"]]
+    with torch.device("meta"):
+        theirs = model(kind(**values))
+    assert sum(p.numel() for p in theirs.parameters()) == COUNTS[name]
+
+
+def twin(config: ModelConfig) -> ModelConfig:
+    """The same pattern with small sizes; windows as short beside the context as they are large."""
+    n_layers = min(config.n_layers, 7)
+    mixer = config.blocks[0].mixer
+    heads = {
+        "n_heads": 4,
+        "n_kv_heads": 4 if mixer.n_kv_heads is None else mixer.n_kv_heads // 2 or 1,
+    }
+    if mixer.head_dim is not None:
+        heads["head_dim"] = 6
+    sizes = {"vocab_size": 17, "max_seq_len": 24, "d_model": 16, "d_ff": 20, "n_layers": n_layers}
+    small = config.replace(**sizes, **heads)
+    blocks = [
+        replace(block, mixer=replace(block.mixer, window=block.mixer.window and 5))
+        for block in small.blocks
+    ]
+    return replace(small, blocks=tuple(blocks))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@torch.no_grad()
+def test_the_cache_of_a_twin_holds_what_is_counted(name) -> None:
+    config = twin(PUBLISHED[name])
+    model = build(config)
+    for length in (1, 5, 6, 24):
+        caches = model.make_caches(2, length)
+        model(torch.zeros(2, length, dtype=torch.int64), cache=caches)
+        held = sum(cache.keys.nbytes + cache.values.nbytes for cache in caches)
+        assert held == caches.nbytes == cache_bytes(config, 2, length)
+    windows = {block.mixer.window for block in config.blocks}
+    assert (len(windows) == 2) == name.startswith("gemma")
+
+
+def test_names_of_both_kinds_are_known_and_the_nearest_is_offered() -> None:
+    assert preset("gpt2") == PRESETS["gpt2"] == PUBLISHED["gpt2"]
+    assert preset("gemma3-1b", n_layers=12).blocks[5].mixer.window is None
+    with pytest.raises(ValueError, match="unknown preset 'gemma-3-1b'; did you mean 'gemma3-1b'"):
+        preset("gemma-3-1b")
