@@ -29,10 +29,10 @@ MODELS = {
 IDS = torch.randint(11, (3, 8), generator=torch.Generator().manual_seed(1))
 
 
-def model(name: str) -> Transformer:
+def model(name: str, **sizes: int) -> Transformer:
     torch.manual_seed(0)
     kind, changes = MODELS[name]
-    made = build(preset(kind, **SMALL, **changes))
+    made = build(preset(kind, **{**SMALL, **sizes}, **changes))
     for p in made.parameters():
         p.data += 0.3 * torch.randn(p.shape)
     return made
@@ -166,7 +166,7 @@ def test_a_compiled_loss_is_the_loss_in_one_graph(name, monkeypatch) -> None:
     monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr(torch, "compile", lambda f, **_: real(f, backend="eager", fullgraph=True))
     torch.compiler.reset()
-    plain, made = model(name), model(name)
+    plain, made = model(name, n_layers=1), model(name, n_layers=1)
     batch = IDS[:, :-1], IDS[:, 1:]
     want, got = (
         batch_losses(plain, batch),

@@ -146,9 +146,9 @@ def test_the_same_to_the_bit_each_time() -> None:
                 train_step(net, [batch(8)], sgd, clip=1.0, loss=loss)
         return [p.detach() for p in net.parameters()]
 
-    first = after(20)
-    for _ in range(3):
-        assert all(map(torch.equal, first, after(20)))
+    first = after(10)
+    for _ in range(2):
+        assert all(map(torch.equal, first, after(10)))
 
 
 def test_micro_batches_add_up() -> None:
@@ -181,9 +181,8 @@ def test_the_precision_reaches_the_parts() -> None:
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs g++ here, and there is none")
-def test_a_compiled_program_serves_all_parts(tmp_path, monkeypatch) -> None:
+def test_a_compiled_program_serves_all_parts() -> None:
     """The one test of training that generates code: operations alone would not show it."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 11))
