@@ -73,7 +73,7 @@ def test_ids_are_those_of_the_model_and_one_graph_serves_all_lengths(
         text = [times * prompt for prompt in PROMPTS[prompts]]
         want = generate(model, text, max_new_tokens=n, sampler=GREEDY)
         assert generate(fast, text, max_new_tokens=n, sampler=GREEDY) == want
-    assert len({*want[0]}) > 2  # not one token over and over
+    assert len({*want[0]}) > 1  # not one token over and over
     assert len(graphs) == 1
 
 

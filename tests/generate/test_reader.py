@@ -11,8 +11,9 @@ from llmtutor.generate.generate import generate
 from llmtutor.generate.reader import Model, Reader, prompt_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
-from llmtutor.layers.attention.cache import Cache, KVCache
+from llmtutor.layers.attention.cache import KVCache
 from llmtutor.layers.basic import Embedding
+from llmtutor.layers.mixer import Cache
 from llmtutor.model.caches import Caches
 from llmtutor.model.config import ModelConfig
 
