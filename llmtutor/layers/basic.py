@@ -136,7 +136,7 @@ def check_integers(name: str, x: Tensor) -> None:
 
 
 def look_up(name: str, index: Int[Tensor, "*batch"], table: Float[Tensor, "rows d"]) -> Tensor:
-    """Rows of ``table``: ``table[index]`` with a faster gradient, (*batch) → (*batch, d).
+    """Rows of ``table``: ``table[index]`` with a faster gradient, (…) → (…, d).
 
     The kernel looks at the values of ``index`` itself; only when it refuses them do we.
 
