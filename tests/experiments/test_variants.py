@@ -101,7 +101,7 @@ class Silent(FeedForwardConfig):
     [
         ({"ffn": Silent()}, "its silent has no d_ff"),
         ({"n_layers": 6}, "no d_ff gives it the 165,632 parameters .* with d_ff = 1"),
-        ({"ffn": "silent"}, "unknown ffn 'silent'"),
+        ({"ffn": "silent"}, "unknown .* 'silent'"),
         ({"n_head": 4}, "did you mean 'n_heads'"),
     ],
 )
