@@ -66,7 +66,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ntk": (LONGER, {"factor": 2.0}),
     "yarn": (
         {"factor": 4.0, "original_max_seq_len": 400},
-        {"factor": 2.0, "original_max_seq_len": 40, "beta_fast": 9.0, "beta_slow": 2.0},
+        {"factor": 2.0, "original_max_seq_len": 40, "beta_fast": 9.0, "beta_slow": 2.0}
+        | {"sharpen": 1.25, "truncate": False},
     ),
     "llama3": (
         LONGER,
