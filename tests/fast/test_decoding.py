@@ -22,8 +22,14 @@ PROMPTS = {
 }
 PARTS = {
     "gpt2": {"position": "learned", "ffn": "mlp", "norm": "layernorm"},
-    "window": {"window": 4, "n_layers": 2},
-    "grouped": {"position": "alibi", "n_kv_heads": 2, "softcap": 20.0, "sinks": True},
+    "window": {"window": 4},
+    "grouped": {
+        "position": "alibi",
+        "n_layers": 2,
+        "n_kv_heads": 2,
+        "softcap": 20.0,
+        "sinks": True,
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""What exists for speed alone is in one room, and nobody is in it who did not ask to be."""
+"""What exists for speed alone is in one package, which nobody enters unasked."""
 
 import ast
 import sys
@@ -21,7 +21,7 @@ from llmtutor.train.config import TrainConfig
 from llmtutor.train.loop import train
 
 PACKAGE = Path(llmtutor.__file__).parent
-ROOM = str(Path(fast.__file__).parent)
+FAST = str(Path(fast.__file__).parent)
 SMALL = {"vocab_size": 11, "max_seq_len": 16, "n_layers": 1, "d_model": 8, "n_heads": 2, "d_ff": 16}
 
 # --- no form for the compiler, no threads, no allocator elsewhere ---------------------------------
@@ -59,19 +59,19 @@ def names(path: Path) -> set[str]:
     return found
 
 
-def test_no_other_room_knows_what_is_for_speed_alone() -> None:
+def test_no_other_package_knows_what_is_for_speed_alone() -> None:
     found = {
         (path.relative_to(PACKAGE).as_posix(), name)
         for path in PACKAGE.rglob("*.py")
-        if not path.is_relative_to(ROOM)
+        if not path.is_relative_to(FAST)
         for name in names(path) & {*FOR_SPEED, "torch.compile"}
     }
     assert found == set(ASKED_FOR)
 
 
-def test_the_words_looked_for_are_those_of_the_room() -> None:
-    """Should the room do it by another name, the test above would look for nothing."""
-    here = set().union(*(names(path) for path in Path(ROOM).glob("*.py")))
+def test_the_words_looked_for_are_those_of_the_package() -> None:
+    """Should the package do it by another name, the test above would look for nothing."""
+    here = set().union(*(names(path) for path in Path(FAST).glob("*.py")))
     wanted = {"torch.compile", "set_num_threads", "ThreadPoolExecutor", "mallopt", "malloc_trim"}
     assert wanted <= here
     assert "is_compiling" not in here  # other forms are chosen, not found out
@@ -81,11 +81,11 @@ def test_the_words_looked_for_are_those_of_the_room() -> None:
 
 
 def entered(act: Callable[[], object]) -> set[str]:
-    """The functions of the room that are called meanwhile, by any thread."""
+    """The functions of the package that are called meanwhile, by any thread."""
     found: set[str] = set()
 
     def watch(frame, event: str, _) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(ROOM):
+        if event == "call" and frame.f_code.co_filename.startswith(FAST):
             found.add(frame.f_code.co_name)
 
     threading.setprofile(watch)

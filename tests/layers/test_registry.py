@@ -66,7 +66,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ntk": (LONGER, {"factor": 2.0}),
     "yarn": (
         {"factor": 4.0, "original_max_seq_len": 400},
-        {"factor": 2.0, "original_max_seq_len": 40, "beta_fast": 9.0, "beta_slow": 2.0},
+        {"factor": 2.0, "original_max_seq_len": 40, "beta_fast": 9.0, "beta_slow": 2.0}
+        | {"sharpen": 1.25, "truncate": False},
     ),
     "llama3": (
         LONGER,
@@ -106,7 +107,8 @@ def test_each_kind_and_each_field_of_it_is_tried() -> None:
 def test_to_json_and_back(kind) -> None:
     for part in (made(kind), made(kind, **CASES[kind][1])):
         read = json.loads(json.dumps(part.to_dict()))
-        assert part_from_dict(read, Part, "part") == part
+        again = part_from_dict(read, Part, "part")
+        assert again == part and hash(again) == hash(part)
     short = {"kind": kind, **CASES[kind][0]}  # what has a default need not be said
     assert part_from_dict(short, Part, "part") == made(kind)
 

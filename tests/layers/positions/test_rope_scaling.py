@@ -88,6 +88,11 @@ def test_yarn_equals_transformers(sizes):
         scaling = YarnScaling(factor, trained, fast, slow)
         same(ours(scaling, *sizes), want)
         assert scaling.attention_factor == pytest.approx(factor_on_vectors, rel=1e-12)
+        further = {"truncate": False, "attention_factor": 1.25}
+        want, factor_on_vectors = theirs("yarn", *sizes, **options, **further)
+        scaling = dataclasses.replace(scaling, truncate=False, sharpen=1.25)
+        same(ours(scaling, *sizes), want)
+        assert scaling.attention_factor == factor_on_vectors
 
 
 def test_llama3_equals_transformers(sizes):
@@ -123,6 +128,11 @@ def test_yarn_by_hand():
     got = ours(YarnScaling(10, 2000), head_dim=8)
     assert got.tolist() == pytest.approx([1, 0.1 * 0.7, 0.01 * 0.4, 0.001 * 0.1])
     assert YarnScaling(10, 2000).attention_factor == pytest.approx(1.230258509)
+    assert YarnScaling(10, 2000, sharpen=1.5).attention_factor == 1.5
+    # Not cut to whole indices, the ramp is (i − 0.99770) / 1.50515.
+    got = ours(YarnScaling(10, 2000, truncate=False), head_dim=8)
+    kept = [1 - 0.9 * ramp for ramp in (0.0, 0.00153, 0.66591, 1.0)]
+    assert got.tolist() == pytest.approx([k / 10**i for i, k in enumerate(kept)], rel=1e-4)
 
 
 def test_llama3_by_hand():
@@ -221,6 +231,12 @@ def test_trained_length(scaling):
         dataclasses.replace(scaling, original_max_seq_len=0)
     with pytest.raises(ValueError, match="original_max_seq_len must be at least 1, got 0"):
         NtkScaling.for_length(10, 1, 0)
+
+
+def test_sharpen():
+    for wrong in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match="sharpen must be "):
+            YarnScaling(2, 64, sharpen=wrong)
 
 
 def test_ntk_needs_two_pairs():
