@@ -133,7 +133,7 @@ def _change_part(part: Part, changes: Mapping[str, Any], used: set[str]) -> Part
             used.add(name)
         if isinstance(values.get(field, old), Part):
             values[field] = _change_part(values.get(field, old), changes, used)
-    return replace(part, **values)  # type: ignore[type-var]
+    return replace(part, **values) if values else part  # type: ignore[type-var]
 
 
 def _names(part: Part) -> set[str]:

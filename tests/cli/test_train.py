@@ -71,12 +71,12 @@ def test_every_field_is_an_option_with_its_text(capsys) -> None:
 def test_options_become_settings(monkeypatch) -> None:
     config, how = asked(
         monkeypatch,
-        *("--preset", "gpt2-nano", "--lr", "3e-4", "--steps=7", "--compile"),
-        *("--model.n-layers", "2", "--model.rope-base=5e4", "--model.norm", "rmsnorm"),
+        *("--preset", "llama-nano", "--lr", "3e-4", "--steps=7", "--compile"),
+        *("--model.n-layers", "2", "--model.rope-base=5e4", "--model.norm", "layernorm"),
         *("--model.bias", "false"),
     )
-    model = {"n_layers": 2, "rope_base": 5e4, "norm": "rmsnorm", "bias": False}
-    assert config == TrainConfig(preset="gpt2-nano", lr=3e-4, steps=7, compile=True, model=model)
+    model = {"n_layers": 2, "rope_base": 5e4, "norm": "layernorm", "bias": False}
+    assert config == TrainConfig(preset="llama-nano", lr=3e-4, steps=7, compile=True, model=model)
     assert how == {"resume": None, "fallback": False, "with_changes": False}
     assert asked(monkeypatch)[0] == TrainConfig()
 

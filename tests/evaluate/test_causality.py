@@ -13,7 +13,7 @@ from llmtutor.evaluate.causality import Leak, assert_causal, find_leak
 from llmtutor.layers.attention import Attention, attention, causal_mask
 from llmtutor.layers.basic import Embedding, Linear
 from llmtutor.layers.ffn import MLP, GatedMLP
-from llmtutor.layers.norms import LayerNorm, RMSNorm
+from llmtutor.layers.norms import LayerNorm, RMSNorm, RMSNormConfig
 from llmtutor.layers.positions.alibi import Alibi
 from llmtutor.layers.positions.learned import LearnedPosition
 from llmtutor.layers.positions.relative import ShawPosition, T5Bias

@@ -93,13 +93,13 @@ def test_a_recorded_run_on_stories_begins_again(monkeypatch: pytest.MonkeyPatch)
     def first(*inputs: object):
         raise StopIteration(real_loss(*inputs).nats_per_token)
 
-    real_step, real_loss = trial.train_step, trial.evaluate_loss
-    monkeypatch.setattr(trial, "train_step", spied)
-    monkeypatch.setattr(trial, "evaluate_loss", first)
+    real_step, real_loss = curve.train_step, curve.evaluate_loss
+    monkeypatch.setattr(curve, "train_step", spied)
+    monkeypatch.setattr(curve, "evaluate_loss", first)
     with pytest.raises(StopIteration) as end:
         train_variant(**run["settings"])
-    curve, valid = (run["result"][name]["loss"] for name in ("curve", "valid"))
-    np.testing.assert_allclose(np.reshape(seen, (5, 10)).mean(1)[:3], curve[:3], atol=2e-3)
+    losses, valid = (run["result"][name]["loss"] for name in ("curve", "valid"))
+    np.testing.assert_allclose(np.reshape(seen, (5, 10)).mean(1)[:3], losses[:3], atol=2e-3)
     assert end.value.value == pytest.approx(valid[0], abs=0.02)
 
 

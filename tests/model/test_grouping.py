@@ -8,7 +8,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from llmtutor.interop.hf import save_hf
-from llmtutor.layers.attention import first_heads, mean_pool_heads
+from llmtutor.layers.attention import Attention, first_heads, mean_pool_heads
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.part import Costs, Load, Site
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.grouping import group_heads
 from llmtutor.model.presets import preset
@@ -39,10 +41,11 @@ def model(config: ModelConfig) -> Transformer:
 
 def equal_in_groups(made: Transformer, n_kv_heads: int) -> Transformer:
     """Each head of keys and values overwritten with the first of its group, by a plain loop."""
-    width, group = made.config.head_dim, made.config.n_heads // n_kv_heads
+    mixer = made.config.blocks[0].mixer
+    width, group = mixer.width(made.config.d_model), mixer.n_heads // n_kv_heads
     for name, weight in made.named_parameters():
         if ".key." in name or ".value." in name:
-            for head in range(made.config.n_heads):
+            for head in range(mixer.n_heads):
                 first = head // group * group * width
                 weight.data[head * width : (head + 1) * width] = weight.data[first : first + width]
     return made
@@ -134,11 +137,17 @@ def test_refuses_heads_that_do_not_divide(n_kv_heads: int) -> None:
 
 
 def test_refuses_a_mixer_without_such_heads() -> None:
-    made = Transformer(CONFIGS["llama"])
-    changed = made.config.replace()
-    object.__setattr__(changed, "mixer", "ssm")  # no such mixer is registered yet
-    made.config = changed
-    with pytest.raises(ValueError, match=r"only the heads of 'mha' and 'gqa'.*'ssm'"):
+    class NoHeads(MixerConfig):
+        kind = "ssm"
+
+        def build(self, site: Site) -> Attention:
+            return Attention(site.d_model, 2)
+
+        def costs(self, site: Site, load: Load) -> Costs:
+            return Costs()
+
+    made = Transformer(CONFIGS["llama"].replace(mixer=NoHeads()))
+    with pytest.raises(ValueError, match="only attention has heads to group, block 0 has 'ssm'"):
         group_heads(made, 2)
 
 

@@ -419,7 +419,7 @@ def test_another_run_is_not_resumed_unasked(tiny, capsys) -> None:
 def test_a_run_is_not_overwritten(tiny, tmp_path: Path) -> None:
     config = tiny(steps=2, save_every=2)
     train(config, quiet=True)
-    with pytest.raises(ValueError, match="holds a run already: go on with `--resume"):
+    with pytest.raises(ValueError, match="run already: go on with `llmtutor train --resume"):
         train(config, quiet=True)
     other = tiny(steps=2, save_every=2, out=str(tmp_path / "other"))
     train(other, quiet=True)
