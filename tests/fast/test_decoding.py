@@ -125,7 +125,7 @@ def test_what_is_not_one_more_token_is_read_as_before(graphs) -> None:
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compiler")
-def test_the_program_itself_gives_the_same_ids() -> None:
+def test_the_program_itself_gives_the_same_ids(own_programs) -> None:
     model = make_model()
     torch.compiler.reset()
     fast = Compiled(model)

@@ -181,7 +181,7 @@ def test_the_precision_reaches_the_parts() -> None:
 
 
 @pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs g++ here, and there is none")
-def test_a_compiled_program_serves_all_parts() -> None:
+def test_a_compiled_program_serves_all_parts(own_programs) -> None:
     """The one test of training that generates code: operations alone would not show it."""
     torch.compiler.reset()
     torch.manual_seed(0)

@@ -135,6 +135,15 @@ def test_a_cache_has_the_dtype_of_the_weights_unless_told_and_no_gradient() -> N
     assert layer.query.weight.grad is not None
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_all_is_made_where_the_weights_are(window) -> None:
+    with torch.device("meta"):
+        layer = Attention(D_MODEL, 4, position=Alibi(4), window=window)
+    x, cache = torch.zeros(2, SEQ, D_MODEL, device="meta"), layer.make_cache(2, 2 * SEQ)
+    assert cache.keys.is_meta and layer.weights(x).is_meta
+    assert layer(x, cache=cache).is_meta and layer(x[:, :1], cache=cache).is_meta
+
+
 # --- ways back ------------------------------------------------------------------------------------
 
 
