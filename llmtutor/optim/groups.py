@@ -48,7 +48,7 @@ def split(model: nn.Module) -> dict[str, list[Tensor]]:
     >>> [(name, [tuple(p.shape) for p in part]) for name, part in parts.items()]
     [('hidden', [(3, 2)]), ('head', []), ('rest', [(7, 2), (3,)])]
     """
-    heads = {p for m in model.modules() if has_tag(m, HEAD) for p in m.parameters(recurse=False)}
+    heads = {p for m in model.modules() if has_tag(m, HEAD) for p in m.parameters()}
     tables = {p for m in model.modules() for p in _tables(m)}
     parts: dict[str, list[Tensor]] = {"hidden": [], "head": [], "rest": []}
     for p in model.parameters():

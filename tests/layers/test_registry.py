@@ -141,6 +141,8 @@ ROPE = {"kind": "rope", "scaling": {"kind": "yarn", "factor": 2.0, "original_max
     ("values", "role", "message"),
     [
         ("rmsnorm", NormConfig, r"norm must be an object with a \"kind\", got 'rmsnorm'"),
+        ("a kind", NormConfig, r"with a \"kind\", got 'a kind'"),
+        (None, NormConfig, r"with a \"kind\", got None"),
         ({"eps": 1e-5}, NormConfig, r"with a \"kind\", got {'eps'"),
         ({"kind": "rms"}, NormConfig, "unknown kind of norm 'rms'; did you mean 'rmsnorm'"),
         ({"kind": ["rmsnorm"]}, NormConfig, r"unknown kind of norm \['rmsnorm'\]"),

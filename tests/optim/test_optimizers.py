@@ -270,6 +270,8 @@ def test_parts_are_told_by_what_modules_say_and_not_by_names() -> None:
     assert parts["head"] == {"to_words.weight"}
     assert parts["rest"] == {"rows", "table.weight", "to_words.bias"}
     assert parts["hidden"] == {"columns", "head.weight", "embedding.weight"}
+    wrapped = nn.ModuleList([Linear(2, 2), tag(nn.Sequential(nn.LayerNorm(2), Linear(2, 3)), HEAD)])
+    assert names_of(wrapped)["head"] == {"1.1.weight"}
     model.to_words.weight = model.table.weight  # tied: a table first of all
     assert names_of(model)["head"] == set()
     matrices = make_optimizer(model, "adamw", 0.1).param_groups[0]["params"]

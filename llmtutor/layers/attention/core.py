@@ -82,7 +82,7 @@ def attention_weights(
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(scores.dtype)
     if causal:
         plain = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
         mask = plain if mask is None else mask & plain

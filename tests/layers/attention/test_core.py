@@ -153,6 +153,17 @@ def test_causal_alone_needs_no_mask_in_the_fused_path(seq_q, seq_k, monkeypatch)
 
 
 @PATHS
+def test_bias_and_sinks_of_another_precision_take_that_of_the_queries(path) -> None:
+    q, k, v = (x.detach().bfloat16() for x in qkv())
+    rules = {"bias": draw(3, 5, 5, seed=4).float(), "sinks": draw(3, seed=5).float()}
+    for names in (["bias"], ["sinks"], ["bias", "sinks"]):
+        given = {name: rules[name] for name in names}
+        want = path(q, k, v, **{name: x.bfloat16() for name, x in given.items()})
+        got = path(q, k, v, **given)
+        assert got.dtype == torch.bfloat16 and torch.equal(got, want)
+
+
+@PATHS
 def test_masks_are_made_where_the_queries_are(path) -> None:
     q, k = torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 5, 4, device="meta")
     assert path(q, k, k, causal=True).is_meta
