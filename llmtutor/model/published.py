@@ -8,6 +8,7 @@ small twin with the same parts; Gemma's needs ``embedding_scale=8.0`` as well, i
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig
@@ -17,108 +18,58 @@ from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
 
-def _gpt2(n_layers: int, d_model: int, n_heads: int) -> ModelConfig:
+def _decoder(
+    vocab_size: int,
+    max_seq_len: int,
+    n_layers: int,
+    d_model: int,
+    n_heads: int,
+    d_ff: int,
+    **changes: Any,
+) -> ModelConfig:
+    """A stack of equal blocks, its sizes in the order of the columns of most tables."""
     return ModelConfig.uniform(
-        vocab_size=50257,
-        max_seq_len=1024,
+        vocab_size=vocab_size,
+        max_seq_len=max_seq_len,
         n_layers=n_layers,
         d_model=d_model,
         n_heads=n_heads,
-        d_ff=4 * d_model,
-        ffn="gelu_tanh",
-        norm="layernorm",
-        position="learned",
-        bias=True,
+        d_ff=d_ff,
+        **changes,
     )
 
 
-# Radford et al. 2019, table 2 (which counts 117M for the smallest; its weights are 124M).
-# openai-community/gpt2, gpt2-medium, gpt2-large, gpt2-xl.
-GPT2 = {
-    "gpt2": _gpt2(12, 768, 12),
-    "gpt2-medium": _gpt2(24, 1024, 16),
-    "gpt2-large": _gpt2(36, 1280, 20),
-    "gpt2-xl": _gpt2(48, 1600, 25),
-}
-
-LLAMA = {
+GPT2 = {"ffn": "gelu_tanh", "norm": "layernorm", "position": "learned", "bias": True}
+LLAMA3 = {"n_kv_heads": 8, "rope_base": 500_000.0}
+QWEN = {"rope_base": 1_000_000.0, "eps": 1e-6}
+UNIFORM = {
+    # Radford et al. 2019, table 2 (which counts 117M for the smallest; its weights are 124M).
+    # openai-community/gpt2, gpt2-medium, gpt2-large, gpt2-xl.
+    "gpt2": _decoder(50257, 1024, 12, 768, 12, 3072, **GPT2),
+    "gpt2-medium": _decoder(50257, 1024, 24, 1024, 16, 4096, **GPT2),
+    "gpt2-large": _decoder(50257, 1024, 36, 1280, 20, 5120, **GPT2),
+    "gpt2-xl": _decoder(50257, 1024, 48, 1600, 25, 6400, **GPT2),
     # Touvron et al. 2023b (arXiv 2307.09288); meta-llama/Llama-2-7b-hf.
-    "llama2-7b": ModelConfig.uniform(
-        vocab_size=32000,
-        max_seq_len=4096,
-        n_layers=32,
-        d_model=4096,
-        n_heads=32,
-        d_ff=11008,
-        tie_weights=False,
-    ),
+    "llama2-7b": _decoder(32000, 4096, 32, 4096, 32, 11008, tie_weights=False),
     # Grattafiori et al. 2024 (arXiv 2407.21783), table 3; meta-llama/Meta-Llama-3-8B.
-    "llama3-8b": ModelConfig.uniform(
-        vocab_size=128256,
-        max_seq_len=8192,
-        n_layers=32,
-        d_model=4096,
-        n_heads=32,
-        n_kv_heads=8,
-        d_ff=14336,
-        rope_base=500_000.0,
-        tie_weights=False,
-    ),
+    "llama3-8b": _decoder(128256, 8192, 32, 4096, 32, 14336, tie_weights=False, **LLAMA3),
     # meta-llama/Llama-3.2-1B, whose context was stretched from 8,192 tokens.
-    "llama3.2-1b": ModelConfig.uniform(
-        vocab_size=128256,
-        max_seq_len=131072,
-        n_layers=16,
-        d_model=2048,
-        n_heads=32,
-        n_kv_heads=8,
-        d_ff=8192,
-        rope_base=500_000.0,
-        rope_scaling=Llama3Scaling(32.0, 8192),
+    "llama3.2-1b": _decoder(
+        128256, 131072, 16, 2048, 32, 8192, rope_scaling=Llama3Scaling(32.0, 8192), **LLAMA3
     ),
-}
-
-# Jiang et al. 2023 (arXiv 2310.06825), table 1; mistralai/Mistral-7B-v0.1.
-MISTRAL = {
-    "mistral-7b": ModelConfig.uniform(
-        vocab_size=32000,
-        max_seq_len=32768,
-        n_layers=32,
-        d_model=4096,
-        n_heads=32,
-        n_kv_heads=8,
-        d_ff=14336,
-        window=4096,
-        tie_weights=False,
-    )
-}
-
-QWEN = {
+    # Jiang et al. 2023 (arXiv 2310.06825), table 1; mistralai/Mistral-7B-v0.1.
+    "mistral-7b": _decoder(
+        32000, 32768, 32, 4096, 32, 14336, n_kv_heads=8, window=4096, tie_weights=False
+    ),
     # Qwen team 2024 (arXiv 2412.15115), table 1; Qwen/Qwen2.5-0.5B.
-    "qwen2.5-0.5b": ModelConfig.uniform(
-        vocab_size=151936,
-        max_seq_len=32768,
-        n_layers=24,
-        d_model=896,
-        n_heads=14,
-        n_kv_heads=2,
-        d_ff=4864,
-        mixer=AttentionConfig(14, position=RopeConfig(1_000_000.0), bias=True, output_bias=False),
+    "qwen2.5-0.5b": _decoder(
+        *(151936, 32768, 24, 896, 14, 4864),
         eps=1e-6,
+        mixer=AttentionConfig(14, 2, position=RopeConfig(1e6), bias=True, output_bias=False),
     ),
     # Yang et al. 2025 (arXiv 2505.09388), table 1; Qwen/Qwen3-0.6B.
-    "qwen3-0.6b": ModelConfig.uniform(
-        vocab_size=151936,
-        max_seq_len=40960,
-        n_layers=28,
-        d_model=1024,
-        n_heads=16,
-        n_kv_heads=8,
-        head_dim=128,
-        d_ff=3072,
-        rope_base=1_000_000.0,
-        qk_norm="rmsnorm",
-        eps=1e-6,
+    "qwen3-0.6b": _decoder(
+        151936, 40960, 28, 1024, 16, 3072, n_kv_heads=8, head_dim=128, qk_norm="rmsnorm", **QWEN
     ),
 }
 
@@ -183,10 +134,7 @@ def _olmo2_1b() -> ModelConfig:
 
 PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
     {
-        **GPT2,
-        **LLAMA,
-        **MISTRAL,
-        **QWEN,
+        **UNIFORM,
         "gemma2-2b": _gemma2_2b(),
         "gemma3-1b": _gemma3_1b(),
         "olmo2-1b": _olmo2_1b(),
