@@ -8,6 +8,7 @@ from typing import Annotated
 import cyclopts
 
 from llmtutor.checks import check_at_least, check_name
+from llmtutor.cli import Text
 from llmtutor.data import CORPORA, corpus_info, stream_documents
 from llmtutor.data.corpora import fetch as fetch_corpus
 from llmtutor.data.corpora import stream_pieces
@@ -71,7 +72,7 @@ def prepare(
     *,
     tokenizer: Path,
     out: Path,
-    separator: str | None = None,
+    separator: Text | None = None,
 ) -> None:
     """Tokenise a corpus into OUT/train.tokens and OUT/valid.tokens, to be memory-mapped.
 

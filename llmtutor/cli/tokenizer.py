@@ -12,6 +12,7 @@ import cyclopts
 import numpy as np
 from cyclopts import Parameter
 
+from llmtutor.cli import Text
 from llmtutor.data.corpora import CORPORA, stream_pieces
 from llmtutor.data.readers import read_pieces
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
@@ -35,7 +36,9 @@ def train(
     *sources: str,
     out: Path,
     vocab_size: int = 4096,
-    special_token: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    special_token: Annotated[
+        tuple[str, ...], Parameter(negative=(), allow_leading_hyphen=True)
+    ] = (),
     kind: Literal["bpe", "char"] = "bpe",
     processes: int = 1,
 ) -> None:
@@ -88,7 +91,7 @@ def encode(
     file: Path | None = None,
     /,
     *,
-    text: str | None = None,
+    text: Text | None = None,
     out: Path | None = None,
 ) -> None:
     """Turn text into token ids.
@@ -124,7 +127,7 @@ def encode(
 
 
 @app.command
-def decode(tokenizer: Path, file: Path | None = None, /, *, ids: str | None = None) -> None:
+def decode(tokenizer: Path, file: Path | None = None, /, *, ids: Text | None = None) -> None:
     """Turn token ids into text on standard output.
 
     Parameters

@@ -139,6 +139,19 @@ def test_text_and_standard_input(
     assert capfdbinary.readouterr().out == text.encode("utf-8")
 
 
+def test_text_may_begin_with_a_dash(
+    tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "made")
+    special = ["--special-token", "--x--"]
+    words = ["train", str(text_file), "--vocab-size", "300", *special, "--out", out]
+    assert cli.main(["tokenizer", *words]) == 0
+    capsys.readouterr()
+    assert cli.main(["tokenizer", "encode", out, "--text", "- So --x--"]) == 0
+    ids = capsys.readouterr().out.split()
+    assert ids[0] == str(ord("-")) and ids[-1] == "299"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
