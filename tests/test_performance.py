@@ -139,10 +139,10 @@ def test_the_growth_is_that_of_the_recorded_times() -> None:
             parts = sorted(b / a - 1 for a, b in rounds)
             middle, low, high = record["growth"][work][kind]
             assert middle == pytest.approx(median(parts), abs=1e-4)
-            ranks = [
-                1 + min(range(len(parts)), key=lambda i: abs(parts[i] - x)) for x in (low, high)
-            ]
-            assert ranks == pytest.approx(interval_of_a_median(len(parts)), abs=1)
+            # The bounds are rounded to four digits, and lie within a rank of those of the curve.
+            for bound, rank in zip((low, high), interval_of_a_median(len(parts)), strict=True):
+                below, above = parts[math.floor(rank) - 2], parts[math.ceil(rank)]
+                assert below - 5e-5 <= bound <= above + 5e-5
 
 
 @pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")
@@ -153,8 +153,9 @@ def test_compiled_generation_meets_its_aims() -> None:
     assert len(aims) == 4
     for work in aims:
         assert record[f"{work}_compiled_time_to_transformers"] <= 0.5
+    for work, kinds in record["growth"].items():
         if "batch_1_" in work:
-            assert record["growth"][work]["compiled"][2] < 0.10
+            assert all(kinds[kind][2] < 0.10 for kind in kinds if kind != "uncached")
 
 
 @pytest.mark.skipif(not GENERATION.is_file(), reason="the record is not made yet: make bench")
