@@ -141,7 +141,8 @@ def test_the_growth_is_that_of_the_recorded_times() -> None:
             assert middle == pytest.approx(median(parts), abs=1e-4)
             # The bounds are rounded to four digits, and lie within a rank of those of the curve.
             for bound, rank in zip((low, high), interval_of_a_median(len(parts)), strict=True):
-                below, above = parts[math.floor(rank) - 2], parts[math.ceil(rank)]
+                below = parts[max(0, math.floor(rank) - 2)]
+                above = parts[min(len(parts) - 1, math.ceil(rank))]
                 assert below - 5e-5 <= bound <= above + 5e-5
 
 
