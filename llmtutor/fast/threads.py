@@ -49,9 +49,10 @@ def side_by_side(loss: Loss, parts: int) -> Iterator[Loss]:
     """Within it, ``loss`` for batches of which ``parts`` equal parts are computed at a time.
 
     Each part has a thread of its own, this one among them, and the cores are divided between them
-    while the loss is computed. Forward and backward are done when it is returned; its ``backward``
-    only hands out the gradients. They are added in the order of the parts, whichever is ready
-    first, so that a run can be repeated to the bit. The model must not change in its forward pass.
+    until the end: given back after each loss, they would be at work on nothing when the next one
+    starts. Forward and backward are done when the loss is returned; its ``backward`` only hands out
+    the gradients. They are added in the order of the parts, whichever is ready first, so that a run
+    can be repeated to the bit. The model must not change in its forward pass.
 
     Python itself runs one thread at a time. The threads gain as long as torch computes, more so
     after ``torch.compile`` with ``cpp_wrapper``, which leaves Python once a pass.
@@ -70,15 +71,16 @@ def side_by_side(loss: Loss, parts: int) -> Iterator[Loss]:
         yield loss
         return
     each = max(1, torch.get_num_threads() // parts)
-    with ThreadPoolExecutor(parts - 1, "rows", torch.set_num_threads, (each,)) as pool:
-        yield _SideBySide(loss, parts, each, pool)
+    pool = ThreadPoolExecutor(parts - 1, "rows", torch.set_num_threads, (each,))
+    with threads(each), pool:
+        yield _SideBySide(loss, parts, pool)
 
 
 class _SideBySide:
     """The loss within ``side_by_side``."""
 
-    def __init__(self, loss: Loss, parts: int, each: int, pool: ThreadPoolExecutor) -> None:
-        self.loss, self.parts, self.each, self.pool = loss, parts, each, pool
+    def __init__(self, loss: Loss, parts: int, pool: ThreadPoolExecutor) -> None:
+        self.loss, self.parts, self.pool = loss, parts, pool
         self.used = False
 
     def __call__(
@@ -97,14 +99,13 @@ class _SideBySide:
             losses = self.loss(model, part, precision)
             return losses, torch.autograd.grad(losses.total, parameters, allow_unused=True)
 
-        with threads(self.each):
-            if self.used:
-                others = [self.pool.submit(compute, part) for part in pairs[1:]]
-                done = [compute(pairs[0]), *(other.result() for other in others)]
-            else:
-                # What torch.compile makes at the first call is made once, for all threads.
-                done = [compute(part) for part in pairs]
-                self.used = True
+        if self.used:
+            others = [self.pool.submit(compute, part) for part in pairs[1:]]
+            done = [compute(pairs[0]), *(other.result() for other in others)]
+        else:
+            # What torch.compile makes at the first call is made once, for all threads.
+            done = [compute(part) for part in pairs]
+            self.used = True
         parts, gradients = zip(*done, strict=True)
         total = _Known.apply(sum(p.total.detach() for p in parts), _added(gradients), *parameters)
         assert isinstance(total, Tensor)

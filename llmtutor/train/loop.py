@@ -155,8 +155,8 @@ def validate_or_stop(training: Training, why: str) -> float:
 def sped_up(training: Training) -> Iterator[None]:
     """Within it the run has what its settings name under ``fast``; what is computed is the same.
 
-    Rows are taken side by side where one process computes on a CPU, and only within the loss:
-    validation and update have all cores.
+    Rows are taken side by side where one process computes on a CPU. The cores stay divided until
+    the run ends, so validation takes longer.
     """
     config, world = training.config, training.world
     with ExitStack() as stack:

@@ -19,17 +19,17 @@ def test_by_hand() -> None:
 def test_of_equal_heads_either_is_the_head_and_of_as_many_nothing_changes(pool) -> None:
     """And a layer that is cut so computes the same function."""
     generator = torch.Generator().manual_seed(0)
-    kept = torch.randn(2, 4, 32, generator=generator)
+    kept = torch.randn(2, 4, 32, generator=generator, dtype=torch.float64)
     repeated = kept.repeat_interleave(4, 0).flatten(0, 1)
     torch.testing.assert_close(pool(repeated, 8, 2), kept.flatten(0, 1))
     assert torch.equal(pool(repeated, 8, 8), repeated)
 
-    large, small = Attention(32, 8), Attention(32, 8, n_kv_heads=2)
+    large, small = Attention(32, 8).double(), Attention(32, 8, n_kv_heads=2).double()
     large.key.weight.data = large.value.weight.data = repeated
     state = large.state_dict()
     cut = {name: pool(state[name], 8, 2) for name in ("key.weight", "value.weight")}
     small.load_state_dict(state | cut)
-    x = torch.randn(2, 5, 32, generator=generator)
+    x = torch.randn(2, 5, 32, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(small(x), large(x))
 
 
