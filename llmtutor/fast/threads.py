@@ -49,10 +49,10 @@ def side_by_side(loss: Loss, parts: int) -> Iterator[Loss]:
     """Within it, ``loss`` for batches of which ``parts`` equal parts are computed at a time.
 
     Each part has a thread of its own, this one among them, and the cores are divided between them
-    until the end: given back after each loss, they would be at work on nothing when the next one
-    starts. Forward and backward are done when the loss is returned; its ``backward`` only hands out
-    the gradients. They are added in the order of the parts, whichever is ready first, so that a run
-    can be repeated to the bit. The model must not change in its forward pass.
+    until the end: given back after each loss they made the next one slower, we suspect because
+    idle threads go on spinning. Forward and backward are done when it is returned; its ``backward``
+    only hands out the gradients. They are added in the order of the parts, whichever is ready
+    first, so that a run can be repeated to the bit. The model must not change in its forward pass.
 
     Python itself runs one thread at a time. The threads gain as long as torch computes, more so
     after ``torch.compile`` with ``cpp_wrapper``, which leaves Python once a pass.
