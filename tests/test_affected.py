@@ -186,9 +186,12 @@ def test_quick_runs_lint_types_and_the_chosen_and_says_the_rest_in_a_line(
     assert second == f"Left out, `make test` has all: {', '.join(missing[:5])} and 4 more"
 
 
+@pytest.mark.parametrize("start", ["", "signal.signal(signal.SIGINT, signal.SIG_IGN)"])
 def test_a_command_is_stopped_when_the_time_is_over_and_has_failed(
-    capsys: pytest.CaptureFixture[str],
+    start: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless = [build.PYTHON, "-c", "while True: pass"]
-    assert build.run(endless, end=time.monotonic()) != 0
+    """Also one that does not listen to Ctrl-C."""
+    monkeypatch.setattr(build, "PATIENCE", 0.5)
+    endless = [build.PYTHON, "-c", f"import signal\n{start}\nwhile True: pass"]
+    assert build.run(endless, end=time.monotonic() + 0.3) != 0
     assert "stopped, the time is over" in capsys.readouterr().out

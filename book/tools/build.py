@@ -68,10 +68,15 @@ CHECKS: dict[str, Commands] = {
 }
 
 
+PATIENCE = 5.0
+"""Seconds that an interrupted command has to end."""
+
+
 def run(command: Sequence[str], end: float = float("inf")) -> int:
     """Run a command from the root of the project, one thread for each of its processes.
 
-    What still runs at ``end`` (of ``time.monotonic``) is interrupted as by Ctrl-C and has failed.
+    What still runs at ``end`` (of ``time.monotonic``) is interrupted as by Ctrl-C, is killed if it
+    does not listen, and has failed.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     left = end - time.monotonic()
@@ -81,6 +86,10 @@ def run(command: Sequence[str], end: float = float("inf")) -> int:
         except subprocess.TimeoutExpired:
             process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
             print("build: stopped, the time is over", flush=True)
+        try:
+            return process.wait(PATIENCE) or 1
+        except subprocess.TimeoutExpired:  # a shell starts what is in its background deaf to Ctrl-C
+            process.kill()
         return process.wait() or 1
 
 
