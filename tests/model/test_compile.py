@@ -25,7 +25,9 @@ NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
         ("baseline-nano", {}),
     ],
 )
-def test_compiled_model_gives_the_same_logits_and_gradients(name: str, parts: dict) -> None:
+def test_compiled_model_gives_the_same_logits_and_gradients(
+    name: str, parts: dict, own_programs
+) -> None:
     torch.manual_seed(0)
     sizes = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32, "vocab_size": 19}
     model = build(preset(name, **sizes, **parts))

@@ -1,4 +1,4 @@
-"""A place for the programs that these tests make."""
+"""A place for the programs that the tests make."""
 
 from pathlib import Path
 
