@@ -69,21 +69,14 @@ def explore(
     Raises:
         ValueError: no control, a control with fewer than two values, or too many states.
     """
-    display(explore_bundle(render, name=name, labels=labels, **controls), raw=True)
-
-
-def explore_bundle(
-    render: Callable[..., str | Figure],
-    *,
-    name: str,
-    labels: Mapping[str, str] | None = None,
-    **controls: Iterable[Any],
-) -> dict[str, Any]:
-    """What `explore` displays: one output with HTML, text and, where a kernel runs, widgets."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"expected a name like 'vocabulary-slider', received {name!r}")
     chosen = _controls(controls, labels or {})
-    states = [_html(render(**values), f"{name}-{i}") for i, values in enumerate(_product(chosen))]
+    arguments = [control.argument for control in chosen]
+    states = []
+    for i, values in enumerate(product(*(control.values for control in chosen))):
+        picture = render(**dict(zip(arguments, values, strict=True)))
+        states.append(_html(picture, f"{name}-{i}"))
     bundle: dict[str, Any] = {
         "text/html": page_html(name, chosen, states),
         "text/plain": plain_text(name, chosen, states[0]),
@@ -94,7 +87,7 @@ def explore_bundle(
             "version_minor": 0,
             "model_id": _widgets(chosen, states).model_id,
         }
-    return bundle
+    display(bundle, raw=True)
 
 
 def page_html(name: str, controls: list[Control], states: list[str]) -> str:
@@ -145,11 +138,6 @@ def _controls(given: Mapping[str, Iterable[Any]], labels: Mapping[str, str]) -> 
         sizes = " × ".join(str(len(c.values)) for c in controls)
         raise ValueError(f"{sizes} = {count} states, at most {MOST_STATES} fit on a page")
     return controls
-
-
-def _product(controls: list[Control]) -> list[dict[str, Any]]:
-    names = [c.argument for c in controls]
-    return [dict(zip(names, v, strict=True)) for v in product(*(c.values for c in controls))]
 
 
 def _html(picture: str | Figure, salt: str) -> str:

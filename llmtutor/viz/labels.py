@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from llmtutor.viz.style import INK
 
@@ -18,7 +19,7 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
     colour and style joins an end to its name.
     """
     lines = list(ax.get_lines())
-    ends = [_end(ax, line) for line in lines]
+    ends = [_end(line) for line in lines]
     texts = [str(line.get_label()) for line in lines]
     last = max(x for x, _ in ends)
     width, height = _text_room(fig, ax, texts)
@@ -75,9 +76,9 @@ def _overlap(lower: list[float], upper: list[float], gap: float) -> bool:
     return upper[0] - lower[0] < needed - 1e-9
 
 
-def _end(ax: Axes, line: object) -> tuple[float, float]:
+def _end(line: Line2D) -> tuple[float, float]:
     """The last point of a line that is a number."""
-    x, y = (np.asarray(v, dtype=float) for v in line.get_data())  # type: ignore[attr-defined]
+    x, y = (np.asarray(v, dtype=float) for v in line.get_data())
     kept = np.flatnonzero(np.isfinite(y))
     last = int(kept[-1]) if kept.size else len(x) - 1
     return float(x[last]), float(y[last]) if kept.size else 0.0
