@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+from tqdm import tqdm
 
 from llmtutor.checks import check_at_least, check_name
 from llmtutor.cli import Text
@@ -32,17 +33,11 @@ STREAMED_DOCUMENTS = 10_000
 @app.command(name="list")
 def list_corpora() -> None:
     """Show the corpora: what they are, how large, under which licence, and where they are now."""
-    rows = [("NAME", "SIZE", "LICENCE", "WHERE IT IS NOW")]
-    rows += [
-        (info.name, _size(info.size), info.licence, info.source.location() or "not fetched")
-        for info in CORPORA.values()
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row, info in zip(rows, [None, *CORPORA.values()], strict=True):
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[3]]))
-        if info is not None:
-            print(f"    {info.what}")
+    print(f"{'NAME':20} {'SIZE':>7}  {'LICENCE':56} WHERE IT IS NOW")
+    for info in CORPORA.values():
+        size = "-" if info.size is None else tqdm.format_sizeof(info.size, "B")
+        where = info.source.location() or "not fetched"
+        print(f"{info.name:20} {size:>7}  {info.licence:56} {where}\n    {info.what}")
 
 
 @app.command
@@ -66,14 +61,7 @@ def fetch(name: str, /) -> None:
 
 
 @app.command
-def prepare(
-    name: str,
-    /,
-    *,
-    tokenizer: Path,
-    out: Path,
-    separator: Text | None = None,
-) -> None:
+def prepare(name: str, /, *, tokenizer: Path, out: Path, separator: Text | None = None) -> None:
     """Tokenise a corpus into OUT/train.tokens and OUT/valid.tokens, to be memory-mapped.
 
     Memory stays bounded however large the corpus is, and a file appears whole or not at all. The
@@ -156,13 +144,3 @@ def inspect(
         figure = rank_frequency(counts, title=f"Tokens of {name}")
         figure.savefig(plot)
         print(f"\nwrote {plot}")
-
-
-def _size(size: int | None) -> str:
-    """A number of bytes for people, in powers of ten: `_size(5_416_192)` is `5.4 MB`."""
-    if size is None:
-        return "-"
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} B"

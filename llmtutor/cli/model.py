@@ -27,16 +27,12 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_models() -> None:
     """Show the models that have a name: the book's own, and published ones."""
-    rows = [("NAME", "LAYERS", "WIDTH", "CONTEXT", "PARAMETERS", "BLOCKS")]
+    print(f"{'NAME':16} LAYERS   WIDTH  CONTEXT {'PARAMETERS':>15}  BLOCKS")
     for name in {**PRESETS, **PUBLISHED}:
         known = figures(preset(name))
-        sizes = [f"{known[key]:,}" for key in ("n_layers", "d_model", "context")]
-        total = f"{known['parameters']['total']:,}"
-        rows.append((name, *sizes, total, known["pattern"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for name, *numbers, blocks in rows:
-        cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
-        print("  ".join([name.ljust(widths[0]), *cells, blocks]))
+        layers, width, context = (known[key] for key in ("n_layers", "d_model", "context"))
+        total, blocks = known["parameters"]["total"], known["pattern"]
+        print(f"{name:16} {layers:6} {width:7,} {context:8,} {total:15,}  {blocks}")
 
 
 @app.command

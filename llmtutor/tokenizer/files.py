@@ -106,13 +106,17 @@ def _make(folder: Path) -> None:
 
 def read_text(path: Path) -> str:
     """A file's text, line ends untouched; `ValueError` naming the file if it is not UTF-8."""
-    data = path.read_bytes()
+    return utf8(path.read_bytes(), path)
+
+
+def utf8(data: bytes, where: object) -> str:
+    """The text of bytes; `ValueError` naming where they come from if they are not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at "
-            f"{error.start:,}: is this the right file?"
+            f"{where}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at "
+            f"{error.start:,}; convert it to UTF-8 first, if it is text"
         ) from None
 
 

@@ -39,7 +39,7 @@ def test_list_shows_every_corpus_and_where_it_is(capsys, data_folder):
     assert set(lines) == {"NAME", *CORPORA}
     assert lines["tales"].endswith("(generated)")
     assert lines["openwebtext"].endswith("not fetched")
-    assert "4.7 GB" in lines["openwebtext"]
+    assert "4.70GB" in lines["openwebtext"]
     data_folder.mkdir()
     (data_folder / "tinyshakespeare.txt").write_bytes(b"")
     _, out, _ = run(capsys, "list")
