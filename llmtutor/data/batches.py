@@ -4,6 +4,7 @@ Training takes random windows, evaluation takes every token once and in order.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -31,15 +32,11 @@ def random_batches(
     """
     array = _row(ids, batch_size, seq_len)
     n_starts = _n_starts(array, seq_len)
-    return _random_batches(array, n_starts, batch_size, seq_len, generator)
 
+    def starts() -> np.ndarray:
+        return torch.randint(n_starts, (batch_size, 1), generator=generator).numpy()
 
-def _random_batches(
-    ids: np.ndarray, n_starts: int, batch_size: int, seq_len: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        starts = torch.randint(n_starts, (batch_size, 1), generator=generator).numpy()
-        yield _windows(ids, starts, seq_len)
+    return (_windows(array, starts(), seq_len) for _ in count())
 
 
 def _n_starts(ids: np.ndarray, seq_len: int) -> int:
@@ -54,7 +51,7 @@ def _n_starts(ids: np.ndarray, seq_len: int) -> int:
 def _windows(ids: np.ndarray, starts: np.ndarray, seq_len: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets of the windows that begin at `starts`, a column."""
     windows = torch.from_numpy(ids[starts + np.arange(seq_len + 1)].astype(np.int64))
-    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+    return windows[:, :-1].contiguous(), windows[:, 1:].clone()
 
 
 def batch_at(
@@ -102,24 +99,12 @@ def sequential_batches(
     array = _row(ids, batch_size, seq_len)
     if len(array) < 2:
         raise ValueError(f"expected at least 2 ids (an input and a target), got {len(array)}")
-    return _sequential_batches(array, batch_size, seq_len)
-
-
-def _sequential_batches(
-    ids: np.ndarray, batch_size: int, seq_len: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    n_targets = len(ids) - 1
-    whole = n_targets - n_targets % seq_len
-    for start in range(0, whole, batch_size * seq_len):
-        stop = min(start + batch_size * seq_len, whole)
-        yield _pair(ids[start : stop + 1], seq_len)
-    if whole < n_targets:
-        yield _pair(ids[whole:], n_targets - whole)
-
-
-def _pair(ids: np.ndarray, seq_len: int) -> tuple[Tensor, Tensor]:
-    stretch = torch.from_numpy(ids.astype(np.int64))
-    return stretch[:-1].view(-1, seq_len), stretch[1:].clone().view(-1, seq_len)
+    n_whole, rest = divmod(len(array) - 1, seq_len)
+    starts = np.arange(n_whole)[:, None] * seq_len
+    batches = [(starts[i : i + batch_size], seq_len) for i in range(0, n_whole, batch_size)]
+    if rest:
+        batches.append((np.array([[n_whole * seq_len]]), rest))
+    return (_windows(array, column, length) for column, length in batches)
 
 
 def shard(ids: Ids, rank: int, world_size: int) -> np.ndarray:

@@ -27,6 +27,7 @@ _CHAR_RNN = (
 )
 _HUB = "https://huggingface.co/datasets"
 _STORIES = f"{_HUB}/roneneldan/TinyStories/resolve/f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
+_V2 = "TinyStoriesV2-GPT4"
 _WEBTEXT = f"{_HUB}/stanford-cs336/owt-sample/resolve/86886dcee6d92159ca7538222a8c7ff4c79aa336"
 _FINEWEB = f"{_HUB}/karpathy/fineweb-edu-100b-shuffle/resolve/main"
 
@@ -121,16 +122,8 @@ _REGISTRY = (
         size=2_250_000_000,
         split="as published",
         source=Files(
-            train=(
-                RemoteFile(
-                    "TinyStoriesV2-GPT4-train.txt", f"{_STORIES}/TinyStoriesV2-GPT4-train.txt"
-                ),
-            ),
-            valid=(
-                RemoteFile(
-                    "TinyStoriesV2-GPT4-valid.txt", f"{_STORIES}/TinyStoriesV2-GPT4-valid.txt"
-                ),
-            ),
+            train=(RemoteFile(f"{_V2}-train.txt", f"{_STORIES}/{_V2}-train.txt"),),
+            valid=(RemoteFile(f"{_V2}-valid.txt", f"{_STORIES}/{_V2}-valid.txt"),),
             reader=read_separated,
         ),
         in_memory=False,

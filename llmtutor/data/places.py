@@ -99,20 +99,9 @@ def find_local(file_name: str) -> Path | None:
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes as 64 hex digits, read in chunks of 1 MiB.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "abc"
-    ...     _ = path.write_bytes(b"abc")
-    ...     sha256_file(path)[:16]
-    'ba7816bf8f01cfea'
-    """
-    digest = hashlib.sha256()
+    """sha256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_checksum(path: Path, sha256: str) -> None:

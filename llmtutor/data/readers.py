@@ -38,8 +38,11 @@ def read_pieces(path: Path) -> Iterator[str]:
     open_file = gzip.open if path.suffix == ".gz" else open
     with open_file(path, "rb") as file:
         while chunk := _read(cast(IO[bytes], file), path):
-            if not done:
-                _require_no_mark(chunk, path)
+            if not done and (name := _mark(chunk)):
+                raise ValueError(
+                    f"{path}: expected UTF-8 text, found {name}; convert the file first, with "
+                    f"`iconv -f {name} -t UTF-8` or by saving it as UTF-8 in an editor"
+                )
             done += len(chunk)
             if (zero := chunk.find(b"\0")) >= 0:
                 raise ValueError(
@@ -52,13 +55,8 @@ def read_pieces(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: expected text, found an empty file")
 
 
-def _require_no_mark(beginning: bytes, path: Path) -> None:
-    for mark, name in _MARKS.items():
-        if beginning.startswith(mark):
-            raise ValueError(
-                f"{path}: expected UTF-8 text, found {name}; convert the file first, with "
-                f"`iconv -f {name} -t UTF-8` or by saving it as UTF-8 in an editor"
-            )
+def _mark(beginning: bytes) -> str | None:
+    return next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), None)
 
 
 def _read(file: IO[bytes], path: Path) -> bytes:
@@ -80,11 +78,6 @@ def _decode(
             f"{path}: expected UTF-8 text, found byte 0x{error.object[error.start]:02x} at "
             f"{position:,}; convert the file to UTF-8 first"
         ) from error
-
-
-def read_text(path: Path) -> Iterator[str]:
-    """The whole file as one document."""
-    yield "".join(read_pieces(path))
 
 
 def read_separated(path: Path, separator: str = END_OF_TEXT) -> Iterator[str]:
