@@ -3,7 +3,6 @@
 import logging
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
 
 import cyclopts
 from tqdm import tqdm
@@ -102,7 +101,7 @@ def inspect(
     *,
     tokenizer: Path | None = None,
     plot: Path | None = None,
-    documents: Annotated[int | None, cyclopts.Parameter(name="--documents")] = None,
+    documents: int | None = None,
 ) -> None:
     """Show what is in a corpus and what is wrong with it.
 

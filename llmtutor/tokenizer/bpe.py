@@ -13,13 +13,11 @@ from llmtutor.tokenizer.files import (
     MERGES_FILE,
     VOCAB_FILE,
     Merge,
-    is_printable,
     made_by,
     merges_text,
     printable,
     read_merges,
     read_vocab,
-    unprintable,
     write_files,
 )
 from llmtutor.tokenizer.merge import Words
@@ -68,7 +66,6 @@ class BPETokenizer:
         special_tokens: Sequence[str] = (),
         *,
         num_processes: int = 1,
-        progress: bool = False,
     ) -> "BPETokenizer":
         """Learn the merges of a text, or of texts each of which is a document of its own.
 
@@ -84,7 +81,7 @@ class BPETokenizer:
                 f"{len(special)} special tokens), found {vocab_size}"
             )
         counts = pretokenize.count_words(text, special, num_processes)
-        merges = train_bpe(counts, ordinary, progress=progress)
+        merges = train_bpe(counts, ordinary)
         vocab = {bytes([byte]): byte for byte in range(256)}
         vocab |= {left + right: 256 + i for i, (left, right) in enumerate(merges)}
         return cls(vocab, merges, {token: len(vocab) + i for i, token in enumerate(special)})
@@ -134,9 +131,7 @@ class BPETokenizer:
         words = pretokenize.split(text, self.pattern)
         return list(chain.from_iterable(map(self._words.__getitem__, words)))
 
-    def encode_iterable(
-        self, chunks: Iterable[str], *, allow_special: bool = True
-    ) -> Iterator[int]:
+    def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
         """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
 
         Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
@@ -144,9 +139,8 @@ class BPETokenizer:
         16,777,216 characters (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes
         it.
         """
-        special = tuple(self.special_tokens) if allow_special else ()
-        for piece in pretokenize.safe_pieces(chunks, special, self.pattern):
-            yield from self.encode(piece, allow_special=allow_special)
+        for piece in pretokenize.safe_pieces(chunks, tuple(self.special_tokens), self.pattern):
+            yield from self.encode(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; bytes that are not UTF-8 become U+FFFD, the replacement character.
@@ -195,8 +189,8 @@ class BPETokenizer:
 
 def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:
     """Raise `ValueError` unless the parts make one tokenizer."""
-    made = {bytes([byte]) for byte in range(256)}
-    if missing := [token for token in made if token not in vocab]:
+    names = made_by(merges)
+    if missing := {bytes([byte]) for byte in range(256)} - set(vocab):
         raise ValueError(
             f"expected all 256 bytes in the vocabulary, found {256 - len(missing)} of them; "
             f"{min(missing)!r} is missing"
@@ -208,19 +202,18 @@ def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping
                     f"expected a vocabulary with all parts and results of the merges; {part!r} of "
                     f"the merge {left!r} + {right!r} is missing"
                 )
-        made.add(left + right)
     if len(set(merges)) < len(merges):
         raise ValueError("expected each merge once, found one twice")
-    if unmade := [token for token in vocab if token not in made]:
+    if unmade := set(vocab) - set(names.values()):
         raise ValueError(
-            f"expected only bytes and merged tokens in the vocabulary, found {unmade[0]!r}, which "
-            "no merge makes: is it a special token?"
+            f"expected only bytes and merged tokens in the vocabulary, found {min(unmade)!r}, "
+            "which no merge makes: is it a special token?"
         )
     for token in special:
-        if all(map(is_printable, token)) and unprintable(token) in vocab:
+        if token in names:
             raise ValueError(
                 f"expected special tokens that differ from ordinary ones; {token!r} is the name of "
-                f"{unprintable(token)!r} in GPT-2's files: choose another, such as '<|{token}|>'"
+                f"{names[token]!r} in GPT-2's files: choose another, such as '<|{token}|>'"
             )
     ids = sorted([*vocab.values(), *special.values()])
     if ids != list(range(len(ids))):

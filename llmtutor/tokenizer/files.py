@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 Merge = tuple[bytes, bytes]
@@ -73,7 +74,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Its name is its own, so that several processes may write the same file; the last one stays.
     """
-    _make(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{path.parent}: expected a folder to write to, found a file, or a place below one; "
+            "name another folder"
+        ) from None
     temporary = path.with_name(f".{uuid4().hex}")
     try:
         yield temporary
@@ -94,16 +101,6 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
             stack.enter_context(written_whole(folder / name)).write_bytes(data)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(
-            f"{folder}: expected a folder to write to, found a file, or a place below one; name "
-            "another folder"
-        ) from None
-
-
 def read_text(path: Path) -> str:
     """A file's text, line ends untouched; `ValueError` naming the file if it is not UTF-8."""
     return utf8(path.read_bytes(), path)
@@ -120,7 +117,7 @@ def utf8(data: bytes, where: object) -> str:
         ) from None
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; `ValueError` if it is malformed or repeats a key."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -143,12 +140,10 @@ def read_json(path: Path) -> dict[str, object]:
 def read_vocab(path: Path) -> dict[str, int]:
     """``vocab.json`` as it stands: the token's printable name → its id."""
     table = read_json(path)
-    vocab: dict[str, int] = {}
     for name, id in table.items():
-        if not isinstance(id, int) or isinstance(id, bool):
+        if type(id) is not int:
             raise ValueError(f"{path}: expected a whole number as id of {name!r}, found {id!r}")
-        vocab[name] = id
-    return vocab
+    return table
 
 
 def read_merges(path: Path) -> list[Merge]:

@@ -9,8 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from importlib.resources import files
 from itertools import product
 from math import prod
@@ -113,10 +112,9 @@ def page_html(name: str, controls: list[Control], states: list[str]) -> str:
 
 
 def plain_text(name: str, controls: list[Control], state: str) -> str:
-    """The box as text: what is shown at first, and what can be moved."""
-    words = _Words()
-    words.feed(state)
-    shown = " ".join("".join(words.pieces).split())
+    """The box as text: what can be moved, and what is shown at first, of pictures their text."""
+    described = re.sub(r'<[^>]* alt="([^"]*)"[^>]*>', r"\1", state)
+    shown = " ".join(unescape(re.sub(r"<[^>]*>", " ", described)).split())
     moves = "; ".join(f"{c.label} = {c.texts[0]} (of {', '.join(c.texts)})" for c in controls)
     return f"{name}: {moves}\n{shown if len(shown) <= 600 else shown[:599] + '…'}"
 
@@ -196,20 +194,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class _Words(HTMLParser):
-    """Collects the text of a piece of HTML and the alternative texts of its pictures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.pieces.append(dict(attrs).get("alt") or " ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.pieces.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        self.pieces.append(data)

@@ -136,20 +136,15 @@ def _name_rows(ax: Axes, names: list[str]) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
 
 
-def rank_frequency(
-    counts: Values | Mapping[str, Values],
-    *,
-    title: str = "",
-    x_label: str = "rank (1 = most frequent)",
-    y_label: str = "occurrences",
-) -> Figure:
+def rank_frequency(counts: Values | Mapping[str, Values], *, title: str = "") -> Figure:
     """Counts from the most to the least frequent on two logarithmic axes; zeros are left out."""
     groups = counts if isinstance(counts, Mapping) else {"counts": counts}
     refuse_empty(groups)
     ranked = {k: np.sort(np.asarray(list(v)))[::-1] for k, v in groups.items()}
     ranked = {k: v[v > 0] for k, v in ranked.items()}
     ranks = {k: np.arange(1, len(v) + 1) for k, v in ranked.items()}
-    return lines(ranks, ranked, x_label=x_label, y_label=y_label, title=title, log="xy")
+    labels = {"x_label": "rank (1 = most frequent)", "y_label": "occurrences"}
+    return lines(ranks, ranked, **labels, title=title, log="xy")
 
 
 def heatmap(

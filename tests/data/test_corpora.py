@@ -238,12 +238,6 @@ def test_own_file_that_is_no_text_is_an_error(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_corpus_is_not_downloaded_if_the_caller_says_so(data_folder):
-    with pytest.raises(FileNotFoundError, match="llmtutor data fetch shakespeare"):
-        load_corpus("shakespeare", download=False)
-    assert not data_folder.exists()
-
-
 def test_fetch_of_tales_has_nothing_to_do(data_folder):
     assert fetch("tales") == []
     assert not data_folder.exists()
