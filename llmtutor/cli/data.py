@@ -14,6 +14,8 @@ from llmtutor.data.corpora import fetch as fetch_corpus
 from llmtutor.data.corpora import stream_pieces
 from llmtutor.data.readers import END_OF_TEXT
 from llmtutor.data.sources import SPLITS
+from llmtutor.data.tokens import prepare as prepare_tokens
+from llmtutor.tokenizer import CharTokenizer, load_tokenizer
 
 app = cyclopts.App(
     name="data",
@@ -80,9 +82,6 @@ def prepare(name: str, /, *, tokenizer: Path, out: Path, separator: Text | None 
         Special token to put after each document. Without this option it is <|endoftext|> if the
         tokenizer has that, and else nothing.
     """
-    from llmtutor.data.tokens import prepare as prepare_tokens  # noqa: PLC0415
-    from llmtutor.tokenizer import load_tokenizer  # noqa: PLC0415
-
     loaded = load_tokenizer(tokenizer)
     if separator is None and END_OF_TEXT in loaded.special_tokens:
         separator = END_OF_TEXT
@@ -121,7 +120,6 @@ def inspect(
         but of a corpus too large for memory only the first 10,000.
     """
     from llmtutor.data.inspect import inspect_corpus  # noqa: PLC0415
-    from llmtutor.tokenizer import CharTokenizer, load_tokenizer  # noqa: PLC0415
 
     if documents is not None:
         check_at_least(1, documents=documents)

@@ -81,14 +81,14 @@ def generate(
     helper = load(draft) if draft is not None else None
     if helper and compile:
         raise ValueError("a draft proposes several tokens a step: leave out --draft or --compile")
-    if helper and helper[1].fingerprint() != tokenizer.fingerprint():
+    if helper and helper.tokenizer.fingerprint() != tokenizer.fingerprint():
         raise ValueError(f"{draft} has another tokenizer than {run or hf}: a draft needs the same")
     stops = {*ends, *(one_token(tokenizer, text) for text in stop)}
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(seed)
     sampler = sampler or Sampler()
     reader = Compiled(model) if compile else model
-    context = min(m.config.max_seq_len for m in [model, *([helper[0]] if helper else [])])
+    context = min(m.config.max_seq_len for m in [model, *([helper.model] if helper else [])])
 
     def go_on(text: str) -> None:
         ids = encode(text)
@@ -101,7 +101,7 @@ def generate(
             generate_ids(reader, [ids], on_token=lambda _, id: write(id), **options)
             finish()
             return
-        made = speculative(model, helper[0], ids, n_draft=n_draft, on_token=write, **options)
+        made = speculative(model, helper.model, ids, n_draft=n_draft, on_token=write, **options)
         finish()
         print(
             f"{len(made.ids)} tokens in {made.n_rounds} passes, {made.n_accepted} of "
@@ -138,18 +138,15 @@ def source(run: Path | None, hf: Path | None) -> Source:
     """
     if (run is None) == (hf is None):
         raise ValueError("expected the folder of a run, or --hf FOLDER: one of the two")
-    if hf is not None:
-        published = load_hf_with_tokenizer(hf)
-        own = published.tokenizer
-        return Source(published.model, own, own.prompt, published.stop)
-    assert run is not None
-    model, tokenizer = load(run)
-    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
-    return Source(model, tokenizer, tokenizer.encode, ends)
+    if run is not None:
+        return load(run)
+    assert hf is not None
+    model, tokenizer, stop = load_hf_with_tokenizer(hf)
+    return Source(model, tokenizer, tokenizer.prompt, stop)
 
 
-def load(run: Path) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of a training run, at its last checkpoint or a given one.
+def load(run: Path) -> Source:
+    """The model of a training run, at its last checkpoint or a given one.
 
     Raises:
         ValueError: no run, a damaged checkpoint or one of another version of the program, a
@@ -179,7 +176,8 @@ def load(run: Path) -> tuple[Transformer, Tokenizer]:
             f"{run}: its settings and its weights make no model, so it was written by another "
             f"version of llmtutor: {' '.join(str(error).split())}"
         ) from None
-    return model.eval(), tokenizer
+    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
+    return Source(model.eval(), tokenizer, tokenizer.encode, ends)
 
 
 def one_token(tokenizer: Tokenizer, text: str) -> int:

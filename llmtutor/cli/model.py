@@ -7,7 +7,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from llmtutor.checks import nearest
+from llmtutor.checks import check_name
 from llmtutor.interop.hf import read_config
 from llmtutor.interop.hf.folder import CONFIG
 from llmtutor.model.config import ModelConfig
@@ -67,20 +67,14 @@ def find(model: str) -> ModelConfig:
     """
     names = {**PRESETS, **PUBLISHED}
     folder = Path(model)
-    if model in names:
-        return preset(model)
+    if model in names or not folder.exists():
+        return preset(check_name("model or folder", model, names))
     if (folder / CONFIG).is_file():
         return read_config(folder)
     if (run_folder(folder) / CHECKPOINTS).is_dir():
         vocab_size = load_tokenizer(run_folder(folder) / "tokenizer").vocab_size
         return read_settings(folder).model_config(vocab_size)
-    if folder.exists():
-        raise ValueError(
-            f"{model}: expected a {CONFIG} of Hugging Face or the {CHECKPOINTS} of a training run "
-            "in it, found neither"
-        )
-    near = nearest(model, names)
     raise ValueError(
-        f"{model!r} is no folder and no model of that name; did you mean {near!r}? See `llmtutor "
-        "model list`"
+        f"{model}: expected a {CONFIG} of Hugging Face or the {CHECKPOINTS} of a training run "
+        "in it, found neither"
     )

@@ -2,7 +2,7 @@
 
 `load_corpus()` gives a small corpus in memory; `stream_documents(name, split)` gives any corpus
 one document after the other, however large, and `stream_pieces` gives each of these in pieces.
-`data/README.md` says where each comes from.
+`data/README.md` says where each comes from and how it is parted.
 """
 
 import os
@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from llmtutor.checks import check_name, nearest
+from llmtutor.checks import check_name
 from llmtutor.data.fetch import RemoteFile
 from llmtutor.data.readers import read_parquet, read_separated
 from llmtutor.data.shakespeare import HELD_OUT, Shakespeare
@@ -41,8 +41,6 @@ class CorpusInfo:
     licence: str
     size: int | None
     """Bytes to fetch, about; None if nothing is."""
-    split: str
-    """How training and validation documents were parted, and why so."""
     source: Source
     held_out: tuple[str, ...] = ()
     """Names of the validation documents, where documents have names."""
@@ -87,7 +85,6 @@ _REGISTRY = (
         what="Shakespeare's works: 37 plays and 5 poems, modern spelling",
         licence="public domain",
         size=5_416_192,
-        split="by whole works: one of each kind held out, none of them part of a cycle",
         source=Shakespeare(),
         held_out=HELD_OUT,
     ),
@@ -96,7 +93,6 @@ _REGISTRY = (
         what="made-up stories whose exact probability, hence the lowest possible loss, is known",
         licence="MIT (made by this package)",
         size=None,
-        split="other random seeds; a validation story that is also a training story is left out",
         source=Generated(_tales, n_train=6_000, n_valid=600),
     ),
     CorpusInfo(
@@ -104,7 +100,6 @@ _REGISTRY = (
         what="one megabyte of Shakespeare, the usual first corpus of character models",
         licence="public domain",
         size=1_115_394,
-        split="first 90 % of the characters train, as is usual (the cut is inside a play)",
         source=OneText(
             RemoteFile(
                 "tinyshakespeare.txt",
@@ -119,7 +114,6 @@ _REGISTRY = (
         what="TinyStoriesV2-GPT4: 2.7 million short stories written by GPT-4 in simple words",
         licence="CDLA-Sharing-1.0",
         size=2_250_000_000,
-        split="as published",
         source=Files(
             train=(RemoteFile(f"{_V2}-train.txt", f"{_STORIES}/{_V2}-train.txt"),),
             valid=(RemoteFile(f"{_V2}-valid.txt", f"{_STORIES}/{_V2}-valid.txt"),),
@@ -132,7 +126,6 @@ _REGISTRY = (
         what="6,233 of the stories, decoded from a public copy of their GPT-2 tokens",
         licence="CDLA-Sharing-1.0",
         size=5_075_210,
-        split="every tenth story held out; not the published split",
         source=Files(
             train=(
                 RemoteFile(
@@ -158,7 +151,6 @@ _REGISTRY = (
         what="a sample of OpenWebText, pages that people linked to: the one used by CS336",
         licence="CC0 (the collection; pages keep their authors' rights)",
         size=4_703_026_219,
-        split="as published",
         source=Files(
             train=(
                 RemoteFile(
@@ -185,7 +177,6 @@ _REGISTRY = (
         what="educational web pages: 5 of the 1,823 shuffled shards of a FineWeb-Edu sample",
         licence="ODC-By 1.0",
         size=500_000_000,
-        split="the last shard is held out; pages were shuffled before they were cut into shards",
         source=Files(
             train=tuple(_shard(index) for index in range(4)),
             valid=(_shard(1822),),
@@ -205,27 +196,21 @@ def corpus_info(name: str) -> CorpusInfo:
 
     >>> corpus_info("shakespear")
     Traceback (most recent call last):
-    ValueError: unknown corpus 'shakespear': did you mean 'shakespeare'? There are shakespeare, ...
+    ValueError: unknown corpus or text file 'shakespear'; did you mean 'shakespeare'? There are ...
     """
-    if name in CORPORA:
-        return CORPORA[name]
     path = Path(name)
-    if os.path.isdir(path):
+    if name not in CORPORA and os.path.isdir(path):
         raise ValueError(f"{name} is a folder; give the name of a corpus or of a text file")
-    if os.path.isfile(path):  # of `os`, for which a name that is too long is no file either
+    # `os.path.isfile`, for which a name that is too long is no file either
+    if name not in CORPORA and os.path.isfile(path):
         return CorpusInfo(
             name=path.stem,
             what=f"the file {path}",
             licence="not known",
             size=path.stat().st_size,
-            split="first 90 % of the documents, or of the characters of a single one, train",
             source=OwnFile(path),
         )
-    near = nearest(name, CORPORA, cutoff=0.5)
-    hint = f"did you mean {near!r}? " if near else ""
-    raise ValueError(
-        f"unknown corpus {name!r}: {hint}There are {', '.join(CORPORA)}, and paths of text files"
-    )
+    return CORPORA[check_name("corpus or text file", name, CORPORA)]
 
 
 def fetch(name: str) -> list[Path]:

@@ -180,7 +180,8 @@ def _transfer(file: RemoteFile, url: str, part: Path) -> None:
         raise
     with response:
         resumed = response.status == 206
-        if resumed and not _continues(response.headers, start, validator):
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if resumed and not (begins and _validator(response.headers) in (None, validator)):
             _forget(part)
             raise _DroppedError("the server sent another part than was asked for")
         start = start if resumed else 0
@@ -232,12 +233,6 @@ def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
 def _validator(headers: http.client.HTTPMessage) -> str | None:
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _continues(headers: http.client.HTTPMessage, start: int, validator: str | None) -> bool:
-    """Whether a 206 answer begins at `start` and does not name another version of the file."""
-    begins = headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    return begins and _validator(headers) in (None, validator)
 
 
 def _copy(

@@ -81,15 +81,7 @@ def _decode(
 
 
 def read_separated(path: Path) -> Iterator[str]:
-    """The documents between `<|endoftext|>`, without blank lines around them; empty ones left out.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "stories.txt"
-    ...     _ = path.write_text("One.<|endoftext|>Two.<|endoftext|>", encoding="utf-8")
-    ...     list(read_separated(path))
-    ['One.', 'Two.']
-    """
+    """The documents between `<|endoftext|>`, without blank lines around them and empty ones."""
     return map("".join, separated_pieces(path))
 
 

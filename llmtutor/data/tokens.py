@@ -78,12 +78,8 @@ def prepare(
     full or the folder cannot be written.
     """
     path = Path(path)
-    if separator is not None and separator not in tokenizer.special_tokens:
-        known = ", ".join(tokenizer.special_tokens) or "none"
-        raise ValueError(
-            f"expected the separator to be a special token of the tokenizer ({known}), "
-            f"got {separator!r}"
-        )
+    if separator is not None:
+        check_name("special token of the tokenizer", separator, tokenizer.special_tokens)
     dtype = dtype_of_ids(tokenizer.vocab_size)
     stream = _DocumentStream(documents, tokenizer, separator)
     with written_whole(path) as temporary, temporary.open("wb", buffering=0) as out:

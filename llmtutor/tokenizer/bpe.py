@@ -57,6 +57,7 @@ class BPETokenizer:
         self._bytes = {id: token for token, id in vocab.items()}
         self._bytes |= {id: token.encode("utf-8") for token, id in special.items()}
         self._words = Words(vocab, merges)
+        self.vocab_size = len(self._bytes)
 
     @classmethod
     def train(
@@ -106,38 +107,27 @@ class BPETokenizer:
         except ValueError as error:
             raise ValueError(f"{path} and {MERGES_FILE}: {error}") from None
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return len(self._bytes)
-
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
         """The ids of a text; with `allow_special=False` special tokens in it are ordinary text."""
         try:
-            if not allow_special or self._divider is None:
-                return self._encode_ordinary(text)
+            parts = self._divider.split(text) if allow_special and self._divider else [text]
             ids: list[int] = []
-            for i, part in enumerate(self._divider.split(text)):
+            for i, part in enumerate(parts):
                 if i % 2:
                     ids.append(self.special_tokens[part])
                 elif part:
-                    ids += self._encode_ordinary(part)
+                    words = pretokenize.split(part, self.pattern)
+                    ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
             return ids
         except UnicodeEncodeError:
             require_encodable(text)
             raise
 
-    def _encode_ordinary(self, text: str) -> list[int]:
-        words = pretokenize.split(text, self.pattern)
-        return list(chain.from_iterable(map(self._words.__getitem__, words)))
-
     def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
         """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
 
-        Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
-        a time, cut where a word is known to end, or a longer word. A single word of more than
-        16,777,216 characters (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes
-        it.
+        About 64 thousand characters are encoded at a time, or a longer word. A single word of more
+        than 16,777,216 (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes it.
         """
         for piece in pretokenize.safe_pieces(chunks, tuple(self.special_tokens), self.pattern):
             yield from self.encode(piece)
@@ -179,12 +169,8 @@ class BPETokenizer:
             )
         names = {id: printable(token) for token, id in self.vocab.items()}
         names |= {id: token for token, id in self.special_tokens.items()}
-        vocab = {names[id]: id for id in range(self.vocab_size)}
-        contents = {
-            VOCAB_FILE: json.dumps(vocab, ensure_ascii=False),
-            MERGES_FILE: merges_text(self.merges),
-        }
-        write_files(Path(folder), contents)
+        vocab = json.dumps({names[id]: id for id in range(self.vocab_size)}, ensure_ascii=False)
+        write_files(Path(folder), {VOCAB_FILE: vocab, MERGES_FILE: merges_text(self.merges)})
 
 
 def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:

@@ -59,8 +59,10 @@ def spread(places: list[float], gap: float, low: float = 0.0, high: float = 1.0)
     groups: list[list[float]] = []  # [centre of the group, its members]
     for i in order:
         groups.append([min(max(places[i], low), high), 1])
-        while len(groups) > 1 and _overlap(groups[-2], groups[-1], gap):
+        while len(groups) > 1:
             (c1, n1), (c2, n2) = groups[-2:]
+            if c2 - c1 >= gap * (n1 + n2) / 2 - 1e-9:
+                break
             groups[-2:] = [[(c1 * n1 + c2 * n2) / (n1 + n2), n1 + n2]]
             half = (groups[-1][1] - 1) / 2 * gap
             groups[-1][0] = min(max(groups[-1][0], low + half), max(high - half, low + half))
@@ -69,11 +71,6 @@ def spread(places: list[float], gap: float, low: float = 0.0, high: float = 1.0)
     for i, spot in zip(order, spots, strict=True):
         moved[i] = round(float(spot), 6)
     return moved
-
-
-def _overlap(lower: list[float], upper: list[float], gap: float) -> bool:
-    needed = gap * (lower[1] + upper[1]) / 2
-    return upper[0] - lower[0] < needed - 1e-9
 
 
 def _end(line: Line2D) -> tuple[float, float]:

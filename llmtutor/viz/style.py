@@ -1,9 +1,8 @@
 """Plots, every chapter: colours, line styles, sizes and numbers, the same in every figure.
 
 The palette is that of Okabe and Ito (2008), which people with any colour vision tell apart, without
-its yellow, which is too pale on white; line styles differ as well. A figure is as wide as the text
-of a page and keeps a white background, so it reads on light and on dark pages and, at half its
-size, on a phone.
+its yellow, which is too pale on white. The white background stays, so that a figure reads on light
+and on dark pages.
 """
 
 from collections.abc import Iterator

@@ -143,7 +143,7 @@ def test_requests_that_cannot_be_met_are_refused_before_any_work(capsys, corpus,
         (["inspect", corpus, "--documents", "0"], "documents must be at least 1, got 0"),
         (["inspect", corpus, "--plot", "x.bmp"], "unknown kind of picture '.bmp'"),
         (["inspect", tmp_path], f"{tmp_path} is a folder"),
-        (["fetch", "x" * 300], "unknown corpus"),
+        (["fetch", "x" * 300], "unknown corpus or text file"),
     ]:
         code, out, err = run(capsys, *words)
         assert (code, out) == (1, "") and said in err and err.count("\n") == 1

@@ -100,7 +100,7 @@ def run(capfdbinary, monkeypatch):
 
 
 def expected(folder, prompt: str, n: int, sampler: Sampler, seed: int = 0) -> str:
-    model, tokenizer = command.load(folder)
+    model, tokenizer, *_ = command.load(folder)
     (new,) = generate(
         model,
         [tokenizer.encode(prompt)],

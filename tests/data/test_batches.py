@@ -254,9 +254,9 @@ def test_the_batch_of_a_step_is_the_same_everywhere():
     ("changes", "message"),
     [
         ({"seq_len": 10}, "at least seq_len \\+ 1 = 11 ids"),
-        ({"batch_size": 0}, "batch_size and seq_len of at least 1"),
-        ({"seed": -1}, "got -1 and 0"),
-        ({"step": -2}, "got 0 and -2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"step": -2}, "step must be at least 0, got -2"),
     ],
 )
 def test_the_batch_of_a_step_refuses_what_cannot_be(changes, message):
