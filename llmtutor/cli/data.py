@@ -128,10 +128,8 @@ def inspect(
     if documents is None and not corpus_info(name).in_memory:
         documents = STREAMED_DOCUMENTS
     train, valid = (list(islice(stream_documents(name, split), documents)) for split in SPLITS)
-    if tokenizer is not None:
-        loaded = load_tokenizer(tokenizer)
-    else:
-        loaded = CharTokenizer("".join(sorted(set().union(*train, *valid))))
+    letters = "".join(sorted(set().union(*train, *valid)))
+    loaded = load_tokenizer(tokenizer) if tokenizer else CharTokenizer(letters)
     report = inspect_corpus(train, valid, loaded)
     print(report.table())
     if plot is not None:

@@ -221,12 +221,10 @@ def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
 
     Without a validator nobody can know that the rest belongs to the beginning: start over.
     """
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(_validator_file(part).read_text(encoding="utf-8"))
         if note["url"] == url and note["validator"]:
             return part.stat().st_size, note["validator"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return 0, None
 
 

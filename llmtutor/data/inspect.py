@@ -65,15 +65,10 @@ def _split(
     everything = np.concatenate([np.zeros(0, np.int64), *ids])
     counts = np.bincount(everything, minlength=tokenizer.vocab_size)
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
-    top = [
-        TokenCount(
-            int(token),
-            tokenizer.token_bytes(int(token)).decode("utf-8", errors="replace"),
-            int(counts[token]),
-            float(counts[token] / len(everything)),
-        )
-        for token in order[:n_top]
-    ]
+    top = []
+    for id in map(int, order[:n_top]):
+        text = tokenizer.token_bytes(id).decode("utf-8", errors="replace")
+        top.append(TokenCount(id, text, int(counts[id]), float(counts[id] / len(everything))))
     exact, near = find_repeats(documents, index, add=True)
     return SplitReport(
         n_chars=sum(map(len, documents)),

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 Merge = tuple[bytes, bytes]
@@ -117,7 +116,7 @@ def utf8(data: bytes, where: object) -> str:
         ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """The JSON object in a file; `ValueError` if it is malformed or repeats a key."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -139,11 +138,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_vocab(path: Path) -> dict[str, int]:
     """``vocab.json`` as it stands: the token's printable name → its id."""
-    table = read_json(path)
-    for name, id in table.items():
-        if type(id) is not int:
+    vocab: dict[str, int] = {}
+    for name, id in read_json(path).items():
+        if not isinstance(id, int) or isinstance(id, bool):
             raise ValueError(f"{path}: expected a whole number as id of {name!r}, found {id!r}")
-    return table
+        vocab[name] = id
+    return vocab
 
 
 def read_merges(path: Path) -> list[Merge]:

@@ -15,17 +15,13 @@ from itertools import product
 from math import prod
 from typing import Any
 
+import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from llmtutor.viz.alt import alt_text
 from llmtutor.viz.display import svg
-
-try:
-    import ipywidgets
-except ImportError:  # the published page does not need it
-    ipywidgets = None
 
 MOST_STATES = 60
 MOST_BYTES = 2_000_000
@@ -80,7 +76,7 @@ def explore(
         "text/html": page_html(name, chosen, states),
         "text/plain": plain_text(name, chosen, states[0]),
     }
-    if ipywidgets is not None and getattr(get_ipython(), "kernel", None) is not None:
+    if getattr(get_ipython(), "kernel", None) is not None:
         bundle["application/vnd.jupyter.widget-view+json"] = {
             "version_major": 2,
             "version_minor": 0,

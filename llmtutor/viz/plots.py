@@ -143,8 +143,8 @@ def rank_frequency(counts: Values | Mapping[str, Values], *, title: str = "") ->
     ranked = {k: np.sort(np.asarray(list(v)))[::-1] for k, v in groups.items()}
     ranked = {k: v[v > 0] for k, v in ranked.items()}
     ranks = {k: np.arange(1, len(v) + 1) for k, v in ranked.items()}
-    labels = {"x_label": "rank (1 = most frequent)", "y_label": "occurrences"}
-    return lines(ranks, ranked, **labels, title=title, log="xy")
+    across, up = "rank (1 = most frequent)", "occurrences"
+    return lines(ranks, ranked, x_label=across, y_label=up, title=title, log="xy")
 
 
 def heatmap(

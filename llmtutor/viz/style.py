@@ -5,8 +5,7 @@ its yellow, which is too pale on white. The white background stays, so that a fi
 and on dark pages.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib.style
@@ -57,11 +56,9 @@ RC: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Matplotlib with the look of the book; outside this context nothing changes."""
-    with matplotlib.style.context(RC, after_reset=True):
-        yield
+    return matplotlib.style.context(RC, after_reset=True)
 
 
 def new_figure(
