@@ -37,36 +37,15 @@ app = cyclopts.App(
     help="The tools of the LLM Tutor book: corpora, tokenizers, training, generation, studies.",
     help_epilogue="Start with: llmtutor data list",
 )
-app.command(
-    "llmtutor.cli.data:app",
-    name="data",
-    help="List, fetch, tokenise and inspect the corpora of the book.",
-)
-app.command(
-    "llmtutor.cli.tokenizer:app",
-    name="tokenizer",
-    help="Train a tokenizer, turn text into token ids and back.",
-)
-app.command(
-    "llmtutor.cli.train:app",
-    name="train",
-    help="Train a language model on a corpus; resume a run.",
-)
-app.command(
-    "llmtutor.cli.model:app",
-    name="model",
-    help="Show what a model is made of and what it costs; no weights are needed.",
-)
-app.command(
-    "llmtutor.cli.generate:app",
-    name="generate",
-    help="Let a trained model write: go on from a prompt, or from each line typed.",
-)
-app.command(
-    "llmtutor.cli.experiment:app",
-    name="experiment",
-    help="List the studies of the book, run them, show what they measured.",
-)
+for _name, _help in {
+    "data": "List, fetch, tokenise and inspect the corpora of the book.",
+    "tokenizer": "Train a tokenizer, turn text into token ids and back.",
+    "train": "Train a language model on a corpus; resume a run.",
+    "model": "Show what a model is made of and what it costs; no weights are needed.",
+    "generate": "Let a trained model write: go on from a prompt, or from each line typed.",
+    "experiment": "List the studies of the book, run them, show what they measured.",
+}.items():
+    app.command(f"llmtutor.cli.{_name}:app", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

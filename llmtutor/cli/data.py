@@ -3,9 +3,9 @@
 import logging
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
 
 import cyclopts
+from tqdm import tqdm
 
 from llmtutor.checks import check_at_least, check_name
 from llmtutor.cli import Text
@@ -14,6 +14,8 @@ from llmtutor.data.corpora import fetch as fetch_corpus
 from llmtutor.data.corpora import stream_pieces
 from llmtutor.data.readers import END_OF_TEXT
 from llmtutor.data.sources import SPLITS
+from llmtutor.data.tokens import prepare as prepare_tokens
+from llmtutor.tokenizer import CharTokenizer, load_tokenizer
 
 app = cyclopts.App(
     name="data",
@@ -32,17 +34,11 @@ STREAMED_DOCUMENTS = 10_000
 @app.command(name="list")
 def list_corpora() -> None:
     """Show the corpora: what they are, how large, under which licence, and where they are now."""
-    rows = [("NAME", "SIZE", "LICENCE", "WHERE IT IS NOW")]
-    rows += [
-        (info.name, _size(info.size), info.licence, info.source.location() or "not fetched")
-        for info in CORPORA.values()
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row, info in zip(rows, [None, *CORPORA.values()], strict=True):
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[3]]))
-        if info is not None:
-            print(f"    {info.what}")
+    print(f"{'NAME':20} {'SIZE':>7}  {'LICENCE':56} WHERE IT IS NOW")
+    for info in CORPORA.values():
+        size = "-" if info.size is None else tqdm.format_sizeof(info.size, "B")
+        where = info.source.location() or "not fetched"
+        print(f"{info.name:20} {size:>7}  {info.licence:56} {where}\n    {info.what}")
 
 
 @app.command
@@ -66,14 +62,7 @@ def fetch(name: str, /) -> None:
 
 
 @app.command
-def prepare(
-    name: str,
-    /,
-    *,
-    tokenizer: Path,
-    out: Path,
-    separator: Text | None = None,
-) -> None:
+def prepare(name: str, /, *, tokenizer: Path, out: Path, separator: Text | None = None) -> None:
     """Tokenise a corpus into OUT/train.tokens and OUT/valid.tokens, to be memory-mapped.
 
     Memory stays bounded however large the corpus is, and a file appears whole or not at all. The
@@ -93,9 +82,6 @@ def prepare(
         Special token to put after each document. Without this option it is <|endoftext|> if the
         tokenizer has that, and else nothing.
     """
-    from llmtutor.data.tokens import prepare as prepare_tokens  # noqa: PLC0415
-    from llmtutor.tokenizer import load_tokenizer  # noqa: PLC0415
-
     loaded = load_tokenizer(tokenizer)
     if separator is None and END_OF_TEXT in loaded.special_tokens:
         separator = END_OF_TEXT
@@ -114,7 +100,7 @@ def inspect(
     *,
     tokenizer: Path | None = None,
     plot: Path | None = None,
-    documents: Annotated[int | None, cyclopts.Parameter(name="--documents")] = None,
+    documents: int | None = None,
 ) -> None:
     """Show what is in a corpus and what is wrong with it.
 
@@ -134,7 +120,6 @@ def inspect(
         but of a corpus too large for memory only the first 10,000.
     """
     from llmtutor.data.inspect import inspect_corpus  # noqa: PLC0415
-    from llmtutor.tokenizer import CharTokenizer, load_tokenizer  # noqa: PLC0415
 
     if documents is not None:
         check_at_least(1, documents=documents)
@@ -143,10 +128,8 @@ def inspect(
     if documents is None and not corpus_info(name).in_memory:
         documents = STREAMED_DOCUMENTS
     train, valid = (list(islice(stream_documents(name, split), documents)) for split in SPLITS)
-    if tokenizer is not None:
-        loaded = load_tokenizer(tokenizer)
-    else:
-        loaded = CharTokenizer("".join(sorted(set().union(*train, *valid))))
+    letters = "".join(sorted(set().union(*train, *valid)))
+    loaded = load_tokenizer(tokenizer) if tokenizer else CharTokenizer(letters)
     report = inspect_corpus(train, valid, loaded)
     print(report.table())
     if plot is not None:
@@ -156,13 +139,3 @@ def inspect(
         figure = rank_frequency(counts, title=f"Tokens of {name}")
         figure.savefig(plot)
         print(f"\nwrote {plot}")
-
-
-def _size(size: int | None) -> str:
-    """A number of bytes for people, in powers of ten: `_size(5_416_192)` is `5.4 MB`."""
-    if size is None:
-        return "-"
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} B"

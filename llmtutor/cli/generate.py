@@ -4,7 +4,7 @@ import codecs
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cyclopts
 import torch
@@ -20,6 +20,7 @@ from llmtutor.interop.hf import load_hf_with_tokenizer
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
+from llmtutor.tokenizer.files import utf8
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.folder import CHECKPOINTS, read_state, run_folder
 
@@ -74,49 +75,33 @@ def generate(
     compile
         Make one program of a token's step: slow to start, then faster. Needs a C++ compiler.
     """
+    if seed is not None and not 0 <= seed < 2**64:  # what a generator of torch takes
+        raise ValueError(f"--seed must lie in 0 … 2**64 - 1, got {seed}")
     model, tokenizer, encode, ends = source(run, hf)
     helper = load(draft) if draft is not None else None
     if helper and compile:
         raise ValueError("a draft proposes several tokens a step: leave out --draft or --compile")
-    if helper and helper[1].fingerprint() != tokenizer.fingerprint():
+    if helper and helper.tokenizer.fingerprint() != tokenizer.fingerprint():
         raise ValueError(f"{draft} has another tokenizer than {run or hf}: a draft needs the same")
     stops = {*ends, *(one_token(tokenizer, text) for text in stop)}
     generator = torch.Generator()
-    generator.seed() if seed is None else generator.manual_seed(check_seed(seed))
+    generator.seed() if seed is None else generator.manual_seed(seed)
     sampler = sampler or Sampler()
     reader = Compiled(model) if compile else model
-    context = min(m.config.max_seq_len for m in [model, *([helper[0]] if helper else [])])
+    context = min(m.config.max_seq_len for m in [model, *([helper.model] if helper else [])])
 
     def go_on(text: str) -> None:
         ids = encode(text)
         # At least 1, so that a prompt without room is refused by those who say why.
         n = min(max_new_tokens, max(1, context - len(ids)))
         write, finish = streamer(tokenizer)
+        options: dict[str, Any] = {"sampler": sampler, "stop": stops, "generator": generator}
+        options |= {"max_new_tokens": n, "n_ids": tokenizer.vocab_size}
         if helper is None:
-            generate_ids(
-                reader,
-                [ids],
-                max_new_tokens=n,
-                sampler=sampler,
-                n_ids=tokenizer.vocab_size,
-                stop=stops,
-                generator=generator,
-                on_token=lambda _, id: write(id),
-            )
+            generate_ids(reader, [ids], on_token=lambda _, id: write(id), **options)
             finish()
             return
-        made = speculative(
-            model,
-            helper[0],
-            ids,
-            max_new_tokens=n,
-            sampler=sampler,
-            n_draft=n_draft,
-            n_ids=tokenizer.vocab_size,
-            stop=stops,
-            generator=generator,
-            on_token=write,
-        )
+        made = speculative(model, helper.model, ids, n_draft=n_draft, on_token=write, **options)
         finish()
         print(
             f"{len(made.ids)} tokens in {made.n_rounds} passes, {made.n_accepted} of "
@@ -129,7 +114,7 @@ def generate(
         return
     for line in typed_lines():
         try:
-            go_on(utf8(line))
+            go_on(utf8(line, "standard input"))
         except ValueError as error:  # a mistake in one line does not end the conversation
             print(f"llmtutor: {error}", file=sys.stderr)
 
@@ -153,18 +138,15 @@ def source(run: Path | None, hf: Path | None) -> Source:
     """
     if (run is None) == (hf is None):
         raise ValueError("expected the folder of a run, or --hf FOLDER: one of the two")
-    if hf is not None:
-        published = load_hf_with_tokenizer(hf)
-        prompt = published.tokenizer.prompt
-        return Source(published.model, published.tokenizer, prompt, published.stop)
-    assert run is not None
-    model, tokenizer = load(run)
-    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
-    return Source(model, tokenizer, tokenizer.encode, ends)
+    if run is not None:
+        return load(run)
+    assert hf is not None
+    model, tokenizer, stop = load_hf_with_tokenizer(hf)
+    return Source(model, tokenizer, tokenizer.prompt, stop)
 
 
-def load(run: Path) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of a training run, at its last checkpoint or a given one.
+def load(run: Path) -> Source:
+    """The model of a training run, at its last checkpoint or a given one.
 
     Raises:
         ValueError: no run, a damaged checkpoint or one of another version of the program, a
@@ -194,26 +176,16 @@ def load(run: Path) -> tuple[Transformer, Tokenizer]:
             f"{run}: its settings and its weights make no model, so it was written by another "
             f"version of llmtutor: {' '.join(str(error).split())}"
         ) from None
-    return model.eval(), tokenizer
+    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
+    return Source(model.eval(), tokenizer, tokenizer.encode, ends)
 
 
 def one_token(tokenizer: Tokenizer, text: str) -> int:
-    """The id of a text that is one token.
-
-    Raises:
-        ValueError: it is none or several.
-    """
+    """The id of a text that is one token; ``ValueError`` if it is none or several."""
     ids = tokenizer.encode(text)
     if len(ids) != 1:
         raise ValueError(f"--stop takes one token, but {text!r} is {len(ids)} of them")
     return ids[0]
-
-
-def check_seed(seed: int) -> int:
-    """``seed`` if it is one that a generator of torch takes, and takes for no other."""
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"--seed must lie in 0 … 2**64 - 1, got {seed}")
-    return seed
 
 
 def typed_lines() -> Iterator[bytes]:
@@ -226,21 +198,6 @@ def typed_lines() -> Iterator[bytes]:
         if not line:
             return
         yield line
-
-
-def utf8(line: bytes) -> str:
-    """The text of a line.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"standard input: expected UTF-8 text, found byte 0x{line[error.start]:02x} at "
-            f"{error.start:,} of the line; set the terminal to UTF-8, or convert the file"
-        ) from None
 
 
 def streamer(tokenizer: Tokenizer) -> tuple[Callable[[int], None], Callable[[], None]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from llmtutor.checks import nearest
+from llmtutor.checks import check_name
 from llmtutor.interop.hf import read_config
 from llmtutor.interop.hf.folder import CONFIG
 from llmtutor.model.config import ModelConfig
@@ -27,16 +27,12 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_models() -> None:
     """Show the models that have a name: the book's own, and published ones."""
-    rows = [("NAME", "LAYERS", "WIDTH", "CONTEXT", "PARAMETERS", "BLOCKS")]
+    print(f"{'NAME':16} LAYERS   WIDTH  CONTEXT {'PARAMETERS':>15}  BLOCKS")
     for name in {**PRESETS, **PUBLISHED}:
         known = figures(preset(name))
-        sizes = [f"{known[key]:,}" for key in ("n_layers", "d_model", "context")]
-        total = f"{known['parameters']['total']:,}"
-        rows.append((name, *sizes, total, known["pattern"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for name, *numbers, blocks in rows:
-        cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
-        print("  ".join([name.ljust(widths[0]), *cells, blocks]))
+        layers, width, context = (known[key] for key in ("n_layers", "d_model", "context"))
+        total, blocks = known["parameters"]["total"], known["pattern"]
+        print(f"{name:16} {layers:6} {width:7,} {context:8,} {total:15,}  {blocks}")
 
 
 @app.command
@@ -71,20 +67,14 @@ def find(model: str) -> ModelConfig:
     """
     names = {**PRESETS, **PUBLISHED}
     folder = Path(model)
-    if model in names:
-        return preset(model)
+    if model in names or not folder.exists():
+        return preset(check_name("model or folder", model, names))
     if (folder / CONFIG).is_file():
         return read_config(folder)
     if (run_folder(folder) / CHECKPOINTS).is_dir():
         vocab_size = load_tokenizer(run_folder(folder) / "tokenizer").vocab_size
         return read_settings(folder).model_config(vocab_size)
-    if folder.exists():
-        raise ValueError(
-            f"{model}: expected a {CONFIG} of Hugging Face or the {CHECKPOINTS} of a training run "
-            "in it, found neither"
-        )
-    near = nearest(model, names)
     raise ValueError(
-        f"{model!r} is no folder and no model of that name; did you mean {near!r}? See `llmtutor "
-        "model list`"
+        f"{model}: expected a {CONFIG} of Hugging Face or the {CHECKPOINTS} of a training run "
+        "in it, found neither"
     )

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from llmtutor.cli import Text
 from llmtutor.data.corpora import CORPORA, stream_pieces
 from llmtutor.data.readers import read_pieces
+from llmtutor.data.tokens import dtype_of_ids
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from llmtutor.tokenizer.files import read_text, written_whole
 from llmtutor.tokenizer.pretokenize import check_special_tokens, safe_pieces
@@ -75,10 +76,7 @@ def train(
             raise ValueError("a character tokenizer has no special tokens: use --kind bpe")
         tokenizer = CharTokenizer("".join(sorted(set(chain.from_iterable(documents)))))
     else:
-        progress = sys.stderr.isatty()
-        tokenizer = BPETokenizer.train(
-            documents, vocab_size, special, num_processes=processes, progress=progress
-        )
+        tokenizer = BPETokenizer.train(documents, vocab_size, special, num_processes=processes)
     tokenizer.save(out)
     print(
         f"{out}: {tokenizer.vocab_size:,} tokens, {len(tokenizer.special_tokens)} of them special"
@@ -114,15 +112,12 @@ def encode(
         raise ValueError(f"expected --out to end in .npy, .bin or .txt, found {out}")
     loaded = load_tokenizer(tokenizer)
     ids = loaded.encode_iterable([text] if text is not None else _chunks(file))
+    dtype = dtype_of_ids(loaded.vocab_size)
     if out is None:
-        gap = ""
-        for id in ids:
-            sys.stdout.write(f"{gap}{id}")
-            gap = " "
-        sys.stdout.write("\n")
+        _write_ids(ids, sys.stdout.buffer, ".txt", dtype)
         return
     with written_whole(out) as path, path.open("wb") as to:
-        count = _write_ids(ids, to, out.suffix, _dtype(loaded))
+        count = _write_ids(ids, to, out.suffix, dtype)
     print(f"{out}: {count:,} ids")
 
 
@@ -143,7 +138,8 @@ def decode(tokenizer: Path, file: Path | None = None, /, *, ids: Text | None = N
     if ids is not None and file is not None:
         raise ValueError(f"expected either a file or --ids, found both ({file})")
     loaded = load_tokenizer(tokenizer)
-    numbers = _numbers(ids) if ids is not None else _read_ids(file, _dtype(loaded))
+    dtype = dtype_of_ids(loaded.vocab_size)
+    numbers = _numbers(ids) if ids is not None else _read_ids(file, dtype)
     sys.stdout.buffer.write(loaded.decode(numbers).encode("utf-8"))
     sys.stdout.buffer.flush()
 
@@ -174,14 +170,9 @@ def _chunks(file: Path | None) -> Iterator[str]:
 
 def _write_ids(ids: Iterator[int], out: BinaryIO, suffix: str, dtype: np.dtype) -> int:
     """Write ids as they come and return how many they were."""
-
-    def head(count: int) -> None:
-        if suffix == ".npy":  # as long for any count: NumPy leaves room for its digits
-            shape = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(out, shape)
-
     count = 0
-    head(count)
+    if suffix == ".npy":
+        _write_header(out, count, dtype)
     while len(chunk := np.fromiter(islice(ids, IDS_AT_A_TIME), dtype)):
         if suffix == ".txt":
             out.write((" " * bool(count) + " ".join(map(str, chunk.tolist()))).encode("ascii"))
@@ -190,14 +181,15 @@ def _write_ids(ids: Iterator[int], out: BinaryIO, suffix: str, dtype: np.dtype) 
         count += len(chunk)
     if suffix == ".txt":
         out.write(b"\n")
-    else:
+    elif suffix == ".npy":  # again, and as long: NumPy leaves room for the digits of any count
         out.seek(0)
-        head(count)
+        _write_header(out, count, dtype)
     return count
 
 
-def _dtype(tokenizer: Tokenizer) -> np.dtype:
-    return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+def _write_header(out: BinaryIO, count: int, dtype: np.dtype) -> None:
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(out, header)
 
 
 def _read_ids(file: Path | None, dtype: np.dtype) -> list[int]:

@@ -3,7 +3,6 @@
 from llmtutor.data.corpora import (
     CORPORA,
     Corpus,
-    CorpusInfo,
     corpus_info,
     load_corpus,
     stream_documents,
@@ -14,7 +13,6 @@ __all__ = [
     "CORPORA",
     "ChecksumError",
     "Corpus",
-    "CorpusInfo",
     "FetchError",
     "corpus_info",
     "data_dir",

@@ -2,7 +2,7 @@
 
 `load_corpus()` gives a small corpus in memory; `stream_documents(name, split)` gives any corpus
 one document after the other, however large, and `stream_pieces` gives each of these in pieces.
-`data/README.md` says where each comes from.
+`data/README.md` says where each comes from and how it is parted.
 """
 
 import os
@@ -12,9 +12,8 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from llmtutor.checks import check_name, nearest
+from llmtutor.checks import check_name
 from llmtutor.data.fetch import RemoteFile
-from llmtutor.data.places import data_dir
 from llmtutor.data.readers import read_parquet, read_separated
 from llmtutor.data.shakespeare import HELD_OUT, Shakespeare
 from llmtutor.data.sources import SPLITS, Files, Generated, OneText, OwnFile, Source
@@ -27,6 +26,7 @@ _CHAR_RNN = (
 )
 _HUB = "https://huggingface.co/datasets"
 _STORIES = f"{_HUB}/roneneldan/TinyStories/resolve/f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
+_V2 = "TinyStoriesV2-GPT4"
 _WEBTEXT = f"{_HUB}/stanford-cs336/owt-sample/resolve/86886dcee6d92159ca7538222a8c7ff4c79aa336"
 _FINEWEB = f"{_HUB}/karpathy/fineweb-edu-100b-shuffle/resolve/main"
 
@@ -41,8 +41,6 @@ class CorpusInfo:
     licence: str
     size: int | None
     """Bytes to fetch, about; None if nothing is."""
-    split: str
-    """How training and validation documents were parted, and why so."""
     source: Source
     held_out: tuple[str, ...] = ()
     """Names of the validation documents, where documents have names."""
@@ -87,7 +85,6 @@ _REGISTRY = (
         what="Shakespeare's works: 37 plays and 5 poems, modern spelling",
         licence="public domain",
         size=5_416_192,
-        split="by whole works: one of each kind held out, none of them part of a cycle",
         source=Shakespeare(),
         held_out=HELD_OUT,
     ),
@@ -96,7 +93,6 @@ _REGISTRY = (
         what="made-up stories whose exact probability, hence the lowest possible loss, is known",
         licence="MIT (made by this package)",
         size=None,
-        split="other random seeds; a validation story that is also a training story is left out",
         source=Generated(_tales, n_train=6_000, n_valid=600),
     ),
     CorpusInfo(
@@ -104,7 +100,6 @@ _REGISTRY = (
         what="one megabyte of Shakespeare, the usual first corpus of character models",
         licence="public domain",
         size=1_115_394,
-        split="first 90 % of the characters train, as is usual (the cut is inside a play)",
         source=OneText(
             RemoteFile(
                 "tinyshakespeare.txt",
@@ -119,18 +114,9 @@ _REGISTRY = (
         what="TinyStoriesV2-GPT4: 2.7 million short stories written by GPT-4 in simple words",
         licence="CDLA-Sharing-1.0",
         size=2_250_000_000,
-        split="as published",
         source=Files(
-            train=(
-                RemoteFile(
-                    "TinyStoriesV2-GPT4-train.txt", f"{_STORIES}/TinyStoriesV2-GPT4-train.txt"
-                ),
-            ),
-            valid=(
-                RemoteFile(
-                    "TinyStoriesV2-GPT4-valid.txt", f"{_STORIES}/TinyStoriesV2-GPT4-valid.txt"
-                ),
-            ),
+            train=(RemoteFile(f"{_V2}-train.txt", f"{_STORIES}/{_V2}-train.txt"),),
+            valid=(RemoteFile(f"{_V2}-valid.txt", f"{_STORIES}/{_V2}-valid.txt"),),
             reader=read_separated,
         ),
         in_memory=False,
@@ -140,7 +126,6 @@ _REGISTRY = (
         what="6,233 of the stories, decoded from a public copy of their GPT-2 tokens",
         licence="CDLA-Sharing-1.0",
         size=5_075_210,
-        split="every tenth story held out; not the published split",
         source=Files(
             train=(
                 RemoteFile(
@@ -166,7 +151,6 @@ _REGISTRY = (
         what="a sample of OpenWebText, pages that people linked to: the one used by CS336",
         licence="CC0 (the collection; pages keep their authors' rights)",
         size=4_703_026_219,
-        split="as published",
         source=Files(
             train=(
                 RemoteFile(
@@ -193,7 +177,6 @@ _REGISTRY = (
         what="educational web pages: 5 of the 1,823 shuffled shards of a FineWeb-Edu sample",
         licence="ODC-By 1.0",
         size=500_000_000,
-        split="the last shard is held out; pages were shuffled before they were cut into shards",
         source=Files(
             train=tuple(_shard(index) for index in range(4)),
             valid=(_shard(1822),),
@@ -213,27 +196,21 @@ def corpus_info(name: str) -> CorpusInfo:
 
     >>> corpus_info("shakespear")
     Traceback (most recent call last):
-    ValueError: unknown corpus 'shakespear': did you mean 'shakespeare'? There are shakespeare, ...
+    ValueError: unknown corpus or text file 'shakespear'; did you mean 'shakespeare'? There are ...
     """
-    if name in CORPORA:
-        return CORPORA[name]
     path = Path(name)
-    if os.path.isdir(path):
+    if name not in CORPORA and os.path.isdir(path):
         raise ValueError(f"{name} is a folder; give the name of a corpus or of a text file")
-    if os.path.isfile(path):  # of `os`, for which a name that is too long is no file either
+    # `os.path.isfile`, for which a name that is too long is no file either
+    if name not in CORPORA and os.path.isfile(path):
         return CorpusInfo(
             name=path.stem,
             what=f"the file {path}",
             licence="not known",
             size=path.stat().st_size,
-            split="first 90 % of the documents, or of the characters of a single one, train",
             source=OwnFile(path),
         )
-    near = nearest(name, CORPORA, cutoff=0.5)
-    hint = f"did you mean {near!r}? " if near else ""
-    raise ValueError(
-        f"unknown corpus {name!r}: {hint}There are {', '.join(CORPORA)}, and paths of text files"
-    )
+    return CORPORA[check_name("corpus or text file", name, CORPORA)]
 
 
 def fetch(name: str) -> list[Path]:
@@ -257,21 +234,16 @@ def stream_pieces(name: str, split: str) -> Iterator[Iterable[str]]:
     return ([document] for document in stream_documents(name, split))
 
 
-def load_corpus(name: str | None = None, *, download: bool = True) -> Corpus:
+def load_corpus(name: str | None = None) -> Corpus:
     """The corpus `name`, or `LLMTUTOR_CORPUS`, or `shakespeare`; fetched first if need be.
 
-    With `download=False` a corpus that is not here raises `FileNotFoundError` instead. A corpus
-    too large for memory raises `ValueError`: stream it.
+    A corpus too large for memory raises `ValueError`: stream it.
     """
     info = corpus_info(name or os.environ.get("LLMTUTOR_CORPUS") or DEFAULT)
     if not info.in_memory:
         raise ValueError(
             f"corpus {info.name!r} is too large to hold in memory: iterate over "
             f"stream_documents({info.name!r}, 'train'), or run `llmtutor data prepare {info.name}`"
-        )
-    if not download and info.source.location() is None:
-        raise FileNotFoundError(
-            f"corpus {info.name!r} is not in {data_dir()}: run `llmtutor data fetch {info.name}`"
         )
     train, valid = list(info.source.read("train")), list(info.source.read("valid"))
     if not any(train) or not any(valid):

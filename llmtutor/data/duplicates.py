@@ -6,7 +6,7 @@ shingles, two sets have the same smallest element with a probability equal to th
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,8 @@ class NearIndex:
 
     def __init__(self, threshold: float):
         self.threshold = threshold
+        self.exact: dict[str, int] = {}
+        """The documents themselves, with their keys."""
         self._shingles = Shingles()
         self._bands: dict[tuple[int, bytes], list[int]] = defaultdict(list)
         self._sets: dict[int, np.ndarray] = {}
@@ -95,6 +97,8 @@ class NearIndex:
 
         With `add_as` the text itself is then remembered under that key.
         """
+        if add_as is not None:
+            self.exact[text] = add_as
         shingles = np.unique(self._shingles(text))
         if len(shingles) == 0:
             return None
@@ -111,34 +115,23 @@ class NearIndex:
         return (-key, best) if similar and best >= self.threshold else None
 
 
-def exact_repeats(documents: Iterable[str]) -> list[Repeat]:
-    """Each document that repeats an earlier one, letter by letter, with the first like it.
+def find_repeats(
+    documents: Iterable[str], index: NearIndex, *, add: bool
+) -> tuple[list[Repeat], list[Repeat]]:
+    """The documents that equal one in the index, and those that are only much like one.
 
-    >>> [(later, earlier) for later, earlier, _ in exact_repeats(["a", "b", "a", "a"])]
-    [(2, 0), (3, 0)]
+    With `add` each document is added after it was looked up, so that it can be an earlier one.
+
+    >>> find_repeats(["a", "b", "a"], NearIndex(0.5), add=True)
+    ([Repeat(later=2, earlier=0, similarity=1.0)], [])
     """
-    first: dict[str, int] = {}
-    found = []
-    for position, document in enumerate(documents):
-        if (earlier := first.setdefault(document, position)) != position:
-            found.append(Repeat(position, earlier, 1.0))
-    return found
-
-
-def near_repeats(documents: Sequence[str], index: NearIndex) -> list[Repeat]:
-    """Each document that is like an earlier, different one; all are added to the index.
-
-    Exact repeats are left out (see `exact_repeats`), and so are documents without words.
-    """
-    seen: set[str] = set()
-    found = []
-    for position, document in enumerate(documents):
-        if document in seen:
-            continue
-        seen.add(document)
-        if (near := index.find(document, add_as=position)) is not None:
-            found.append(Repeat(position, *near))
-    return found
+    exact, near = [], []
+    for position, text in enumerate(documents):
+        if (earlier := index.exact.get(text)) is not None:
+            exact.append(Repeat(position, earlier, 1.0))
+        elif (like := index.find(text, add_as=position if add else None)) is not None:
+            near.append(Repeat(position, *like))
+    return exact, near
 
 
 def ngram_overlap(train: Iterable[str], valid: Iterable[str], n_words: int) -> float:

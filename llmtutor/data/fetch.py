@@ -79,20 +79,16 @@ def fetch_file(file: RemoteFile) -> Path:
         )
     with alone(path):
         if not path.is_file():
-            _bring(file, file.url, path)
+            part = _download(file, file.url, path)
+            try:
+                verify(file, part)
+            except ChecksumError:
+                _forget(part)  # a corrupt beginning is no use for a resume
+                raise
+            part.replace(path)
+            _forget(part)
     verify(file, path)
     return path
-
-
-def _bring(file: RemoteFile, url: str, path: Path) -> None:
-    part = _download(file, url, path)
-    try:
-        verify(file, part)
-    except ChecksumError:
-        _forget(part)  # a corrupt beginning is no use for a resume
-        raise
-    part.replace(path)
-    _forget(part)
 
 
 def verify(file: RemoteFile, path: Path) -> None:
@@ -105,11 +101,10 @@ def verify(file: RemoteFile, path: Path) -> None:
     known = _read_note(note)
     status = path.stat()
     if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        expected = file.sha256 or known.sha256
         found = known.sha256
     else:
         found = sha256_file(path)
-        expected = file.sha256 or (known.sha256 if known else found)
+    expected = file.sha256 or (known.sha256 if known else found)
     if found != expected:
         where = "" if file.sha256 else f" (recorded at the first fetch in {note})"
         raise ChecksumError(
@@ -185,7 +180,8 @@ def _transfer(file: RemoteFile, url: str, part: Path) -> None:
         raise
     with response:
         resumed = response.status == 206
-        if resumed and not _continues(response.headers, start, validator):
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if resumed and not (begins and _validator(response.headers) in (None, validator)):
             _forget(part)
             raise _DroppedError("the server sent another part than was asked for")
         start = start if resumed else 0
@@ -225,24 +221,16 @@ def _resume_point(url: str, part: Path) -> tuple[int, str | None]:
 
     Without a validator nobody can know that the rest belongs to the beginning: start over.
     """
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(_validator_file(part).read_text(encoding="utf-8"))
         if note["url"] == url and note["validator"]:
             return part.stat().st_size, note["validator"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return 0, None
 
 
 def _validator(headers: http.client.HTTPMessage) -> str | None:
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _continues(headers: http.client.HTTPMessage, start: int, validator: str | None) -> bool:
-    """Whether a 206 answer begins at `start` and does not name another version of the file."""
-    begins = headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    return begins and _validator(headers) in (None, validator)
 
 
 def _copy(

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from llmtutor.data.batches import random_batches
-from llmtutor.data.duplicates import NearIndex, Repeat, exact_repeats, near_repeats, ngram_overlap
-from llmtutor.data.report import BatchDiversity, Leakage, Report, SplitReport, TokenCount
+from llmtutor.data.duplicates import NearIndex, find_repeats, ngram_overlap
+from llmtutor.data.report import NEAR, BatchDiversity, Leakage, Report, SplitReport, TokenCount
 from llmtutor.tokenizer import Tokenizer
 
-__all__ = ["BatchDiversity", "Leakage", "Report", "SplitReport", "TokenCount", "inspect_corpus"]
+BATCH_SIZE, SEQ_LEN = 32, 128  # of the batches that are looked at
 
 
 def inspect_corpus(
@@ -23,17 +23,14 @@ def inspect_corpus(
     valid_documents: Sequence[str],
     tokenizer: Tokenizer,
     *,
-    near_threshold: float = 0.5,
     n_words: int = 8,
     n_top: int = 10,
-    batch_size: int = 32,
-    seq_len: int = 128,
 ) -> Report:
     """Look at both splits of a corpus through a tokenizer.
 
-    Near duplicates share at least `near_threshold` of their 5-grams of words; leakage is also
-    measured in `n_words`-grams. The batches are 20 random ones of `batch_size` windows of `seq_len`
-    ids (the same 20 at every call).
+    Near duplicates share at least half of their 5-grams of words; leakage is also measured in
+    `n_words`-grams. The `n_top` most frequent tokens are listed. The batches are 20 random ones of
+    32 windows of 128 ids (the same 20 at every call).
 
     Raises `ValueError` if the training documents hold no token.
     """
@@ -41,16 +38,10 @@ def inspect_corpus(
     valid_ids = [np.array(tokenizer.encode(text), dtype=np.int64) for text in valid_documents]
     if not any(map(len, train_ids)):
         raise ValueError("expected training documents with at least one token, found none")
-    index = NearIndex(near_threshold)
+    index = NearIndex(NEAR)
     train = _split(train_documents, train_ids, tokenizer, index, n_top)
-    valid = _split(valid_documents, valid_ids, tokenizer, NearIndex(near_threshold), n_top)
-    places = {text: place for place, text in reversed(list(enumerate(train_documents)))}
-    exact, near = [], []
-    for place, text in enumerate(valid_documents):
-        if text in places:
-            exact.append(Repeat(place, places[text], 1.0))
-        elif (like := index.find(text)) is not None:
-            near.append(Repeat(place, *like))
+    valid = _split(valid_documents, valid_ids, tokenizer, NearIndex(NEAR), n_top)
+    exact, near = find_repeats(valid_documents, index, add=False)
     seen = np.bincount(np.concatenate(train_ids), minlength=tokenizer.vocab_size) > 0
     asked = np.concatenate([np.zeros(0, np.int64), *valid_ids])
     leakage = Leakage(
@@ -60,8 +51,8 @@ def inspect_corpus(
         ngram_share=ngram_overlap(train_documents, valid_documents, n_words),
         unseen_share=float(1 - seen[asked].mean()) if len(asked) else 0.0,
     )
-    batches = batch_diversity(np.concatenate(train_ids), batch_size, seq_len)
-    return Report(tokenizer.vocab_size, train, valid, leakage, batches, near_threshold)
+    batches = batch_diversity(np.concatenate(train_ids), BATCH_SIZE, SEQ_LEN)
+    return Report(tokenizer.vocab_size, train, valid, leakage, batches)
 
 
 def _split(
@@ -74,15 +65,11 @@ def _split(
     everything = np.concatenate([np.zeros(0, np.int64), *ids])
     counts = np.bincount(everything, minlength=tokenizer.vocab_size)
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
-    top = [
-        TokenCount(
-            int(token),
-            tokenizer.token_bytes(int(token)).decode("utf-8", errors="replace"),
-            int(counts[token]),
-            float(counts[token] / len(everything)),
-        )
-        for token in order[:n_top]
-    ]
+    top = []
+    for id in map(int, order[:n_top]):
+        text = tokenizer.token_bytes(id).decode("utf-8", errors="replace")
+        top.append(TokenCount(id, text, int(counts[id]), float(counts[id] / len(everything))))
+    exact, near = find_repeats(documents, index, add=True)
     return SplitReport(
         n_chars=sum(map(len, documents)),
         n_bytes=sum(len(text.encode("utf-8")) for text in documents),
@@ -91,8 +78,8 @@ def _split(
         frequencies=counts[order].tolist(),
         top=top,
         special={name: int(counts[token]) for name, token in tokenizer.special_tokens.items()},
-        exact=exact_repeats(documents),
-        near=near_repeats(documents, index),
+        exact=exact,
+        near=near,
     )
 
 
@@ -115,4 +102,4 @@ def batch_diversity(
         windows.append(len(np.unique(batch, axis=0)) / batch_size)
         twice.append(float(times[times > 1].sum()) / batch.size)
     shares = (float(np.mean(values)) for values in (tokens, windows, twice))
-    return BatchDiversity(n_batches, batch_size, seq_len, *shares)
+    return BatchDiversity(batch_size, seq_len, *shares)

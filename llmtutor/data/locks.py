@@ -5,36 +5,20 @@ others wait and then find it there. A lock of the operating system ends with the
 it, so one that was killed keeps nobody waiting.
 """
 
-import contextlib
-import os
-import sys
-import time
+import errno
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from llmtutor.data.places import log
 
-PAUSE_SECONDS = 0.1
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _Taken = PermissionError
-
-    def _acquire(file: IO[bytes]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    _Taken = BlockingIOError
-
-    def _acquire(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system answers that has no locks, such as some network drives."""
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Make what belongs at `path` inside this block; other processes wait before theirs.
 
@@ -42,33 +26,20 @@ def alone(path: Path) -> Iterator[None]:
     `NAME.lock` in the same folder, which is gone afterwards. A file system without locks makes
     nobody wait. Raises `OSError` if the folder cannot be written.
     """
-    lock = path.with_name(f"{path.name}.lock")
-    file = _hold(lock)
+    file = path.with_name(f"{path.name}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s: another process is at work; waiting for it", file)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     try:
         yield
     finally:
         # Removed before it is let go, so that who gets it next can see that it is no longer there.
-        # Windows does not remove a file in use: there it stays.
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        file.close()
-
-
-def _hold(lock: Path) -> IO[bytes]:
-    told = False
-    while True:
-        file = lock.open("ab")
-        try:
-            _acquire(file)
-            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                return file
-        except _Taken:
-            if not told:
-                log.warning("%s: another process is at work; waiting for it", lock)
-            told = True
-            time.sleep(PAUSE_SECONDS)
-        except FileNotFoundError:
-            pass  # removed by the process that held it before us
-        except OSError:
-            return file  # no locks here
-        file.close()
+        with suppress(OSError):  # Windows lets nobody remove a file in use: release does it there
+            file.unlink()
+        lock.release()

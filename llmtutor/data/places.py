@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -38,15 +37,7 @@ def data_dir() -> Path:
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file() and (checkout / "data").is_dir():
         return checkout / "data"
-    return _user_cache() / "llmtutor"
-
-
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtutor"
 
 
 def can_write(folder: Path) -> bool:
@@ -99,20 +90,9 @@ def find_local(file_name: str) -> Path | None:
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes as 64 hex digits, read in chunks of 1 MiB.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "abc"
-    ...     _ = path.write_bytes(b"abc")
-    ...     sha256_file(path)[:16]
-    'ba7816bf8f01cfea'
-    """
-    digest = hashlib.sha256()
+    """sha256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_checksum(path: Path, sha256: str) -> None:

@@ -38,8 +38,11 @@ def read_pieces(path: Path) -> Iterator[str]:
     open_file = gzip.open if path.suffix == ".gz" else open
     with open_file(path, "rb") as file:
         while chunk := _read(cast(IO[bytes], file), path):
-            if not done:
-                _require_no_mark(chunk, path)
+            if not done and (name := _mark(chunk)):
+                raise ValueError(
+                    f"{path}: expected UTF-8 text, found {name}; convert the file first, with "
+                    f"`iconv -f {name} -t UTF-8` or by saving it as UTF-8 in an editor"
+                )
             done += len(chunk)
             if (zero := chunk.find(b"\0")) >= 0:
                 raise ValueError(
@@ -52,13 +55,8 @@ def read_pieces(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: expected text, found an empty file")
 
 
-def _require_no_mark(beginning: bytes, path: Path) -> None:
-    for mark, name in _MARKS.items():
-        if beginning.startswith(mark):
-            raise ValueError(
-                f"{path}: expected UTF-8 text, found {name}; convert the file first, with "
-                f"`iconv -f {name} -t UTF-8` or by saving it as UTF-8 in an editor"
-            )
+def _mark(beginning: bytes) -> str | None:
+    return next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), None)
 
 
 def _read(file: IO[bytes], path: Path) -> bytes:
@@ -82,42 +80,29 @@ def _decode(
         ) from error
 
 
-def read_text(path: Path) -> Iterator[str]:
-    """The whole file as one document."""
-    yield "".join(read_pieces(path))
+def read_separated(path: Path) -> Iterator[str]:
+    """The documents between `<|endoftext|>`, without blank lines around them and empty ones."""
+    return map("".join, separated_pieces(path))
 
 
-def read_separated(path: Path, separator: str = END_OF_TEXT) -> Iterator[str]:
-    """The documents between separators, without blank lines around them; empty ones left out.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "stories.txt"
-    ...     _ = path.write_text("One.<|endoftext|>Two.<|endoftext|>", encoding="utf-8")
-    ...     list(read_separated(path))
-    ['One.', 'Two.']
-    """
-    return map("".join, separated_pieces(path, separator))
-
-
-def separated_pieces(path: Path, separator: str = END_OF_TEXT) -> Iterator[Iterator[str]]:
+def separated_pieces(path: Path) -> Iterator[Iterator[str]]:
     """The same documents, each in pieces of about 1 MiB that are read when they are asked for."""
-    for _, numbered in groupby(_numbered_pieces(path, separator), key=itemgetter(0)):
+    for _, numbered in groupby(_numbered_pieces(path), key=itemgetter(0)):
         pieces = _without_blank_lines(piece for _, piece in numbered)
         if (first := next(pieces, None)) is not None:
             yield chain([first], pieces)
 
 
-def _numbered_pieces(path: Path, separator: str) -> Iterator[tuple[int, str]]:
+def _numbered_pieces(path: Path) -> Iterator[tuple[int, str]]:
     """What is between separators, in pieces, each with the number of its document."""
     number = 0
     tail = ""  # the last characters, where a separator may begin
     for piece in read_pieces(path):
-        *whole, last = (tail + piece).split(separator)
+        *whole, last = (tail + piece).split(END_OF_TEXT)
         for text in whole:
             yield number, text
             number += 1
-        cut = max(0, len(last) - len(separator) + 1)
+        cut = max(0, len(last) - len(END_OF_TEXT) + 1)
         yield number, last[:cut]
         tail = last[cut:]
     yield number, tail
@@ -135,8 +120,8 @@ def _without_blank_lines(pieces: Iterable[str]) -> Iterator[str]:
             yield kept
 
 
-def read_parquet(path: Path, column: str = "text") -> Iterator[str]:
-    """One document a row of a Parquet file, a row group at a time.
+def read_parquet(path: Path) -> Iterator[str]:
+    """One document a row of a Parquet file: its column `text`, some rows at a time.
 
     Needs the optional package `pyarrow`; without it raises `ValueError` with the way out.
     """
@@ -152,9 +137,7 @@ def read_parquet(path: Path, column: str = "text") -> Iterator[str]:
     except ValueError as error:  # pyarrow's own errors are of this kind
         raise ValueError(f"{path}: not a Parquet file ({error}); fetch it again") from error
     with file:
-        if column not in file.schema_arrow.names:
-            raise ValueError(
-                f"{path}: expected a column {column!r}, found {', '.join(file.schema_arrow.names)}"
-            )
-        for batch in file.iter_batches(batch_size=1024, columns=[column]):
+        if "text" not in (names := file.schema_arrow.names):
+            raise ValueError(f"{path}: expected a column 'text', found {', '.join(names)}")
+        for batch in file.iter_batches(batch_size=1024, columns=["text"]):
             yield from batch.column(0).to_pylist()

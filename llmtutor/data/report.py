@@ -5,6 +5,8 @@ from statistics import median
 
 from llmtutor.data.duplicates import Repeat
 
+NEAR = 0.5  # Jaccard similarity from which two documents count as nearly the same
+
 
 @dataclass(frozen=True)
 class TokenCount:
@@ -71,7 +73,6 @@ class Leakage:
 class BatchDiversity:
     """How much of a random training batch is new, averaged over batches; shares from 0 to 1."""
 
-    n_batches: int
     batch_size: int
     seq_len: int
     distinct_tokens: float
@@ -92,8 +93,6 @@ class Report:
     leakage: Leakage
     batches: BatchDiversity | None
     """None if the training text is too short for one window."""
-    near_threshold: float
-    """Jaccard similarity from which two documents count as nearly the same."""
 
     def table(self) -> str:
         """The report as plain text, a line a finding."""
@@ -129,7 +128,7 @@ def _problem_lines(report: Report) -> list[str]:
     lines = [
         "validation text found in the training text",
         f"{len(leak.exact) / n_valid:>8.2%}  documents, exactly",
-        f"{len(leak.near) / n_valid:>8.2%}  documents, nearly (Jaccard ≥ {report.near_threshold})",
+        f"{len(leak.near) / n_valid:>8.2%}  documents, nearly (Jaccard ≥ {NEAR})",
         f"{leak.ngram_share:>8.2%}  stretches of {leak.n_words} words",
         f"{leak.unseen_share:>8.2%}  tokens that training never shows",
     ]

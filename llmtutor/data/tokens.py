@@ -56,6 +56,11 @@ class TokenFile:
         return self.header.count
 
 
+def dtype_of_ids(vocab_size: int) -> np.dtype:
+    """The smallest of two unsigned integers, 2 and 4 bytes wide, that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
 def prepare(
     documents: Iterable[str | Iterable[str]],
     tokenizer: Tokenizer,
@@ -73,13 +78,9 @@ def prepare(
     full or the folder cannot be written.
     """
     path = Path(path)
-    if separator is not None and separator not in tokenizer.special_tokens:
-        known = ", ".join(tokenizer.special_tokens) or "none"
-        raise ValueError(
-            f"expected the separator to be a special token of the tokenizer ({known}), "
-            f"got {separator!r}"
-        )
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    if separator is not None:
+        check_name("special token of the tokenizer", separator, tokenizer.special_tokens)
+    dtype = dtype_of_ids(tokenizer.vocab_size)
     stream = _DocumentStream(documents, tokenizer, separator)
     with written_whole(path) as temporary, temporary.open("wb", buffering=0) as out:
         _write(out, b" " * HEADER_BYTES, path)

@@ -13,13 +13,11 @@ from llmtutor.tokenizer.files import (
     MERGES_FILE,
     VOCAB_FILE,
     Merge,
-    is_printable,
     made_by,
     merges_text,
     printable,
     read_merges,
     read_vocab,
-    unprintable,
     write_files,
 )
 from llmtutor.tokenizer.merge import Words
@@ -59,6 +57,7 @@ class BPETokenizer:
         self._bytes = {id: token for token, id in vocab.items()}
         self._bytes |= {id: token.encode("utf-8") for token, id in special.items()}
         self._words = Words(vocab, merges)
+        self.vocab_size = len(self._bytes)
 
     @classmethod
     def train(
@@ -68,7 +67,6 @@ class BPETokenizer:
         special_tokens: Sequence[str] = (),
         *,
         num_processes: int = 1,
-        progress: bool = False,
     ) -> "BPETokenizer":
         """Learn the merges of a text, or of texts each of which is a document of its own.
 
@@ -84,7 +82,7 @@ class BPETokenizer:
                 f"{len(special)} special tokens), found {vocab_size}"
             )
         counts = pretokenize.count_words(text, special, num_processes)
-        merges = train_bpe(counts, ordinary, progress=progress)
+        merges = train_bpe(counts, ordinary)
         vocab = {bytes([byte]): byte for byte in range(256)}
         vocab |= {left + right: 256 + i for i, (left, right) in enumerate(merges)}
         return cls(vocab, merges, {token: len(vocab) + i for i, token in enumerate(special)})
@@ -109,44 +107,30 @@ class BPETokenizer:
         except ValueError as error:
             raise ValueError(f"{path} and {MERGES_FILE}: {error}") from None
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return len(self._bytes)
-
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
         """The ids of a text; with `allow_special=False` special tokens in it are ordinary text."""
         try:
-            if not allow_special or self._divider is None:
-                return self._encode_ordinary(text)
+            parts = self._divider.split(text) if allow_special and self._divider else [text]
             ids: list[int] = []
-            for i, part in enumerate(self._divider.split(text)):
+            for i, part in enumerate(parts):
                 if i % 2:
                     ids.append(self.special_tokens[part])
                 elif part:
-                    ids += self._encode_ordinary(part)
+                    words = pretokenize.split(part, self.pattern)
+                    ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
             return ids
         except UnicodeEncodeError:
             require_encodable(text)
             raise
 
-    def _encode_ordinary(self, text: str) -> list[int]:
-        words = pretokenize.split(text, self.pattern)
-        return list(chain.from_iterable(map(self._words.__getitem__, words)))
-
-    def encode_iterable(
-        self, chunks: Iterable[str], *, allow_special: bool = True
-    ) -> Iterator[int]:
+    def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
         """The ids of the joined chunks, lazily: the same as `encode` gives for the whole text.
 
-        Memory is bounded for a stream of any length: about 64 thousand characters are encoded at
-        a time, cut where a word is known to end, or a longer word. A single word of more than
-        16,777,216 characters (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes
-        it.
+        About 64 thousand characters are encoded at a time, or a longer word. A single word of more
+        than 16,777,216 (`pretokenize.LONGEST_WORD`) raises `ValueError`; only `encode` takes it.
         """
-        special = tuple(self.special_tokens) if allow_special else ()
-        for piece in pretokenize.safe_pieces(chunks, special, self.pattern):
-            yield from self.encode(piece, allow_special=allow_special)
+        for piece in pretokenize.safe_pieces(chunks, tuple(self.special_tokens), self.pattern):
+            yield from self.encode(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; bytes that are not UTF-8 become U+FFFD, the replacement character.
@@ -185,18 +169,14 @@ class BPETokenizer:
             )
         names = {id: printable(token) for token, id in self.vocab.items()}
         names |= {id: token for token, id in self.special_tokens.items()}
-        vocab = {names[id]: id for id in range(self.vocab_size)}
-        contents = {
-            VOCAB_FILE: json.dumps(vocab, ensure_ascii=False),
-            MERGES_FILE: merges_text(self.merges),
-        }
-        write_files(Path(folder), contents)
+        vocab = json.dumps({names[id]: id for id in range(self.vocab_size)}, ensure_ascii=False)
+        write_files(Path(folder), {VOCAB_FILE: vocab, MERGES_FILE: merges_text(self.merges)})
 
 
 def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping[str, int]) -> None:
     """Raise `ValueError` unless the parts make one tokenizer."""
-    made = {bytes([byte]) for byte in range(256)}
-    if missing := [token for token in made if token not in vocab]:
+    names = made_by(merges)
+    if missing := {bytes([byte]) for byte in range(256)} - set(vocab):
         raise ValueError(
             f"expected all 256 bytes in the vocabulary, found {256 - len(missing)} of them; "
             f"{min(missing)!r} is missing"
@@ -208,19 +188,18 @@ def _check(vocab: Mapping[bytes, int], merges: Sequence[Merge], special: Mapping
                     f"expected a vocabulary with all parts and results of the merges; {part!r} of "
                     f"the merge {left!r} + {right!r} is missing"
                 )
-        made.add(left + right)
     if len(set(merges)) < len(merges):
         raise ValueError("expected each merge once, found one twice")
-    if unmade := [token for token in vocab if token not in made]:
+    if unmade := set(vocab) - set(names.values()):
         raise ValueError(
-            f"expected only bytes and merged tokens in the vocabulary, found {unmade[0]!r}, which "
-            "no merge makes: is it a special token?"
+            f"expected only bytes and merged tokens in the vocabulary, found {min(unmade)!r}, "
+            "which no merge makes: is it a special token?"
         )
     for token in special:
-        if all(map(is_printable, token)) and unprintable(token) in vocab:
+        if token in names:
             raise ValueError(
                 f"expected special tokens that differ from ordinary ones; {token!r} is the name of "
-                f"{unprintable(token)!r} in GPT-2's files: choose another, such as '<|{token}|>'"
+                f"{names[token]!r} in GPT-2's files: choose another, such as '<|{token}|>'"
             )
     ids = sorted([*vocab.values(), *special.values()])
     if ids != list(range(len(ids))):

@@ -13,7 +13,7 @@ CHARS_FILE = "chars.json"
 
 
 class CharTokenizer:
-    """The id of a character is its place in `chars`.
+    """The id of a character is its place in `chars`; there are no special tokens.
 
     >>> tokenizer = CharTokenizer.from_text("banana")
     >>> tokenizer.chars, tokenizer.encode("nab")
@@ -24,7 +24,8 @@ class CharTokenizer:
         if not chars:
             raise ValueError("expected at least one character, found none: is the text empty?")
         require_encodable(chars)
-        self.chars = chars
+        self.chars, self.vocab_size = chars, len(chars)
+        self.special_tokens: Mapping[str, int] = {}
         self._ids = {char: id for id, char in enumerate(chars)}
         if len(self._ids) < len(chars):
             twice = next(char for char in chars if chars.count(char) > 1)
@@ -47,16 +48,6 @@ class CharTokenizer:
             return cls(chars)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of characters."""
-        return len(self.chars)
-
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        """None: a character tokenizer has no special tokens."""
-        return {}
 
     def encode(self, text: str) -> list[int]:
         """One id a character; `ValueError` names a character that is not in the vocabulary."""

@@ -73,7 +73,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Its name is its own, so that several processes may write the same file; the last one stays.
     """
-    _make(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{path.parent}: expected a folder to write to, found a file, or a place below one; "
+            "name another folder"
+        ) from None
     temporary = path.with_name(f".{uuid4().hex}")
     try:
         yield temporary
@@ -94,25 +100,19 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
             stack.enter_context(written_whole(folder / name)).write_bytes(data)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(
-            f"{folder}: expected a folder to write to, found a file, or a place below one; name "
-            "another folder"
-        ) from None
-
-
 def read_text(path: Path) -> str:
     """A file's text, line ends untouched; `ValueError` naming the file if it is not UTF-8."""
-    data = path.read_bytes()
+    return utf8(path.read_bytes(), path)
+
+
+def utf8(data: bytes, where: object) -> str:
+    """The text of bytes; `ValueError` naming where they come from if they are not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at "
-            f"{error.start:,}: is this the right file?"
+            f"{where}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at "
+            f"{error.start:,}; convert it to UTF-8 first, if it is text"
         ) from None
 
 
@@ -138,9 +138,8 @@ def read_json(path: Path) -> dict[str, object]:
 
 def read_vocab(path: Path) -> dict[str, int]:
     """``vocab.json`` as it stands: the token's printable name → its id."""
-    table = read_json(path)
     vocab: dict[str, int] = {}
-    for name, id in table.items():
+    for name, id in read_json(path).items():
         if not isinstance(id, int) or isinstance(id, bool):
             raise ValueError(f"{path}: expected a whole number as id of {name!r}, found {id!r}")
         vocab[name] = id

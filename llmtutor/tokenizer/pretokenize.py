@@ -11,6 +11,7 @@ from itertools import accumulate, chain, islice, pairwise
 
 import regex
 
+from llmtutor.checks import check_at_least
 from llmtutor.tokenizer.base import require_encodable
 from llmtutor.tokenizer.unicode16 import as_of_unicode_16
 
@@ -165,8 +166,7 @@ def count_words(
     >>> sorted(count_words("to be<|end|>to be", ["<|end|>"]).items())
     [(' be', 2), ('to', 2)]
     """
-    if num_processes < 1:
-        raise ValueError(f"expected at least one process, found num_processes={num_processes}")
+    check_at_least(1, num_processes=num_processes)
     special = check_special_tokens(special_tokens)
     texts = [text] if isinstance(text, str) else text
     jobs = ((job, special, pattern) for job in _jobs(texts, special, pattern))

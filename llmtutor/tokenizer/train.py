@@ -12,17 +12,12 @@ from llmtutor.tokenizer.files import Merge
 MAX_VOCAB_SIZE = 0x110000
 
 
-def train_bpe(
-    word_counts: Mapping[str, int] | Mapping[bytes, int],
-    vocab_size: int,
-    *,
-    progress: bool = False,
-) -> list[Merge]:
+def train_bpe(word_counts: Mapping[str, int], vocab_size: int) -> list[Merge]:
     """The merges of byte-pair encoding, in order, until bytes and merged tokens are `vocab_size`.
 
     Each step merges the pair of tokens that is most frequent within words; of equally frequent
     pairs, the one whose two byte strings are lexicographically greater. Fewer merges come back
-    when every word has become one token.
+    when every word has become one token. A terminal shows how far it is.
 
     >>> train_bpe({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 259)
     [(b's', b't'), (b'e', b'st'), (b'o', b'w')]
@@ -34,8 +29,10 @@ def train_bpe(
         )
     if not word_counts:
         raise ValueError("expected words to learn from, found none: is the text empty?")
+    for word in word_counts:
+        require_encodable(word)
     # A word is a string whose characters are token ids: `split` and `join` merge at the speed of C.
-    words = [_as_bytes(word).decode("latin-1") for word in word_counts]
+    words = [word.encode("utf-8").decode("latin-1") for word in word_counts]
     freqs = list(word_counts.values())
     counts: dict[str, int] = defaultdict(int)
     places: dict[str, list[int]] = defaultdict(list)
@@ -50,7 +47,7 @@ def train_bpe(
     heap = [(-n, order[ord(p[0])] + order[ord(p[1])], p) for p, n in counts.items()]
     heapify(heap)
     merges: list[Merge] = []
-    with tqdm(total=vocab_size - 256, unit=" merges", disable=not progress) as bar:
+    with tqdm(total=vocab_size - 256, unit=" merges", leave=False, disable=None) as bar:
         while len(tokens) < vocab_size and heap:
             negative, key, pair = heappop(heap)
             count = counts.get(pair, 0)
@@ -112,13 +109,6 @@ def _list(places: list[int], i: int) -> None:
     """Append the word `i` unless it is the last one there: a long word holds a pair many times."""
     if not places or places[-1] != i:
         places.append(i)
-
-
-def _as_bytes(word: str | bytes) -> bytes:
-    if isinstance(word, str):
-        require_encodable(word)
-        return word.encode("utf-8")
-    return word
 
 
 def _descending(token: bytes) -> str:

@@ -3,9 +3,8 @@
 from llmtutor.viz.alt import alt_text
 from llmtutor.viz.display import show
 from llmtutor.viz.explore import explore
-from llmtutor.viz.html import bar_table, token_spans
-from llmtutor.viz.intervals import intervals
-from llmtutor.viz.plots import bars, heatmap, histogram, lines, loss_curve, rank_frequency, spans
+from llmtutor.viz.html import bar_table
+from llmtutor.viz.plots import bars, heatmap, intervals, lines, loss_curve, rank_frequency
 
 __all__ = [
     "alt_text",
@@ -13,12 +12,9 @@ __all__ = [
     "bars",
     "explore",
     "heatmap",
-    "histogram",
     "intervals",
     "lines",
     "loss_curve",
     "rank_frequency",
     "show",
-    "spans",
-    "token_spans",
 ]

@@ -8,7 +8,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
 from llmtutor.viz.style import number
@@ -26,36 +26,26 @@ def alt_text(fig: Figure) -> str:
     >>> alt_text(bars({"the": 20, "and": 5}, value_label="share (%)", category_label="word"))
     'x axis: share (%). y axis: word. 2 bars: the 20, and 5. Largest: the 20; smallest: and 5.'
     """
-    parts = [text for ax in fig.axes if not _is_colorbar(ax) for text in _axes_text(ax)]
+    parts = []
+    for ax in fig.axes:
+        if ax.get_label() != "<colorbar>" and (drawn := _drawn(ax)):
+            parts += [*_frame(ax), *drawn]
     if not parts:
         raise ValueError("the figure is empty: expected at least one axes with data")
     return " ".join(parts)
 
 
-def _is_colorbar(ax: Axes) -> bool:
-    return ax.get_label() == "<colorbar>"
-
-
-def _axes_text(ax: Axes) -> list[str]:
-    drawn = _drawn(ax)
-    if not drawn:
-        return []
-    title = ax.get_title(loc="left") or ax.get_title()
-    head = [f"{title.rstrip('.')}."] if title else []
-    return [*head, *_axis_lines(ax), *drawn]
-
-
 def _drawn(ax: Axes) -> list[str]:
     texts = [_line_text(line) for line in ax.get_lines() if np.size(line.get_xdata())]
-    texts += [_steps_text(p) for p in ax.patches if isinstance(p, StepPatch)]
     texts += [_bars_text(ax, c) for c in ax.containers if isinstance(c, BarContainer)]
     texts += [_image_text(ax, image) for image in ax.get_images()]
     return texts
 
 
-def _axis_lines(ax: Axes) -> list[str]:
-    """Each axis with its label, and the words "logarithmic" or "second" where they apply."""
-    texts = []
+def _frame(ax: Axes) -> list[str]:
+    """The title, and each axis with its label, and whether it is logarithmic or a second one."""
+    title = ax.get_title(loc="left") or ax.get_title()
+    texts = [f"{title.rstrip('.')}."] if title else []
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         scale = ", logarithmic" if axis.get_scale() == "log" else ""
         texts.append(f"{name} axis: {axis.get_label_text()}{scale}.")
@@ -82,17 +72,6 @@ def _line_text(line: Line2D) -> str:
     if y[high] > max(y[0], y[-1]):
         text += f", highest {number(y[high])} at {number(x[high])}"
     return f"{text}."
-
-
-def _steps_text(patch: StepPatch) -> str:
-    counts, edges, _ = patch.get_data()
-    peak = int(np.argmax(counts))
-    name = f" “{patch.get_label()}”" if patch.get_label() else ""
-    return (
-        f"Histogram{name}: {number(np.sum(counts))} values from {number(edges[0])} to "
-        f"{number(edges[-1])} in {len(counts)} bins, most ({number(counts[peak])}) between "
-        f"{number(edges[peak])} and {number(edges[peak + 1])}."
-    )
 
 
 def _bars_text(ax: Axes, bars: BarContainer) -> str:

@@ -45,7 +45,10 @@ def draw(
     levels: Mapping[str, float],
     log: str,
 ) -> None:
-    """Lines with a style of their own each, and grey level lines, the floor in black."""
+    """Lines with a style of their own each, and grey level lines, the floor in black.
+
+    Both axes have few ticks, written out; ``log`` names the logarithmic ones.
+    """
     if "x" in log:
         ax.set_xscale("log")
     if "y" in log:
@@ -59,20 +62,15 @@ def draw(
         color = INK if label == "floor" else GREY
         dashes = "-" if label == "floor" else LINE_STYLES[1 + i % 3]
         ax.plot([left, right], [level, level], color=color, ls=dashes, lw=1.5, label=label)
-    plain_numbers(ax, log)
-    places = sorted({float(v) for x, _ in pairs.values() for v in x})
-    even = len(places) > 2 and np.ptp(np.diff(places)) < 1e-9 * np.ptp(places)
-    if len(places) <= 8 and ("x" in log or even):
-        ax.set_xticks(places)
-
-
-def plain_numbers(ax: Axes, log: str = "") -> None:
-    """Few ticks on both axes, written out; ``log`` names the logarithmic ones."""
     for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
         if name not in log:
             axis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axis.set_major_formatter(PLAIN)
         axis.set_minor_locator(NullLocator())
+    places = sorted({float(v) for x, _ in pairs.values() for v in x})
+    even = len(places) > 2 and np.ptp(np.diff(places)) < 1e-9 * np.ptp(places)
+    if len(places) <= 8 and ("x" in log or even):
+        ax.set_xticks(places)
 
 
 def perplexity_axis(ax: Axes, base: str, item: str) -> None:

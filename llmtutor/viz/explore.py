@@ -9,24 +9,19 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from importlib.resources import files
 from itertools import product
 from math import prod
 from typing import Any
 
+import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from llmtutor.viz.alt import alt_text
 from llmtutor.viz.display import svg
-
-try:
-    import ipywidgets
-except ImportError:  # the published page does not need it
-    ipywidgets = None
 
 MOST_STATES = 60
 MOST_BYTES = 2_000_000
@@ -69,32 +64,25 @@ def explore(
     Raises:
         ValueError: no control, a control with fewer than two values, or too many states.
     """
-    display(explore_bundle(render, name=name, labels=labels, **controls), raw=True)
-
-
-def explore_bundle(
-    render: Callable[..., str | Figure],
-    *,
-    name: str,
-    labels: Mapping[str, str] | None = None,
-    **controls: Iterable[Any],
-) -> dict[str, Any]:
-    """What `explore` displays: one output with HTML, text and, where a kernel runs, widgets."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"expected a name like 'vocabulary-slider', received {name!r}")
     chosen = _controls(controls, labels or {})
-    states = [_html(render(**values), f"{name}-{i}") for i, values in enumerate(_product(chosen))]
+    arguments = [control.argument for control in chosen]
+    states = []
+    for i, values in enumerate(product(*(control.values for control in chosen))):
+        picture = render(**dict(zip(arguments, values, strict=True)))
+        states.append(_html(picture, f"{name}-{i}"))
     bundle: dict[str, Any] = {
         "text/html": page_html(name, chosen, states),
         "text/plain": plain_text(name, chosen, states[0]),
     }
-    if ipywidgets is not None and getattr(get_ipython(), "kernel", None) is not None:
+    if getattr(get_ipython(), "kernel", None) is not None:
         bundle["application/vnd.jupyter.widget-view+json"] = {
             "version_major": 2,
             "version_minor": 0,
             "model_id": _widgets(chosen, states).model_id,
         }
-    return bundle
+    display(bundle, raw=True)
 
 
 def page_html(name: str, controls: list[Control], states: list[str]) -> str:
@@ -120,10 +108,9 @@ def page_html(name: str, controls: list[Control], states: list[str]) -> str:
 
 
 def plain_text(name: str, controls: list[Control], state: str) -> str:
-    """The box as text: what is shown at first, and what can be moved."""
-    words = _Words()
-    words.feed(state)
-    shown = " ".join("".join(words.pieces).split())
+    """The box as text: what can be moved, and what is shown at first, of pictures their text."""
+    described = re.sub(r'<[^>]* alt="([^"]*)"[^>]*>', r"\1", state)
+    shown = " ".join(unescape(re.sub(r"<[^>]*>", " ", described)).split())
     moves = "; ".join(f"{c.label} = {c.texts[0]} (of {', '.join(c.texts)})" for c in controls)
     return f"{name}: {moves}\n{shown if len(shown) <= 600 else shown[:599] + '…'}"
 
@@ -145,11 +132,6 @@ def _controls(given: Mapping[str, Iterable[Any]], labels: Mapping[str, str]) -> 
         sizes = " × ".join(str(len(c.values)) for c in controls)
         raise ValueError(f"{sizes} = {count} states, at most {MOST_STATES} fit on a page")
     return controls
-
-
-def _product(controls: list[Control]) -> list[dict[str, Any]]:
-    names = [c.argument for c in controls]
-    return [dict(zip(names, v, strict=True)) for v in product(*(c.values for c in controls))]
 
 
 def _html(picture: str | Figure, salt: str) -> str:
@@ -208,20 +190,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class _Words(HTMLParser):
-    """Collects the text of a piece of HTML and the alternative texts of its pictures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.pieces.append(dict(attrs).get("alt") or " ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.pieces.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        self.pieces.append(data)

@@ -1,39 +1,12 @@
-"""Pictures made of text, every chapter: tokens as coloured spans, numbers as a table with bars.
-
-Both carry their own colours, dark on pale or set by the page, so they read on light and dark pages.
-"""
+"""Pictures made of text, every chapter: numbers as a table with bars."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from llmtutor.viz.style import PALETTE, number
 
-TOKEN_BACKGROUNDS = ("#CFE8FF", "#FFE2C4", "#C9F2DF", "#F6D9EA", "#FFF3B8")
-TOKEN_INK = "#1A1A1A"
 TH = "text-align:left;padding-right:0.8em"
-VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-
-
-def token_spans(tokens: Iterable[tuple[str, int | None]]) -> str:
-    """HTML with one box a token: its text, spaces and line ends made visible, and its id below.
-
-    Neighbours differ in colour; a token that ends with a line end breaks the line. ``None`` instead
-    of an id leaves the number out.
-    """
-    boxes = []
-    for place, (text, token_id) in enumerate(tokens):
-        style = (
-            f"display:inline-block;background:{TOKEN_BACKGROUNDS[place % len(TOKEN_BACKGROUNDS)]};"
-            f"color:{TOKEN_INK};border:1px solid #767676;border-radius:3px;padding:0 3px;"
-            "margin:1px;text-align:center;vertical-align:top;white-space:pre"
-        )
-        shown = escape("".join(VISIBLE.get(c, c) for c in text))
-        below = "" if token_id is None else f'<small style="display:block">{token_id}</small>'
-        boxes.append(f'<span style="{style}">{shown}{below}</span>')
-        if text.endswith("\n"):
-            boxes.append("<br>")
-    return f'<div style="font-family:monospace;line-height:1.4">{"".join(boxes)}</div>'
 
 
 def bar_table(

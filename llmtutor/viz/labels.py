@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from llmtutor.viz.style import INK
 
@@ -18,7 +19,7 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
     colour and style joins an end to its name.
     """
     lines = list(ax.get_lines())
-    ends = [_end(ax, line) for line in lines]
+    ends = [_end(line) for line in lines]
     texts = [str(line.get_label()) for line in lines]
     last = max(x for x, _ in ends)
     width, height = _text_room(fig, ax, texts)
@@ -58,8 +59,10 @@ def spread(places: list[float], gap: float, low: float = 0.0, high: float = 1.0)
     groups: list[list[float]] = []  # [centre of the group, its members]
     for i in order:
         groups.append([min(max(places[i], low), high), 1])
-        while len(groups) > 1 and _overlap(groups[-2], groups[-1], gap):
+        while len(groups) > 1:
             (c1, n1), (c2, n2) = groups[-2:]
+            if c2 - c1 >= gap * (n1 + n2) / 2 - 1e-9:
+                break
             groups[-2:] = [[(c1 * n1 + c2 * n2) / (n1 + n2), n1 + n2]]
             half = (groups[-1][1] - 1) / 2 * gap
             groups[-1][0] = min(max(groups[-1][0], low + half), max(high - half, low + half))
@@ -70,14 +73,9 @@ def spread(places: list[float], gap: float, low: float = 0.0, high: float = 1.0)
     return moved
 
 
-def _overlap(lower: list[float], upper: list[float], gap: float) -> bool:
-    needed = gap * (lower[1] + upper[1]) / 2
-    return upper[0] - lower[0] < needed - 1e-9
-
-
-def _end(ax: Axes, line: object) -> tuple[float, float]:
+def _end(line: Line2D) -> tuple[float, float]:
     """The last point of a line that is a number."""
-    x, y = (np.asarray(v, dtype=float) for v in line.get_data())  # type: ignore[attr-defined]
+    x, y = (np.asarray(v, dtype=float) for v in line.get_data())
     kept = np.flatnonzero(np.isfinite(y))
     last = int(kept[-1]) if kept.size else len(x) - 1
     return float(x[last]), float(y[last]) if kept.size else 0.0

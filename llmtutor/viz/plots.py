@@ -4,10 +4,11 @@ Every function returns a `matplotlib.figure.Figure`; `llmtutor.viz.show` display
 alternative text. Values are plain numbers, sequences or arrays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,11 +19,10 @@ from llmtutor.viz.axes import (
     draw,
     pairs,
     perplexity_axis,
-    plain_numbers,
     refuse_empty,
 )
 from llmtutor.viz.labels import label_at_right
-from llmtutor.viz.style import LINE_STYLES, PALETTE, new_figure, number, style
+from llmtutor.viz.style import GREY, INK, PALETTE, new_figure, number, style
 
 
 def lines(
@@ -61,11 +61,9 @@ def loss_curve(
     ``floor`` is the entropy of the source, below which no honest model comes; ``baselines`` are
     losses of simpler models. ``unit`` is ``"nats per …"`` or ``"bits per …"``.
     """
-    base, separator, item = unit.partition(" per ")
+    base, _, item = unit.partition(" per ")
     if base not in ("nats", "bits") or not item:
-        raise ValueError(
-            f"expected a unit like 'nats per token', received {unit!r}{separator and ''}"
-        )
+        raise ValueError(f"expected a unit like 'nats per token', received {unit!r}")
     if not isinstance(losses, Mapping):
         losses = {"loss": losses}
     levels = dict(baselines or {}) | ({} if floor is None else {"floor": floor})
@@ -88,59 +86,65 @@ def bars(
         places = np.arange(len(values))
         drawn = ax.barh(places, list(values.values()), color=PALETTE[0], height=0.7)
         ax.bar_label(drawn, [number(v) for v in values.values()], padding=4, fontsize=13)
-        ax.set_yticks(places, list(values))
+        _name_rows(ax, list(values))
         ax.invert_yaxis()
         ax.margins(x=0.15)
-        ax.grid(visible=False, axis="y")
-        ax.xaxis.set_major_formatter(PLAIN)
-        ax.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         return fig
 
 
-def histogram(
-    values: Values | Mapping[str, Values],
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]],
     *,
     x_label: str,
-    y_label: str = "count",
-    bins: int | Values = 30,
+    y_label: str,
     title: str = "",
+    marked: Collection[str] = (),
 ) -> Figure:
-    """How often values fall into equal bins; several labelled groups share their bins."""
-    groups = values if isinstance(values, Mapping) else {"": values}
-    refuse_empty(groups)
-    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in groups.values()]), bins)
-    with style():
-        fig, ax = new_figure(x_label, y_label, title)
-        for i, (label, group) in enumerate(groups.items()):
-            ax.stairs(
-                np.histogram(group, edges)[0],
-                edges,
-                fill=len(groups) == 1,
-                color=PALETTE[i],
-                linestyle=LINE_STYLES[i],
-                linewidth=2.2,
-                label=label or None,
+    """For each label ``(low, middle, high)``: a bar from low to high with a dot in it.
+
+    The line at 0 is what an interval without an effect holds. Rows in ``marked`` have a full
+    colour, the others are grey.
+
+    Raises:
+        ValueError: no rows, a middle outside its interval, a marked row that is not there.
+    """
+    refuse_empty(rows)
+    for label, (low, middle, high) in rows.items():
+        if not low <= middle <= high:
+            raise ValueError(
+                f"row {label!r}: expected low ≤ middle ≤ high, received {(low, middle, high)}"
             )
-        if len(groups) > 1:
-            ax.legend(frameon=False)
-        plain_numbers(ax)
+    if strange := set(marked) - set(rows):
+        raise ValueError(f"marked rows are not among the rows: {sorted(strange)}")
+    with style():
+        fig, ax = new_figure(x_label, y_label, title, 1.5 + 0.36 * len(rows))
+        ax.use_sticky_edges = False  # else the longest bar touches the axis
+        ax.vlines(0, -0.7, len(rows) - 0.3, colors=GREY, linestyles="--", linewidth=1.2)
+        for place, (label, (low, middle, high)) in enumerate(rows.items()):
+            color = PALETTE[0] if label in marked else GREY
+            ax.barh(place, high - low, left=low, height=0.3, color=color, label=label)
+            ax.scatter([middle], [place], s=36, color=INK, zorder=3)
+        _name_rows(ax, list(rows))
+        ax.set_ylim(len(rows) - 0.3, -0.7)
         return fig
 
 
-def rank_frequency(
-    counts: Values | Mapping[str, Values],
-    *,
-    title: str = "",
-    x_label: str = "rank (1 = most frequent)",
-    y_label: str = "occurrences",
-) -> Figure:
+def _name_rows(ax: Axes, names: list[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.grid(visible=False, axis="y")
+    ax.xaxis.set_major_formatter(PLAIN)
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
+
+
+def rank_frequency(counts: Values | Mapping[str, Values], *, title: str = "") -> Figure:
     """Counts from the most to the least frequent on two logarithmic axes; zeros are left out."""
     groups = counts if isinstance(counts, Mapping) else {"counts": counts}
     refuse_empty(groups)
     ranked = {k: np.sort(np.asarray(list(v)))[::-1] for k, v in groups.items()}
     ranked = {k: v[v > 0] for k, v in ranked.items()}
     ranks = {k: np.arange(1, len(v) + 1) for k, v in ranked.items()}
-    return lines(ranks, ranked, x_label=x_label, y_label=y_label, title=title, log="xy")
+    across, up = "rank (1 = most frequent)", "occurrences"
+    return lines(ranks, ranked, x_label=across, y_label=up, title=title, log="xy")
 
 
 def heatmap(
@@ -173,33 +177,4 @@ def heatmap(
             for (row, column), value in np.ndenumerate(data):
                 color = "white" if value < middle else "black"
                 ax.text(column, row, number(value), color=color, ha="center", va="center", size=12)
-        return fig
-
-
-def spans(
-    rows: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    x_label: str,
-    y_label: str,
-    title: str = "",
-) -> Figure:
-    """For each row, the stretches ``(start, length)`` it covers: windows, batches, documents."""
-    refuse_empty(rows)
-    with style():
-        fig, ax = new_figure(x_label, y_label, title, 1.5 + 0.42 * len(rows))
-        for place, (label, pieces) in enumerate(rows.items()):
-            starts, lengths = zip(*pieces, strict=True) if pieces else ((), ())
-            ax.barh(
-                [place] * len(pieces),
-                lengths,
-                left=starts,
-                height=0.7,
-                color=[PALETTE[i % 2 * 4] for i in range(len(pieces))],
-                edgecolor="white",
-                label=label,
-            )
-        ax.set_yticks(range(len(rows)), list(rows))
-        ax.invert_yaxis()
-        ax.grid(visible=False, axis="y")
-        ax.xaxis.set_major_formatter(PLAIN)
         return fig

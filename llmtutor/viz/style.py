@@ -1,13 +1,11 @@
 """Plots, every chapter: colours, line styles, sizes and numbers, the same in every figure.
 
 The palette is that of Okabe and Ito (2008), which people with any colour vision tell apart, without
-its yellow, which is too pale on white; line styles differ as well. A figure is as wide as the text
-of a page and keeps a white background, so it reads on light and on dark pages and, at half its
-size, on a phone.
+its yellow, which is too pale on white. The white background stays, so that a figure reads on light
+and on dark pages.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib.style
@@ -58,11 +56,9 @@ RC: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Matplotlib with the look of the book; outside this context nothing changes."""
-    with matplotlib.style.context(RC, after_reset=True):
-        yield
+    return matplotlib.style.context(RC, after_reset=True)
 
 
 def new_figure(

@@ -39,7 +39,7 @@ def test_list_shows_every_corpus_and_where_it_is(capsys, data_folder):
     assert set(lines) == {"NAME", *CORPORA}
     assert lines["tales"].endswith("(generated)")
     assert lines["openwebtext"].endswith("not fetched")
-    assert "4.7 GB" in lines["openwebtext"]
+    assert "4.70GB" in lines["openwebtext"]
     data_folder.mkdir()
     (data_folder / "tinyshakespeare.txt").write_bytes(b"")
     _, out, _ = run(capsys, "list")
@@ -143,7 +143,7 @@ def test_requests_that_cannot_be_met_are_refused_before_any_work(capsys, corpus,
         (["inspect", corpus, "--documents", "0"], "documents must be at least 1, got 0"),
         (["inspect", corpus, "--plot", "x.bmp"], "unknown kind of picture '.bmp'"),
         (["inspect", tmp_path], f"{tmp_path} is a folder"),
-        (["fetch", "x" * 300], "unknown corpus"),
+        (["fetch", "x" * 300], "unknown corpus or text file"),
     ]:
         code, out, err = run(capsys, *words)
         assert (code, out) == (1, "") and said in err and err.count("\n") == 1

@@ -81,7 +81,7 @@ def test_mistakes_end_in_one_line(run, tmp_path: Path) -> None:
     for words, message in (
         (["gemma4"], "did you mean 'gemma3-1b'"),
         ([tmp_path], "found neither"),
-        ([tmp_path / "none"], "is no folder and no model of that name"),
+        ([tmp_path / "none"], "unknown model or folder"),
     ):
         code, out, err = run("show", *words)
         assert (code, out) == (1, "") and message in err

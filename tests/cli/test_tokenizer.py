@@ -182,7 +182,7 @@ def test_bad_requests_to_train(
     special = ["--special-token", "<a>"]
     assert "at least 257" in failure([*train, *special, "--vocab-size", 256], capsys)
     assert "'<a>' twice" in failure([*train, *special, *special], capsys)
-    assert "found num_processes=0" in failure([*train, "--processes", 0], capsys)
+    assert "num_processes must be at least 1, got 0" in failure([*train, "--processes", 0], capsys)
     assert "no special tokens" in failure([*train, *special, "--kind", "char"], capsys)
     assert "found neither" in failure(["train", "--out", out], capsys)
     assert "shakespeare" in failure(["train", "shakespear", "--out", out], capsys)

@@ -52,9 +52,12 @@ def test_every_id_but_the_first_is_a_target_exactly_once(n, batch_size, seq_len)
 
 
 def test_changing_the_inputs_in_place_leaves_the_targets():
-    inputs, targets = next(sequential_batches(range(5), 1, 4))
-    inputs.zero_()
-    assert targets.tolist() == [[1, 2, 3, 4]]
+    for inputs, targets in (
+        next(sequential_batches(range(5), 1, 4)),
+        batch_at(range(5), 1, 4, seed=0, step=0),
+    ):
+        inputs.zero_()
+        assert targets.tolist() == [[1, 2, 3, 4]]
 
 
 # Random -------------------------------------------------------------------------------------------
@@ -251,9 +254,9 @@ def test_the_batch_of_a_step_is_the_same_everywhere():
     ("changes", "message"),
     [
         ({"seq_len": 10}, "at least seq_len \\+ 1 = 11 ids"),
-        ({"batch_size": 0}, "batch_size and seq_len of at least 1"),
-        ({"seed": -1}, "got -1 and 0"),
-        ({"step": -2}, "got 0 and -2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"step": -2}, "step must be at least 0, got -2"),
     ],
 )
 def test_the_batch_of_a_step_refuses_what_cannot_be(changes, message):

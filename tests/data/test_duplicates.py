@@ -14,10 +14,9 @@ from llmtutor.data.duplicates import (
     NearIndex,
     Repeat,
     Shingles,
-    exact_repeats,
+    find_repeats,
     jaccard,
     mix,
-    near_repeats,
     ngram_overlap,
     signature,
 )
@@ -92,7 +91,7 @@ def test_a_signature_does_not_depend_on_how_the_set_is_cut():
 
 
 def test_exact_repeats_name_the_first_like_it():
-    found = exact_repeats(["a", "b", "a", "c", "b", "a"])
+    found, _ = find_repeats(["a", "b", "a", "c", "b", "a"], NearIndex(0.5), add=True)
     assert found == [Repeat(2, 0, 1.0), Repeat(4, 1, 1.0), Repeat(5, 0, 1.0)]
 
 
@@ -100,10 +99,10 @@ def test_near_repeats_by_hand():
     story = "once upon a time there was a small fox who lived by the sea"
     edited = story.replace("small", "large")
     other = "the king of france went up the hill with forty thousand men"
-    found = near_repeats([story, other, edited, story, ""], NearIndex(0.3))
+    found = find_repeats([story, other, edited, story, "", ""], NearIndex(0.3), add=True)
     # 10 shingles each; the changed word is in 5 of them: 5 shared of 15
-    assert found == [Repeat(2, 0, 5 / 15)]
-    assert near_repeats([story, edited], NearIndex(0.34)) == []
+    assert found == ([Repeat(3, 0, 1.0), Repeat(5, 4, 1.0)], [Repeat(2, 0, 5 / 15)])
+    assert find_repeats([story, edited], NearIndex(0.34), add=True) == ([], [])
 
 
 def spoiled_stories(n: int, seed: int) -> list[str]:
@@ -123,7 +122,7 @@ def spoiled_stories(n: int, seed: int) -> list[str]:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_index_finds_what_comparing_all_pairs_finds(seed):
     documents = spoiled_stories(60, seed)
-    found = near_repeats(documents, NearIndex(0.5))
+    _, found = find_repeats(documents, NearIndex(0.5), add=True)
     expected = near_pairs_by_comparing_all(documents, 0.5)
     assert {repeat.later for repeat in found} <= expected
     clear = near_pairs_by_comparing_all(documents, 0.7)  # found with probability > 0.9999 each
@@ -141,7 +140,8 @@ def test_a_thousand_variants_of_one_text_stay_cheap(monkeypatch):
     monkeypatch.setattr(duplicates, "jaccard", lambda a, b: compared.append(1) or plain(a, b))
     base = "the same old story about the sea and the ship that never came home again " * 5
     documents = [f"{base}number {n}" for n in range(1_000)]
-    assert len(near_repeats(documents, NearIndex(0.5))) == 999
+    _, found = find_repeats(documents, NearIndex(0.5), add=True)
+    assert len(found) == 999
     assert len(compared) < 1_000 * 1_000 / 2 / 5
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmtutor.data import readers
-from llmtutor.data.readers import END_OF_TEXT, read_parquet, read_pieces, read_separated, read_text
+from llmtutor.data.readers import END_OF_TEXT, read_parquet, read_pieces, read_separated
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def test_a_gzip_file_cut_short_is_an_error(tmp_path):
         list(read_separated(zipped))
 
 
-@pytest.mark.parametrize("read", [read_text, read_separated])
+@pytest.mark.parametrize("read", [read_pieces, read_separated])
 def test_an_empty_file_is_an_error(path, read):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="empty file"):
         list(read(path))
 
 
-@pytest.mark.parametrize("read", [read_text, read_separated])
+@pytest.mark.parametrize("read", [read_pieces, read_separated])
 def test_a_binary_file_is_an_error_that_names_the_place(path, read, small_chunks):
     path.write_bytes(b"abcdefg\0hij")
     with pytest.raises(ValueError, match=r"zero byte at 7.*binary"):
@@ -87,7 +87,7 @@ def test_a_binary_file_is_an_error_that_names_the_place(path, read, small_chunks
 def test_text_that_is_not_utf8_is_an_error_that_names_the_place(path, content, place, small_chunks):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"expected UTF-8 text, found byte {place}"):
-        list(read_text(path))
+        list(read_pieces(path))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
@@ -96,12 +96,12 @@ def test_text_of_another_encoding_is_called_by_its_name(path, encoding):
     path.write_bytes(f"{mark}Ein Bär.".encode(encoding))
     name = encoding[:6].upper()
     with pytest.raises(ValueError, match=f"found {name}; convert .* `iconv -f {name} -t UTF-8`"):
-        list(read_text(path))
+        list(read_pieces(path))
 
 
 def test_a_folder_is_no_text(tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path}: expected a text file, found a folder"):
-        list(read_text(tmp_path))
+        list(read_pieces(tmp_path))
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path, monkeypatch):
@@ -120,8 +120,9 @@ def test_parquet_rows_are_documents(tmp_path, monkeypatch):
     path = tmp_path / "shard.parquet"
     parquet.write_table(pyarrow.table({"text": ["One.", "Zwei."], "url": ["a", "b"]}), path)
     assert list(read_parquet(path)) == ["One.", "Zwei."]
-    with pytest.raises(ValueError, match=r"expected a column 'body', found text, url"):
-        list(read_parquet(path, column="body"))
+    parquet.write_table(pyarrow.table({"body": ["One."], "url": ["a"]}), path)
+    with pytest.raises(ValueError, match=r"expected a column 'text', found body, url"):
+        list(read_parquet(path))
 
 
 def test_parquet_is_read_a_batch_at_a_time(tmp_path, monkeypatch):

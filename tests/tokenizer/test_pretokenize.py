@@ -124,7 +124,7 @@ def test_no_process_is_started_for_a_small_text(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_process_at_all() -> None:
-    with pytest.raises(ValueError, match="at least one process, found num_processes=0"):
+    with pytest.raises(ValueError, match="num_processes must be at least 1, got 0"):
         count_words("a", num_processes=0)
 
 

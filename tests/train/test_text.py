@@ -139,7 +139,7 @@ def test_a_prepared_folder_needs_its_tokenizer(tiny, tmp_path) -> None:
     ("changes", "message"),
     [
         ({"corpus": "shakespear"}, "did you mean 'shakespeare'"),
-        ({"corpus": "x" * 300}, "unknown corpus"),
+        ({"corpus": "x" * 300}, "unknown corpus or text file"),
         ({"tokenizer": "x" * 300}, "char, bpe-N"),
         ({"tokenizer": "bpe"}, "char, bpe-N .* got 'bpe'"),
         ({"tokenizer": "chars"}, "char, bpe-N .* got 'chars'"),

@@ -4,16 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 
-from llmtutor.viz import (
-    alt_text,
-    bars,
-    heatmap,
-    histogram,
-    lines,
-    loss_curve,
-    rank_frequency,
-    spans,
-)
+from llmtutor.viz import alt_text, bars, heatmap, lines, loss_curve, rank_frequency
 
 
 def test_lines() -> None:
@@ -68,19 +59,6 @@ def test_negative_bars() -> None:
     assert "2 bars: a -2, b 1. Largest: b 1; smallest: a -2." in text
 
 
-def test_histogram() -> None:
-    fig = histogram([0, 1, 1, 4], bins=2, x_label="length (tokens)")
-    assert alt_text(fig) == (
-        "x axis: length (tokens). y axis: count. "
-        "Histogram: 4 values from 0 to 4 in 2 bins, most (3) between 0 and 2."
-    )
-
-
-def test_groups_of_a_histogram_are_named() -> None:
-    text = alt_text(histogram({"a": [0, 4], "b": [3]}, bins=2, x_label="length (tokens)"))
-    assert "Histogram “a”: 2 values" in text and "Histogram “b”: 1 values" in text
-
-
 def test_rank_frequency() -> None:
     assert alt_text(rank_frequency([3, 100, 0, 7])) == (
         "x axis: rank (1 = most frequent), logarithmic. y axis: occurrences, logarithmic. "
@@ -99,13 +77,6 @@ def test_heatmap() -> None:
     assert alt_text(fig) == (
         "x axis: next token. y axis: token. Matrix of 2 rows and 3 columns, count: "
         "lowest 0.123 at row 1, column a, highest 9 at row 0, column c."
-    )
-
-
-def test_spans() -> None:
-    fig = spans({"first": [(0, 4), (4, 2)], "none": []}, x_label="place", y_label="row")
-    assert alt_text(fig) == (
-        "x axis: place. y axis: row. Row “first”: 0 to 4, 4 to 6. Row “none”: nothing."
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from unittest import mock
 
 import nbformat
 import pytest
@@ -10,10 +12,19 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
 from llmtutor.viz import explore, lines
-from llmtutor.viz.explore import MOST_STATES, explore_bundle
+from llmtutor.viz.explore import MOST_STATES
 
 SIZES, CORPORA = [256, 1024, 4096], ["tales", "</script><!-- ' \" & <b>"]
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def explore_bundle(render, **options) -> dict:
+    """What `explore` displays."""
+    shown: list[dict] = []
+    module = sys.modules["llmtutor.viz.explore"]
+    with mock.patch.object(module, "display", lambda bundle, raw: shown.append(bundle)):
+        explore(render, **options)
+    return shown[0]
 
 
 def words(size: int, corpus: str) -> str:

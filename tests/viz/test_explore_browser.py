@@ -1,8 +1,10 @@
 """The `explore` box in a real browser, inside the markup and the styles of a published page."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import browser as tool
 import pydata_sphinx_theme
@@ -10,8 +12,7 @@ import pytest
 import sphinx_book_theme
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from llmtutor.viz import bar_table, lines, token_spans
-from llmtutor.viz.explore import explore_bundle
+from llmtutor.viz import bar_table, explore, lines
 
 THEMES = (
     Path(pydata_sphinx_theme.__file__).parent
@@ -70,14 +71,23 @@ def page(
 
 
 def words(size: int, corpus: str) -> str:
-    tokens = [(f"{corpus[:i]}", i) for i in range(1, size)]
-    return token_spans([*tokens, (" the\n", None)]) + bar_table(
+    tokens = [f"<span>{corpus[:i]}</span> <small>{i}</small>" for i in range(1, size)]
+    return " ".join([*tokens, "<br>the end "]) + bar_table(
         [(corpus, size), ("others", 5)], columns=("corpus", "size (tokens)"), caption="Sizes"
     )
 
 
 def picture(slope: int):
     return lines([0, 1], {"a line": [0, slope]}, x_label="time (s)", y_label="way (m)")
+
+
+def explore_bundle(render, **options) -> dict:
+    """What `explore` displays."""
+    shown: list[dict] = []
+    module = sys.modules["llmtutor.viz.explore"]
+    with mock.patch.object(module, "display", lambda bundle, raw: shown.append(bundle)):
+        explore(render, **options)
+    return shown[0]
 
 
 def box(name: str, render, **values) -> str:
@@ -137,6 +147,6 @@ def test_without_scripts_the_first_state_and_a_note_are_there(chromium: Browser,
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.set_content(box("words", words, size=[2, 3], corpus=["tales", "x"]))
-    assert "·the" in page.locator("#words-view").inner_text()
+    assert "the end" in page.locator("#words-view").inner_text()
     assert page.locator("#words-note").is_visible()
     context.close()

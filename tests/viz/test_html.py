@@ -1,15 +1,13 @@
-"""Tokens and bars as HTML: nothing is lost, nothing is read as markup, contrast is enough."""
+"""Bars as HTML: nothing is lost, nothing is read as markup, contrast is enough."""
 
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from llmtutor.viz import bar_table, token_spans
-from llmtutor.viz.html import TOKEN_BACKGROUNDS, TOKEN_INK
+from llmtutor.viz import bar_table
 from llmtutor.viz.style import PALETTE
 
 
@@ -44,29 +42,6 @@ def luminance(color: str) -> float:
 def contrast(one: str, other: str) -> float:
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
-
-
-def test_tokens_show_their_text_spaces_and_ids() -> None:
-    reader = Reader(token_spans([("To", 5), (" be", 17), ("\n", 0), ("<b>&", None), ("\t\r", 3)]))
-    assert reader.texts == ["To", "5", "·be", "17", "⏎", "0", "<b>&", "⇥␍", "3"]
-    assert reader.tags.count("span") == 5
-    assert reader.tags.count("br") == 1
-    assert "b" not in reader.tags
-
-
-def test_neighbouring_tokens_differ_in_colour() -> None:
-    styles = [s for s in Reader(token_spans([("a", None)] * 12)).styles if "background" in s]
-    colors = [re.search(r"background:(#\w+)", s)[1] for s in styles]
-    assert len(colors) == 12
-    assert all(a != b for a, b in pairwise(colors))
-
-
-def test_token_text_can_be_read_on_every_background() -> None:
-    assert all(contrast(TOKEN_INK, back) >= 7 for back in TOKEN_BACKGROUNDS)
-
-
-def test_no_tokens() -> None:
-    assert Reader(token_spans([])).texts == []
 
 
 def test_bars_are_as_long_as_their_share_of_the_largest() -> None:

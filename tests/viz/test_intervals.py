@@ -2,8 +2,7 @@
 
 import pytest
 
-from llmtutor.viz import alt_text
-from llmtutor.viz.intervals import intervals
+from llmtutor.viz import alt_text, intervals
 
 ROWS = {"rope": (-0.25, -0.2, -0.125), "gelu": (-0.5, 0.25, 1.0)}
 LABELS = {"x_label": "difference (nats)", "y_label": "variant"}

@@ -13,12 +13,10 @@ from matplotlib.text import Text
 from llmtutor.viz import (
     bars,
     heatmap,
-    histogram,
     intervals,
     lines,
     loss_curve,
     rank_frequency,
-    spans,
 )
 from llmtutor.viz.display import png, svg
 from llmtutor.viz.labels import spread
@@ -38,17 +36,12 @@ MAKE = {
         baselines={"unigram": 3.2, "bigram": 2.51, "trigram": 2.5},
     ),
     "bars": lambda: bars({"the": 20, "and": 5}, value_label="share (%)", category_label="word"),
-    "histogram": lambda: histogram([1, 1, 2], bins=2, x_label="length (characters)"),
-    "groups": lambda: histogram({"a": [1, 1, 2], "b": [3]}, bins=2, x_label="length (characters)"),
     "ranks": lambda: rank_frequency({"train": [5, 3, 0, 9], "valid": [1, 2, 2]}),
     "heatmap": lambda: heatmap(
         [[1, 2], [3, 4]], **AXES, value_label="count", x_ticks=["p", "q"], title="T"
     ),
     "intervals": lambda: intervals(
         {"rope": (-0.2, -0.1, 0.05), "none": (0.1, 0.2, 0.3)}, **AXES, marked=["none"]
-    ),
-    "spans": lambda: spans(
-        {"first": [(0, 4), (4, 2)], "second": []}, x_label="place", y_label="row"
     ),
 }
 each = pytest.mark.parametrize("name", MAKE)
@@ -212,13 +205,6 @@ def test_bars_run_from_top_to_bottom_in_the_given_order() -> None:
     assert [t.get_text() for t in ax.texts] == ["20", "5"]
 
 
-def test_histogram_counts_and_shares_its_bins() -> None:
-    values = [list(p.get_data().values) for p in figure("groups").axes[0].patches]
-    edges = [list(p.get_data().edges) for p in figure("groups").axes[0].patches]
-    assert values == [[2, 1], [0, 1]]
-    assert edges == [[1, 2, 3], [1, 2, 3]]
-
-
 def test_ranks_are_sorted_and_without_zeros() -> None:
     train, valid = figure("ranks").axes[0].get_lines()
     assert list(train.get_ydata()) == [9, 5, 3]
@@ -249,10 +235,8 @@ def test_a_large_matrix_is_not_filled_with_numbers() -> None:
         (lambda: lines([], {"a": []}, x_label="x", y_label="y"), "at least one"),
         (lambda: loss_curve([1], [1], unit="loss"), "'nats per token'"),
         (lambda: bars({}, value_label="v", category_label="c"), "nothing to plot"),
-        (lambda: histogram({}, x_label="x"), "nothing to plot"),
         (lambda: rank_frequency({}), "nothing to plot"),
         (lambda: heatmap([1, 2], x_label="x", y_label="y", value_label="v"), "matrix"),
-        (lambda: spans({}, x_label="x", y_label="y"), "nothing to plot"),
     ],
 )
 def test_bad_input_is_refused_in_words(call, words: str) -> None:
