@@ -253,7 +253,7 @@ def test_refuses(make) -> None:
     with pytest.raises(ValueError, match="d_model must be at least 1, got 0"):
         make(0)
     for eps in (0.0, -1e-5, math.nan):
-        with pytest.raises(ValueError, match="eps must be (above 0|a finite number), got"):
+        with pytest.raises(ValueError, match=r"eps must be (above 0|a finite number), got"):
             make(4, eps)
     for shape in [(3,), (4, 3), ()]:
         with pytest.raises(ValueError, match="d_model = 4"):

@@ -2,7 +2,7 @@
 
 ``attention`` is the formula, line by line. ``fused_attention`` is the same function through
 ``torch.nn.functional.scaled_dot_product_attention``, which never stores the weights of all
-queries and keys at once. The tests hold one against the other, values and gradients.
+queries and keys at once.
 """
 
 import math
@@ -76,7 +76,7 @@ def attention_weights(
 
     With ``sinks`` they sum to less: what is missing went there.
     """
-    _check_queries_keys(q, k)
+    check_shapes(q, k, k)
     _check_rules(q, k, mask, bias, softcap, sinks)
     scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
     if softcap is not None:
@@ -106,16 +106,13 @@ def fused_attention(
     softcap: float | None = None,
     sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "*batch q v_dim"]:
-    """``attention`` (same arguments, same results) in one fused kernel of torch.
+    """``attention`` (same arguments, results and errors) in one fused kernel of torch.
 
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
     for a single query, which is the last position and has none. Keys and values that several query
     heads share are not repeated in memory. The kernel knows neither ``softcap`` nor ``sinks``: with
     these it is the formula that runs. With a ``bias`` that needs a gradient, or that has three axes
     beside four of the queries, torch 2.13 takes another path on the CPU, which stores the weights.
-
-    Raises:
-        ValueError: as ``attention``.
     """
     if softcap is not None or sinks is not None:
         rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
@@ -157,15 +154,6 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ``ValueError`` unless queries, keys and values fit together."""
-    _check_queries_keys(q, k)
-    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
-        raise ValueError(
-            "v must be floating point with one row for each key: "
-            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
-        )
-
-
-def _check_queries_keys(q: Tensor, k: Tensor) -> None:
     for name, x in (("q", q), ("k", k)):
         if x.ndim < 2 or not x.is_floating_point():
             raise ValueError(
@@ -178,6 +166,11 @@ def _check_queries_keys(q: Tensor, k: Tensor) -> None:
         raise ValueError(
             "q and k must agree in all but their second to last axis (seq), or the heads of k "
             f"divide those of q: got q {tuple(q.shape)}, k {tuple(k.shape)}"
+        )
+    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+        raise ValueError(
+            "v must be floating point with one row for each key: "
+            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
         )
 
 

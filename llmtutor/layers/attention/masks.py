@@ -17,8 +17,7 @@ def causal_mask(
     """Each position sees itself and what came before.
 
     The queries are the *last* ``seq_q`` of ``seq_k`` positions (all of them by default), so that
-    a new token that arrives after a stored past sees that past: query i is position
-    i + seq_k − seq_q, and sees key j where j ≤ i + seq_k − seq_q.
+    a new token after a stored past sees it: query i sees key j where j ≤ i + seq_k − seq_q.
 
     >>> causal_mask(2, 3).int()
     tensor([[1, 1, 0],

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Costs, Load, Site
 from llmtutor.layers.positions.base import (
     AttentionPositionConfig,
+    Bias,
+    KeyPlaces,
     Position,
+    Queries,
+    QueryPlaces,
     check_heads,
-    check_positions,
     relative_positions,
     score_bias_bytes,
 )
@@ -33,27 +34,16 @@ class Alibi(Position):
     """
 
     def __init__(self, n_heads: int) -> None:
-        super().__init__()
+        super().__init__(n_heads=n_heads)
         self.slopes = alibi_slopes(n_heads)
 
-    def score_bias(
-        self,
-        q: Float[Tensor, "*batch heads q head_dim"],
-        q_positions: Int[Tensor, " q"],
-        k_positions: Int[Tensor, " k"],
-    ) -> Float[Tensor, "heads q k"]:
+    def score_bias(self, q: Queries, q_positions: QueryPlaces, k_positions: KeyPlaces) -> Bias:
         """Minus slope times distance, (heads, q, k), the same for every query vector."""
         check_heads(q, len(self.slopes))
-        check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, k_positions.numel())
         dtype = torch.promote_types(q.dtype, torch.float32)
         slopes = torch.tensor(self.slopes, dtype=dtype, device=q.device)
-        distances = relative_positions(q_positions, k_positions).abs().to(dtype)
+        distances = relative_positions(q, q_positions, k_positions).abs().to(dtype)
         return (-slopes[:, None, None] * distances).to(q.dtype)
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        return f"n_heads={len(self.slopes)}"
 
 
 def alibi_slopes(n_heads: int) -> list[float]:

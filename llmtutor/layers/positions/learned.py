@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Site
 from llmtutor.layers.positions.base import (
+    Embedded,
     EmbeddingPositionConfig,
+    Places,
     Position,
     check_last,
     check_positions,
@@ -33,13 +34,11 @@ class LearnedPosition(Position):
     no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, max_seq_len: int, d_model: int) -> None:
-        super().__init__()
+        super().__init__(max_seq_len=max_seq_len, d_model=d_model)
         check_at_least(1, max_seq_len=max_seq_len, d_model=d_model)
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(max_seq_len, d_model), std=0.02))
 
-    def embed(
-        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq d_model"]:
+    def embed(self, x: Embedded, positions: Places) -> Embedded:
         """Add the row of each position: (…, seq, d_model) → the same shape."""
         max_seq_len, d_model = self.weight.shape
         check_last(x, "d_model", d_model)
@@ -53,11 +52,6 @@ class LearnedPosition(Position):
                 f"{max_seq_len} holds positions 0 … {max_seq_len - 1}; shorten the sequence or "
                 "build the model with a longer one"
             ) from None
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        max_seq_len, d_model = self.weight.shape
-        return f"max_seq_len={max_seq_len}, d_model={d_model}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from llmtutor.checks import check_at_least, check_name
@@ -16,6 +16,9 @@ from llmtutor.layers.part import Site
 from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
 from llmtutor.layers.positions.base import (
     AttentionPositionConfig,
+    Heads,
+    KeyHeads,
+    Places,
     Position,
     check_last,
     check_positions,
@@ -63,12 +66,7 @@ class Rope(Position):
         if scaling is not None:
             self.frequencies = scaling.scale(self.frequencies, base)
 
-    def rotate_both(
-        self,
-        q: Float[Tensor, "*batch heads seq head_dim"],
-        k: Float[Tensor, "*batch n_kv_heads seq head_dim"],
-        positions: Int[Tensor, " seq"],
-    ) -> tuple[Tensor, Tensor]:
+    def rotate_both(self, q: Heads, k: KeyHeads, positions: Places) -> tuple[Tensor, Tensor]:
         """Both by the same angles: as heads side by side, they turn in one go."""
         if q.shape[-2:] != k.shape[-2:]:
             raise ValueError(
@@ -79,9 +77,7 @@ class Rope(Position):
         q, k = self.rotate(torch.cat((q, k), dim=-3), positions).split(heads, dim=-3)
         return q, k
 
-    def rotate(
-        self, x: Float[Tensor, "*batch seq head_dim"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq head_dim"]:
+    def rotate(self, x: Heads, positions: Places) -> Heads:
         """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned.
 
         >>> Rope(2).rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
@@ -204,10 +200,4 @@ class RopeConfig(AttentionPositionConfig):
 
     def build(self, site: Site, n_heads: int, head_dim: int) -> Rope:
         """The module."""
-        return Rope(
-            head_dim,
-            base=self.base,
-            pairing=self.pairing,
-            fraction=self.fraction,
-            scaling=self.scaling,
-        )
+        return Rope(head_dim, **self.values())

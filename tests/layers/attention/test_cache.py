@@ -173,10 +173,10 @@ def test_all_keys_go_back_by_length_a_window_only_by_snapshot() -> None:
     assert [window.can_crop(n) for n in (-1, 0, 3, 4, 5)] == [False, False, False, True, False]
     whole.crop(2)
     assert whole.append(rows(9), rows(9))[0].flatten().tolist() == [0, 1, 9]
-    with pytest.raises(ValueError, match=r"can only go back to 0 … 3 tokens, got 4"):
+    with pytest.raises(ValueError, match="cannot go back from 3 to 4 tokens: only to fewer"):
         whole.crop(4)
     window.crop(4)
-    message = r"window of 3 slots cannot go back from 4 to 2 tokens: .* restore a snapshot"
+    message = r"cannot go back from 4 to 2 tokens: .* pushed out .* restore a snapshot"
     with pytest.raises(ValueError, match=message):
         window.crop(2)
     assert window.append(rows(9), rows(9))[0].flatten().tolist() == [2, 3, 9]
@@ -226,9 +226,7 @@ def test_refuses_starts(starts, message) -> None:
 
 def test_refuses() -> None:
     for sizes in ((0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)):
-        with pytest.raises(
-            ValueError, match=f"must be at least 1, got {', '.join(map(str, sizes))}"
-        ):
+        with pytest.raises(ValueError, match="must be at least 1, got 0"):
             KVCache(*sizes)
     with pytest.raises(ValueError, match="window must be at least 1"):
         WindowCache(1, 1, 4, 1, window=0)
