@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.checks import check_at_least
+from llmtutor.checks import check_at_least, check_name
 
 M = TypeVar("M", bound=nn.Module)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -69,14 +69,12 @@ def cross_entropy(
     logits: Float[Tensor, "*batch vocab"],
     targets: Int[Tensor, "*batch"],
     reduction: Literal["mean", "sum", "none"] = "mean",
-    ignore_index: int | None = None,
 ) -> Float[Tensor, "..."]:
     """Surprise at the targets in nats: ``−log softmax(logits)[target]``.
 
     The vocabulary is the *last* dimension of ``logits`` (``torch.nn.functional.cross_entropy``
-    wants it second). ``reduction`` is ``"mean"`` over the scored targets, their ``"sum"``
-    (both scalars), or ``"none"`` (shape of ``targets``). Targets equal to ``ignore_index`` are
-    not scored: they add 0 to the sum and are left out of the mean.
+    wants it second). ``reduction`` is ``"mean"`` or ``"sum"`` over all targets (both scalars), or
+    ``"none"`` (shape of ``targets``).
 
     >>> cross_entropy(torch.zeros(2, 8), torch.tensor([3, 5]))  # uniform over 8: log 8
     tensor(2.0794)
@@ -90,22 +88,16 @@ def cross_entropy(
             "targets must have the shape of logits without its last dimension (the vocabulary): "
             f"got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}"
         )
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    scored = torch.ones_like(targets, dtype=torch.bool)
-    if ignore_index is not None:
-        scored = targets != ignore_index
-    ids = targets.masked_fill(~scored, 0)
-    check_ids(ids, logits.shape[-1], "targets")
-    losses = -log_softmax(logits).gather(-1, ids.long().unsqueeze(-1)).squeeze(-1)
-    losses = losses.masked_fill(~scored, 0.0)
+    check_name("reduction", reduction, ("mean", "sum", "none"))
+    check_ids(targets, logits.shape[-1], "targets")
+    losses = -log_softmax(logits).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    if not scored.any():
-        raise ValueError("no target left to score: the batch is empty or all of it is ignored")
-    return losses.sum() / scored.sum()
+    if losses.numel() == 0:
+        raise ValueError("no target to score: the batch is empty")
+    return losses.mean()
 
 
 def check_ids(ids: Tensor, vocab_size: int, name: str = "ids") -> None:

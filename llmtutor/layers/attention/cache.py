@@ -22,8 +22,8 @@ class KVCache:
     """Keys and values (batch, n_kv_heads, max_len, head_dim), filled from the left.
 
     The memory is set aside once and written in place: appending copies the new rows and nothing
-    else, and no gradient goes through it. ``starts`` is for prompts of several lengths, padded on the
-    left: the slot of the first real token of each row; None when nothing is padded.
+    else, and no gradient goes through it. ``starts`` is for prompts of several lengths, padded on
+    the left: the slot of the first real token of each row; None when nothing is padded.
 
     >>> cache = KVCache(1, 2, 8, 4)
     >>> keys, values = cache.append(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4))
@@ -120,7 +120,7 @@ class KVCache:
 class WindowCache(KVCache):
     """The keys and values of the last ``window`` tokens, in ``window`` slots, the newest last.
 
-    What was pushed out is gone: there is no way back by length, only to a snapshot, which is a copy.
+    What was pushed out is gone: there is no way back by length, only to a snapshot, a copy.
 
     >>> cache = WindowCache(1, 1, 8, 1, window=2)
     >>> rows = torch.arange(3.0).view(1, 1, 3, 1)

@@ -226,27 +226,20 @@ class Attention(Layer):
         return attention_weights(q, k, **self._rules(q, places, places, None))
 
     def make_cache(
-        self,
-        batch: int,
-        max_len: int,
-        *,
-        starts: Int[Tensor, " batch"] | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, batch: int, max_len: int, *, starts: Int[Tensor, " batch"] | None = None
     ) -> KVCache:
-        """An empty cache for this layer, with the device and dtype of its weights by default.
+        """An empty cache for this layer, with the device and dtype of its weights.
 
         Raises:
             ValueError: as ``KVCache``; a layer that looks ahead, whose past would change.
         """
         if not self.causal:
             raise ValueError("only causal attention can decode with a cache; this has causal=False")
-        device, dtype = device or self.key.weight.device, dtype or self.key.weight.dtype
-        sizes = batch, self.n_kv_heads, max_len, self.head_dim
+        sizes, weight = (batch, self.n_kv_heads, max_len, self.head_dim), self.key.weight
+        where: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         if self.window is None or self.window >= max_len:
-            return KVCache(*sizes, starts=starts, device=device, dtype=dtype)
-        window = self.window
-        return WindowCache(*sizes, window=window, starts=starts, device=device, dtype=dtype)
+            return KVCache(*sizes, starts=starts, **where)
+        return WindowCache(*sizes, window=self.window, starts=starts, **where)
 
     def _positions(self, x: Tensor, start: int) -> Tensor:
         """Those of ``x``, of which ``start`` is the first."""

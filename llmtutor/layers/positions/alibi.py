@@ -8,20 +8,10 @@ import torch
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Costs, Load, Site
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Bias,
-    KeyPlaces,
-    Position,
-    Queries,
-    QueryPlaces,
-    check_heads,
-    relative_positions,
-    score_bias_bytes,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class Alibi(Position):
+class Alibi(scheme.Position):
     """Add ``−m_h · |i − j|`` to the score of query i and key j in head h.
 
     Press et al. (2022). Nothing is learned: the slopes ``m_h`` are fixed, steep heads read near
@@ -37,12 +27,14 @@ class Alibi(Position):
         super().__init__(n_heads=n_heads)
         self.slopes = alibi_slopes(n_heads)
 
-    def score_bias(self, q: Queries, q_positions: QueryPlaces, k_positions: KeyPlaces) -> Bias:
+    def score_bias(
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """Minus slope times distance, (heads, q, k), the same for every query vector."""
-        check_heads(q, len(self.slopes))
+        scheme.check_heads(q, len(self.slopes))
         dtype = torch.promote_types(q.dtype, torch.float32)
         slopes = torch.tensor(self.slopes, dtype=dtype, device=q.device)
-        distances = relative_positions(q, q_positions, k_positions).abs().to(dtype)
+        distances = scheme.relative_positions(q, q_positions, k_positions).abs().to(dtype)
         return (-slopes[:, None, None] * distances).to(q.dtype)
 
 
@@ -68,7 +60,7 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class AlibiConfig(AttentionPositionConfig):
+class AlibiConfig(scheme.AttentionPositionConfig):
     """``Alibi``."""
 
     kind: ClassVar[str] = "alibi"
@@ -79,4 +71,4 @@ class AlibiConfig(AttentionPositionConfig):
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """The weights, which torch stores beside a bias."""
-        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=False))
+        return Costs(activation_bytes=scheme.score_bias_bytes(n_heads, load, learned=False))

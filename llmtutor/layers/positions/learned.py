@@ -9,17 +9,10 @@ from torch import nn
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Site
-from llmtutor.layers.positions.base import (
-    Embedded,
-    EmbeddingPositionConfig,
-    Places,
-    Position,
-    check_last,
-    check_positions,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class LearnedPosition(Position):
+class LearnedPosition(scheme.Position):
     """``x_p + P[p]`` with a table ``weight`` of shape (max_seq_len, d_model), as in GPT-2.
 
     Proposed for convolutions by Gehring et al. (2017), used by Radford et al. (2019). The table
@@ -38,11 +31,11 @@ class LearnedPosition(Position):
         check_at_least(1, max_seq_len=max_seq_len, d_model=d_model)
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(max_seq_len, d_model), std=0.02))
 
-    def embed(self, x: Embedded, positions: Places) -> Embedded:
+    def embed(self, x: scheme.Embedded, positions: scheme.Places) -> scheme.Embedded:
         """Add the row of each position: (…, seq, d_model) → the same shape."""
         max_seq_len, d_model = self.weight.shape
-        check_last(x, "d_model", d_model)
-        check_positions(positions, x.shape[-2])
+        scheme.check_last(x, "d_model", d_model)
+        scheme.check_positions(positions, x.shape[-2])
         try:
             return x + F.embedding(positions.long(), self.weight)
         except IndexError:
@@ -55,7 +48,7 @@ class LearnedPosition(Position):
 
 
 @dataclass(frozen=True)
-class LearnedPositionConfig(EmbeddingPositionConfig):
+class LearnedPositionConfig(scheme.EmbeddingPositionConfig):
     """``LearnedPosition``, as long as the model's longest text."""
 
     kind: ClassVar[str] = "learned"

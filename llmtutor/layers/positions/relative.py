@@ -10,21 +10,10 @@ from torch import Tensor, nn
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Costs, Load, Site
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Bias,
-    KeyPlaces,
-    Position,
-    Queries,
-    QueryPlaces,
-    check_heads,
-    check_last,
-    relative_positions,
-    score_bias_bytes,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class ShawPosition(Position):
+class ShawPosition(scheme.Position):
     """Add ``q_i · a_{j−i} / √head_dim`` to the scores: a learned key vector for each distance.
 
     Shaw et al. (2018), eq. 4: the key of j seen from i is ``k_j + a_{clip(j − i, −K, K)}`` with
@@ -49,18 +38,20 @@ class ShawPosition(Position):
         std = math.sqrt(2 / (rows + head_dim))
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(rows, head_dim), std=std))
 
-    def score_bias(self, q: Queries, q_positions: QueryPlaces, k_positions: KeyPlaces) -> Bias:
+    def score_bias(
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """Product of each query with the vector of its distance to each key."""
         rows, head_dim = self.weight.shape
-        check_last(q, "head_dim", head_dim)
+        scheme.check_last(q, "head_dim", head_dim)
         reach = rows // 2
-        index = relative_positions(q, q_positions, k_positions).clamp(-reach, reach) + reach
+        index = scheme.relative_positions(q, q_positions, k_positions).clamp(-reach, reach) + reach
         products = q @ self.weight.T / math.sqrt(head_dim)
         return products.gather(-1, index.expand(*q.shape[:-2], *index.shape))
 
 
 @dataclass(frozen=True)
-class ShawPositionConfig(AttentionPositionConfig):
+class ShawPositionConfig(scheme.AttentionPositionConfig):
     """``ShawPosition``, a table in each layer."""
 
     kind: ClassVar[str] = "shaw"
@@ -78,7 +69,7 @@ class ShawPositionConfig(AttentionPositionConfig):
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """Products of each query with each vector; kept with the queries and the weights."""
         kept = load.tokens_bytes * n_heads * (head_dim + self._rows)
-        scores = score_bias_bytes(n_heads, load, learned=True)
+        scores = scheme.score_bias_bytes(n_heads, load, learned=True)
         return Costs(flops=2 * n_heads * head_dim * self._rows, activation_bytes=kept + scores)
 
     @property
@@ -86,7 +77,7 @@ class ShawPositionConfig(AttentionPositionConfig):
         return 2 * self.max_distance + 1
 
 
-class T5Bias(Position):
+class T5Bias(scheme.Position):
     """Add a learned number for each head and bucket of distance, ``weight[bucket(j − i), h]``.
 
     Raffel et al. (2020), section 2.1, one direction as in its decoder. ``weight`` is (n_buckets,
@@ -107,11 +98,13 @@ class T5Bias(Position):
         self.max_distance = max_distance
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(n_buckets, n_heads), std=0.02))
 
-    def score_bias(self, q: Queries, q_positions: QueryPlaces, k_positions: KeyPlaces) -> Bias:
+    def score_bias(
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """The number of each bucket, (heads, q, k) in the dtype of ``q``, for every query alike."""
         n_buckets, n_heads = self.weight.shape
-        check_heads(q, n_heads)
-        relative = relative_positions(q, q_positions, k_positions)
+        scheme.check_heads(q, n_heads)
+        relative = scheme.relative_positions(q, q_positions, k_positions)
         buckets = t5_buckets(relative, n_buckets, self.max_distance)
         return self.weight[buckets].movedim(-1, 0).to(q.dtype)
 
@@ -151,7 +144,7 @@ def _check_buckets(n_buckets: int, max_distance: int) -> None:
 
 
 @dataclass(frozen=True)
-class T5BiasConfig(AttentionPositionConfig):
+class T5BiasConfig(scheme.AttentionPositionConfig):
     """``T5Bias``, one table for all layers."""
 
     kind: ClassVar[str] = "t5"
@@ -175,4 +168,4 @@ class T5BiasConfig(AttentionPositionConfig):
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """The weights, which torch stores beside a bias, and the buckets."""
-        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=True))
+        return Costs(activation_bytes=scheme.score_bias_bytes(n_heads, load, learned=True))

@@ -13,22 +13,14 @@ from torch import Tensor
 
 from llmtutor.checks import check_at_least, check_name
 from llmtutor.layers.part import Site
+from llmtutor.layers.positions import base as scheme
 from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Heads,
-    KeyHeads,
-    Places,
-    Position,
-    check_last,
-    check_positions,
-)
 from llmtutor.layers.positions.rope_scaling import RopeScaling
 
 Pairing = Literal["interleaved", "half"]
 
 
-class Rope(Position):
+class Rope(scheme.Position):
     """Turn pair ``i`` of a query or key at position ``p`` by ``p · ω_i``, ``ω_i = base^(−2i/d)``.
 
     ``(a, b) → (a cos − b sin, a sin + b cos)``: Su et al. (2021), eq. 34. Which components make
@@ -66,7 +58,9 @@ class Rope(Position):
         if scaling is not None:
             self.frequencies = scaling.scale(self.frequencies, base)
 
-    def rotate_both(self, q: Heads, k: KeyHeads, positions: Places) -> tuple[Tensor, Tensor]:
+    def rotate_both(
+        self, q: scheme.Heads, k: scheme.KeyHeads, positions: scheme.Places
+    ) -> tuple[Tensor, Tensor]:
         """Both by the same angles: as heads side by side, they turn in one go."""
         if q.shape[-2:] != k.shape[-2:]:
             raise ValueError(
@@ -77,15 +71,15 @@ class Rope(Position):
         q, k = self.rotate(torch.cat((q, k), dim=-3), positions).split(heads, dim=-3)
         return q, k
 
-    def rotate(self, x: Heads, positions: Places) -> Heads:
+    def rotate(self, x: scheme.Heads, positions: scheme.Places) -> scheme.Heads:
         """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned.
 
         >>> Rope(2).rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
         tensor([[1.0000, 0.0000],
                 [0.5403, 0.8415]])
         """
-        check_last(x, "head_dim", self.head_dim)
-        check_positions(positions, x.shape[-2])
+        scheme.check_last(x, "head_dim", self.head_dim)
+        scheme.check_positions(positions, x.shape[-2])
         dtype = torch.promote_types(x.dtype, torch.float32)
         cos, sin = cos_and_sin(positions, self.frequencies, dtype)
         if self.scaling is not None and self.scaling.attention_factor != 1:
@@ -185,7 +179,7 @@ def rotary_dim(head_dim: int, fraction: float) -> int:
 
 
 @dataclass(frozen=True)
-class RopeConfig(AttentionPositionConfig):
+class RopeConfig(scheme.AttentionPositionConfig):
     """``Rope``."""
 
     kind: ClassVar[str] = "rope"

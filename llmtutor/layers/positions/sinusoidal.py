@@ -8,18 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmtutor.layers.part import Site
+from llmtutor.layers.positions import base as scheme
 from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
-from llmtutor.layers.positions.base import (
-    Embedded,
-    EmbeddingPositionConfig,
-    Places,
-    Position,
-    check_last,
-    check_positions,
-)
 
 
-class SinusoidalPosition(Position):
+class SinusoidalPosition(scheme.Position):
     """Add ``sin(p ω_i)`` to component 2i and ``cos(p ω_i)`` to 2i + 1, ``ω_i = base^(−2i/d)``.
 
     Vaswani et al. (2017), section 3.5. Each pair is a point on a circle, so the vector of p + k is
@@ -37,7 +30,7 @@ class SinusoidalPosition(Position):
         self.frequencies = geometric_frequencies(d_model, base)
 
     def vectors(
-        self, positions: Places, dtype: torch.dtype = torch.float32
+        self, positions: scheme.Places, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "seq d_model"]:
         """The vectors themselves.
 
@@ -48,15 +41,15 @@ class SinusoidalPosition(Position):
         cos, sin = cos_and_sin(positions, self.frequencies, dtype)
         return torch.stack((sin, cos), dim=-1).flatten(-2)
 
-    def embed(self, x: Embedded, positions: Places) -> Embedded:
+    def embed(self, x: scheme.Embedded, positions: scheme.Places) -> scheme.Embedded:
         """Add the vector of each position: (…, seq, d_model) → the same shape."""
-        check_last(x, "d_model", self.d_model)
-        check_positions(positions, x.shape[-2])
+        scheme.check_last(x, "d_model", self.d_model)
+        scheme.check_positions(positions, x.shape[-2])
         return x + self.vectors(positions, x.dtype)
 
 
 @dataclass(frozen=True)
-class SinusoidalPositionConfig(EmbeddingPositionConfig):
+class SinusoidalPositionConfig(scheme.EmbeddingPositionConfig):
     """``SinusoidalPosition``."""
 
     kind: ClassVar[str] = "sinusoidal"
