@@ -29,11 +29,7 @@ def shell_line(*words: object) -> str:
 
 
 def check_name(what: str, name: object, known: Iterable[str]) -> str:
-    """``name`` if it is among ``known``, else ``ValueError`` with the nearest known one.
-
-    >>> check_name("norm", "rmsnorm", ["layernorm", "rmsnorm"])
-    'rmsnorm'
-    """
+    """``name`` if it is among ``known``, else ``ValueError`` with the nearest known one."""
     known = list(known)
     if isinstance(name, str) and name in known:
         return name
@@ -51,10 +47,6 @@ def check_at_least(least: int, **sizes: int) -> None:
 
 def check_integer(name: str, value: Any, least: int | None = None) -> int:
     """``value`` as an ``int``, which a numpy integer becomes; True, 2.0 and "2" are none.
-
-    >>> import numpy as np
-    >>> check_integer("top_k", np.int64(3), least=1)
-    3
 
     Raises:
         ValueError: another type, or below ``least``.

@@ -156,8 +156,9 @@ class Layer(nn.Module):
         self.settings = settings
 
     def extra_repr(self) -> str:
-        """Each setting with its name."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        """Each setting with its name, 10000.0 as 10000."""
+        texts = {n: f"{v:g}" if isinstance(v, float) else repr(v) for n, v in self.settings.items()}
+        return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
 class Linear(Layer):

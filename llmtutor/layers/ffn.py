@@ -17,12 +17,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Squared ReLU, ``max(x, 0)²`` (So et al. 2021, Primer).
-
-    >>> import torch
-    >>> relu2(torch.tensor([-2.0, 3.0]))
-    tensor([0., 9.])
-    """
+    """Squared ReLU, ``max(x, 0)²`` (So et al. 2021, Primer)."""
     return x.relu().square()
 
 
@@ -81,10 +76,7 @@ class GatedMLP(Layer):
     Shazeer 2020, section 2; ``activation="silu"`` is SwiGLU, the feed-forward layer of Llama.
     (..., d_model) → (..., d_model). *Both* projections read x: feeding the gate's output into
     ``up`` would be a deeper MLP with nothing to gate. Three matrices instead of two: equal
-    parameters need a ``d_ff`` of 2/3 (``swiglu_width``).
-
-    Raises:
-        ValueError: as ``MLP``.
+    parameters need a ``d_ff`` of 2/3 (``swiglu_width``). It refuses what ``MLP`` does.
     """
 
     def __init__(

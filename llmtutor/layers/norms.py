@@ -79,10 +79,8 @@ class LayerNorm(Layer):
 class RMSNorm(Layer):
     """``rms_norm`` with a learned gain (starts at 1): (..., d_model) → (..., d_model).
 
-    With ``offset`` the gain is ``1 + weight`` and ``weight`` starts at 0, as in Gemma.
-
-    Raises:
-        ValueError: as ``LayerNorm``.
+    With ``offset`` the gain is ``1 + weight`` and ``weight`` starts at 0, as in Gemma. It refuses
+    what ``LayerNorm`` does.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, offset: bool = False) -> None:

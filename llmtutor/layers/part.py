@@ -51,11 +51,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a part costs under a load. Costs add up.
-
-    >>> Costs(parameters=2, active=1) + Costs(parameters=3, active=3, flops=6)
-    Costs(parameters=5, active=4, flops=6, cache_bytes=0, activation_bytes=0)
-    """
+    """What a part costs under a load. Costs add up, field by field."""
 
     parameters: int = 0
     """Numbers that are learned."""

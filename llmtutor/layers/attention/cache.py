@@ -144,11 +144,7 @@ class WindowCache(KVCache):
         self.window = window
 
     def append(self, k: New, v: New) -> tuple[Keys, Keys]:
-        """What the new queries may see: up to window − 1 keys and values of before, then the new.
-
-        Raises:
-            ValueError: as ``KVCache.append``.
-        """
+        """What the new queries may see: up to window − 1 of the past, then the new."""
         self._check(k, v)
         seen = min(self.length, self.window - 1)
         self.length = self.length + k.shape[-2]

@@ -21,12 +21,7 @@ from llmtutor.layers.basic import RESIDUAL, Layer, Linear, tag
 from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.norms import NormConfig
 from llmtutor.layers.part import Costs, Load, Site
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    NoPosition,
-    NoPositionConfig,
-    Position,
-)
+from llmtutor.layers.positions import base as scheme
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class AttentionConfig(MixerConfig):
     """Heads of keys and values, a divisor of ``n_heads``; None for as many."""
     head_dim: int | None = None
     """Width of a head; None for d_model / n_heads."""
-    position: AttentionPositionConfig = NoPositionConfig()  # noqa: RUF009 (it is frozen)
+    position: scheme.AttentionPositionConfig = scheme.NoPositionConfig()  # noqa: RUF009 (it is frozen)
     """How attention knows where tokens stand."""
     window: int | None = None
     """Tokens that a query looks back at, its own included; None for all."""
@@ -169,7 +164,7 @@ class Attention(Layer):
         d_model: int,
         n_heads: int,
         *,
-        position: Position | None = None,
+        position: scheme.Position | None = None,
         causal: bool = True,
         **options: Any,
     ) -> None:
@@ -196,7 +191,7 @@ class Attention(Layer):
             self.query_norm = config.qk_norm.build(self.head_dim if each else q_width)
             self.key_norm = config.qk_norm.build(self.head_dim if each else kv_width)
         self.sinks = nn.Parameter(torch.zeros(n_heads)) if config.sinks else None
-        self.position = NoPosition() if position is None else position
+        self.position = scheme.NoPosition() if position is None else position
         self.attend = fused_attention
         """``attention``, or a function that gives the same."""
 

@@ -46,8 +46,6 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
     >>> alibi_slopes(4)
     [0.25, 0.0625, 0.015625, 0.00390625]
-    >>> alibi_slopes(3)
-    [0.0625, 0.00390625, 0.25]
 
     Raises:
         ValueError: ``n_heads`` below 1.

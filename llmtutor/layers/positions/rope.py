@@ -31,8 +31,8 @@ class Rope(scheme.Position):
     ``d = fraction · head_dim`` components turn (Black et al. 2022); ``scaling`` slows the
     frequencies down.
 
-    Angles come from float64, and the rotation is computed in float32 at least: in bfloat16, 8 bits
-    could not hold a cosine to better than 1 part in 256. The result has the dtype of ``x``.
+    The rotation is computed in float32 at least: the 8 bits of bfloat16 could not hold a cosine to
+    better than 1 part in 256. The result has the dtype of ``x``.
 
     Raises:
         ValueError: ``head_dim`` odd or below 2, a rotated part that is not an even whole number,
@@ -49,13 +49,16 @@ class Rope(scheme.Position):
         fraction: float = 1.0,
         scaling: RopeScaling | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(head_dim=head_dim, base=base, pairing=pairing)
         check_name("pairing", pairing, get_args(Pairing))
         self.head_dim, self.rotary_dim = head_dim, rotary_dim(head_dim, fraction)
         self.base, self.pairing, self.scaling = base, pairing, scaling
         self.frequencies = geometric_frequencies(self.rotary_dim, base)
         """Radians per token of each pair, after scaling, in float64."""
+        if self.rotary_dim != head_dim:
+            self.settings["rotary_dim"] = self.rotary_dim
         if scaling is not None:
+            self.settings["scaling"] = scaling
             self.frequencies = scaling.scale(self.frequencies, base)
 
     def rotate_both(
@@ -88,13 +91,6 @@ class Rope(scheme.Position):
         if self.rotary_dim == self.head_dim:
             return turned.to(x.dtype)
         return torch.cat((turned.to(x.dtype), x[..., self.rotary_dim :]), dim=-1)
-
-    def extra_repr(self) -> str:
-        """What sets it apart, for ``print(model)``."""
-        text = f"head_dim={self.head_dim}, base={self.base:g}, pairing={self.pairing!r}"
-        if self.rotary_dim != self.head_dim:
-            text += f", rotary_dim={self.rotary_dim}"
-        return text if self.scaling is None else f"{text}, scaling={self.scaling}"
 
 
 def rotate_pairs(
@@ -131,8 +127,8 @@ def convert_pairing(
 
     ``weight`` is (n_heads · head_dim, d_in), or a bias (n_heads · head_dim,); with ``n_heads=1``
     also the gain of a norm over a head. Rows move inside their head and no value changes, so
-    with queries and keys both converted every score is the sum of the same products. Converting
-    back gives the weight again. Value and output projections are not turned and stay as they are.
+    with queries and keys both converted every score is the sum of the same products. Value and
+    output projections are not turned and stay as they are.
 
     >>> convert_pairing(torch.arange(6.0), 1, "interleaved", "half")
     tensor([0., 2., 4., 1., 3., 5.])
@@ -159,9 +155,6 @@ def convert_pairing(
 
 def rotary_dim(head_dim: int, fraction: float) -> int:
     """How many components turn: ``fraction · head_dim``, which must be whole and even.
-
-    >>> rotary_dim(64, 0.25)
-    16
 
     Raises:
         ValueError: ``fraction`` outside (0, 1], or a product that is odd or not whole.

@@ -20,14 +20,10 @@ from llmtutor.layers.part import Part
 
 @dataclass(frozen=True)
 class RopeScaling(Part, ABC):
-    """A map of frequencies, and a factor on the rotated vectors (1 unless a scaling says more).
-
-    Raises:
-        ValueError: ``factor`` below 1.
-    """
+    """A map of frequencies, and a factor on the rotated vectors (1 unless a scaling says more)."""
 
     factor: float
-    """new length / trained length"""
+    """new length / trained length, at least 1"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,14 +44,10 @@ class RopeScaling(Part, ABC):
 
 @dataclass(frozen=True)
 class LengthScaling(RopeScaling, ABC):
-    """A scaling that knows how long the texts were on which the model was trained.
-
-    Raises:
-        ValueError: ``factor`` or ``original_max_seq_len`` below 1.
-    """
+    """A scaling that knows how long the texts were on which the model was trained."""
 
     original_max_seq_len: int
-    """trained length, in tokens"""
+    """trained length, in tokens, at least 1"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +82,7 @@ class NtkScaling(LengthScaling):
     keys cached earlier disagree with new queries.
 
     Raises:
-        ValueError: as ``LengthScaling``; fewer than two pairs.
+        ValueError: fewer than two pairs.
     """
 
     kind: ClassVar[str] = "ntk"
@@ -116,7 +108,7 @@ class YarnScaling(LengthScaling):
     the ramp round when every hand is fast enough to be kept; here all are kept.
 
     Raises:
-        ValueError: as ``LengthScaling``; betas not ``fast > slow > 0``; ``sharpen`` not above 0.
+        ValueError: betas not ``fast > slow > 0``; ``sharpen`` not above 0.
     """
 
     kind: ClassVar[str] = "yarn"
@@ -173,7 +165,7 @@ class Llama3Scaling(LengthScaling):
     et al. 2024; the formula is that of the code published with the model).
 
     Raises:
-        ValueError: as ``LengthScaling``; factors not ``high > low > 0``.
+        ValueError: factors not ``high > low > 0``.
     """
 
     kind: ClassVar[str] = "llama3"
