@@ -123,6 +123,17 @@ def check_integers(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be integers (torch.int64), got {x.dtype}")
 
 
+def check_rows(name: str, x: Tensor, rows: int, most: int) -> None:
+    """Raise ``ValueError`` unless ``x`` is one integer in 0 … ``most`` for each row."""
+    if x.shape != (rows,) or x.dtype not in INT_DTYPES:
+        raise ValueError(
+            f"{name} must be one integer for each of {rows} rows, "
+            f"got shape {tuple(x.shape)} of {x.dtype}"
+        )
+    if rows and not 0 <= int(x.min()) <= int(x.max()) <= most:
+        raise ValueError(f"{name} must lie in 0 … {most}, got {x.tolist()}")
+
+
 def check_width(x: Tensor, name: str, width: int) -> None:
     """Raise ``ValueError`` unless ``width`` is the last dimension of ``x``."""
     if x.ndim == 0 or x.shape[-1] != width:

@@ -127,6 +127,8 @@ class FeedForwardConfig(Part, ABC):
 class DenseConfig(FeedForwardConfig):
     """What both layers above are told, of which every token uses all."""
 
+    layer: ClassVar[type[nn.Module]]
+    """What it builds."""
     branches: ClassVar[int]
     """Matrices that read the input."""
     activations: ClassVar[Mapping[str, Activation]]
@@ -141,6 +143,10 @@ class DenseConfig(FeedForwardConfig):
         super().__post_init__()
         check_at_least(1, d_ff=self.d_ff)
         check_name("activation", self.activation, self.activations)
+
+    def build(self, site: Site) -> nn.Module:
+        """The layer."""
+        return self.layer(site.d_model, **self.values())
 
     def costs(self, site: Site, load: Load) -> Costs:
         """Kept of a token: the branches, their product, and what goes into the activation."""
@@ -157,13 +163,10 @@ class MLPConfig(DenseConfig):
     """``MLP``."""
 
     kind: ClassVar[str] = "mlp"
+    layer: ClassVar[type[nn.Module]] = MLP
     branches: ClassVar[int] = 1
     activations: ClassVar[Mapping[str, Activation]] = ACTIVATIONS
     activation: str = "gelu"
-
-    def build(self, site: Site) -> MLP:
-        """The layer."""
-        return MLP(site.d_model, **self.values())
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,7 @@ class GatedMLPConfig(DenseConfig):
     """``GatedMLP``."""
 
     kind: ClassVar[str] = "gated-mlp"
+    layer: ClassVar[type[nn.Module]] = GatedMLP
     branches: ClassVar[int] = 2
     activations: ClassVar[Mapping[str, Activation]] = GATES
     activation: str = "silu"
-
-    def build(self, site: Site) -> GatedMLP:
-        """The layer."""
-        return GatedMLP(site.d_model, **self.values())

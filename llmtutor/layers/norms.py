@@ -102,6 +102,8 @@ class RMSNorm(Layer):
 class NormConfig(Part, ABC):
     """The configuration of a norm over vectors of any width."""
 
+    layer: ClassVar[type[nn.Module]]
+    """What it builds."""
     eps: float = 1e-5
     """Added to the variance or mean square: it keeps the zero vector finite."""
 
@@ -109,9 +111,9 @@ class NormConfig(Part, ABC):
         super().__post_init__()
         check_number("eps", self.eps, above=0)
 
-    @abstractmethod
     def build(self, width: int) -> nn.Module:
         """The layer for vectors of ``width`` numbers."""
+        return self.layer(width, **self.values())
 
     @abstractmethod
     def costs(self, width: int, vectors_bytes: int) -> Costs:
@@ -123,12 +125,9 @@ class LayerNormConfig(NormConfig):
     """``LayerNorm``."""
 
     kind: ClassVar[str] = "layernorm"
+    layer: ClassVar[type[nn.Module]] = LayerNorm
     bias: bool = True
     """Whether a bias is learned besides the gain."""
-
-    def build(self, width: int) -> LayerNorm:
-        """The layer."""
-        return LayerNorm(width, self.eps, self.bias)
 
     def costs(self, width: int, vectors_bytes: int) -> Costs:
         """Kept of a vector: what comes in and out; its mean and 1 / deviation."""
@@ -141,12 +140,9 @@ class RMSNormConfig(NormConfig):
     """``RMSNorm``."""
 
     kind: ClassVar[str] = "rmsnorm"
+    layer: ClassVar[type[nn.Module]] = RMSNorm
     offset: bool = False
     """The gain is 1 + weight (Gemma)."""
-
-    def build(self, width: int) -> RMSNorm:
-        """The layer."""
-        return RMSNorm(width, self.eps, self.offset)
 
     def costs(self, width: int, vectors_bytes: int) -> Costs:
         """Kept of a vector: what comes in, that divided by its size, what goes out; 1 / size."""

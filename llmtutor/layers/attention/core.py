@@ -77,7 +77,14 @@ def attention_weights(
     With ``sinks`` they sum to less: what is missing went there.
     """
     check_shapes(q, k, k)
-    _check_rules(q, k, mask, bias, softcap, sinks)
+    _check_added(q, k, mask, bias)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}")
+    if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
+        raise ValueError(
+            f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "
+            f"head_dim): got shape {tuple(sinks.shape)}"
+        )
     scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
@@ -118,7 +125,7 @@ def fused_attention(
         rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
         return attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
     check_shapes(q, k, v)
-    _check_rules(q, k, mask, bias)
+    _check_added(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = False
@@ -174,14 +181,7 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def _check_rules(
-    q: Tensor,
-    k: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> None:
+def _check_added(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
     """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:
@@ -195,20 +195,11 @@ def _check_rules(
         if not bias.is_floating_point():
             raise ValueError(f"bias must be floating point, got {bias.dtype}")
         _check_broadcast("bias", bias, shape)
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be above 0, got {softcap}")
-    if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
-        raise ValueError(
-            f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "
-            f"head_dim): got shape {tuple(sinks.shape)}"
-        )
 
 
 def _check_broadcast(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    padded = (1,) * (len(shape) - x.ndim) + tuple(x.shape)
-    if len(padded) != len(shape) or any(
-        have not in (1, want) for have, want in zip(padded, shape, strict=True)
-    ):
+    sizes = zip(x.shape[::-1], shape[::-1], strict=False)
+    if x.ndim > len(shape) or any(have not in (1, want) for have, want in sizes):
         raise ValueError(
             f"{name} must broadcast to the scores (..., q, k) = {shape}, got {tuple(x.shape)}"
         )

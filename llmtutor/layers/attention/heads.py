@@ -147,8 +147,7 @@ class Attention(Layer):
     ``position`` is a module that rotates queries and keys and adds its bias to the scores (its
     ``embed`` is called by the model, below the first block). ``causal=False`` lets everybody see
     the future. ``options`` are the other fields of ``AttentionConfig``, such as ``n_kv_heads``.
-
-    Other than the paper: no dropout on the weights; projections start as in ``Linear``.
+    Other than in the paper there is no dropout on the weights.
 
     >>> layer = Attention(8, n_heads=4, n_kv_heads=2)
     >>> layer(torch.zeros(1, 3, 8)).shape, layer.key.weight.shape

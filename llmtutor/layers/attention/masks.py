@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from llmtutor.layers.basic import INT_DTYPES
+from llmtutor.layers.basic import check_rows
 
 
 def causal_mask(
@@ -73,13 +73,7 @@ def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batc
     Raises:
         ValueError: lengths that are not integers in 0 … seq, or not one for each sequence.
     """
-    if lengths.ndim != 1 or lengths.dtype not in INT_DTYPES:
-        raise ValueError(
-            "lengths must be one integer for each sequence, "
-            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
-        )
-    if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq:
-        raise ValueError(f"lengths must lie in 0 … seq = {seq}, got {lengths.tolist()}")
+    check_rows("lengths", lengths, lengths.numel(), most=seq)
     real = torch.arange(seq, device=lengths.device) < lengths[:, None]
     return real[:, None, None, :]
 

@@ -20,10 +20,8 @@ class ShawPosition(scheme.Position):
     K = ``max_distance``. ``weight`` (2K + 1, head_dim) holds the vectors, row 0 for −K and beyond,
     row K for the token itself; the heads share it, and it starts with the variance of ``Linear``.
     The paper also adds vectors to the values (eq. 3) and translates as well without (section 4.3):
-    we leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to.
-
-    All products with the 2K + 1 vectors are made once and then picked by distance, so no tensor of
-    shape (q, k, head_dim) arises.
+    we leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to. All
+    products with vectors are made once, then picked by distance: no tensor is (q, k, head_dim).
 
     Raises:
         ValueError: sizes below 1; ``q`` of another width; wrong positions.
@@ -64,17 +62,14 @@ class ShawPositionConfig(scheme.AttentionPositionConfig):
 
     def table(self, n_heads: int, head_dim: int) -> int:
         """A vector for each distance, back and forth."""
-        return self._rows * head_dim
+        return (2 * self.max_distance + 1) * head_dim
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """Products of each query with each vector; kept with the queries and the weights."""
-        kept = load.tokens_bytes * n_heads * (head_dim + self._rows)
-        scores = scheme.score_bias_bytes(n_heads, load, learned=True)
-        return Costs(flops=2 * n_heads * head_dim * self._rows, activation_bytes=kept + scores)
-
-    @property
-    def _rows(self) -> int:
-        return 2 * self.max_distance + 1
+        rows = 2 * self.max_distance + 1
+        kept = load.tokens_bytes * n_heads * (head_dim + rows)
+        kept += scheme.score_bias_bytes(n_heads, load, learned=True)
+        return Costs(flops=2 * n_heads * head_dim * rows, activation_bytes=kept)
 
 
 class T5Bias(scheme.Position):
@@ -159,8 +154,7 @@ class T5BiasConfig(scheme.AttentionPositionConfig):
         key = (self, n_heads)
         if key not in site.shared:
             site.shared[key] = T5Bias(n_heads, **self.values())
-        module: T5Bias = site.shared[key]
-        return module
+        return site.shared[key]
 
     def table(self, n_heads: int, head_dim: int) -> int:
         """A number for each bucket and head."""

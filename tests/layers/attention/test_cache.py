@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(window) -> None:
 @pytest.mark.parametrize(
     ("starts", "message"),
     [
-        (torch.tensor([0]), r"one integer for each of 2 rows .* shape \(1,\)"),
+        (torch.tensor([0]), r"one integer for each of 2 rows, got shape \(1,\)"),
         (torch.tensor([0.0, 1.0]), "torch.float32"),
         (torch.tensor([0, 16]), r"0 … 15, got \[0, 16\]"),
         (torch.tensor([-1, 0]), r"0 … 15, got \[-1, 0\]"),
