@@ -38,10 +38,10 @@ def check_name(what: str, name: object, known: Iterable[str]) -> str:
     raise ValueError(f"unknown {what} {name!r}; {hint}")
 
 
-def check_at_least(least: int, **sizes: int) -> None:
-    """Raise ``ValueError`` naming the first of ``sizes`` that lies below ``least``."""
+def check_at_least(least: int, **sizes: int | None) -> None:
+    """Raise ``ValueError`` naming the first of ``sizes`` that lies below ``least``; None passes."""
     for name, size in sizes.items():
-        if size < least:
+        if size is not None and size < least:
             raise ValueError(f"{name} must be at least {least}, got {size}")
 
 

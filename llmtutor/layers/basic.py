@@ -101,10 +101,7 @@ def cross_entropy(
 
 
 def check_ids(ids: Tensor, vocab_size: int, name: str = "ids") -> None:
-    """Raise ``ValueError`` unless ``ids`` holds integers in ``0 … vocab_size − 1``.
-
-    Indexing alone would take −1 for the last row and say nothing.
-    """
+    """Raise ``ValueError`` unless ``ids`` holds integers in ``0 … vocab_size − 1``, so not −1."""
     check_integers(name, ids)
     if ids.numel() == 0:
         return

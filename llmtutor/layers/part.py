@@ -71,10 +71,8 @@ class Costs:
 class Part:
     """The configuration of a part: a frozen dataclass of plain values, and of other parts.
 
-    Subclasses set ``kind`` and are named in the registry. All values are checked when it is made.
-
-    Raises:
-        ValueError: a value of another type, by the name of its field.
+    Subclasses set ``kind`` and are named in the registry. When it is made, ``ValueError`` names the
+    field whose value is of another type.
     """
 
     kind: ClassVar[str]

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.checks import check_at_least
-from llmtutor.layers.attention.masks import check_window
 from llmtutor.layers.mixer import check_room, check_starts
 
 Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
@@ -139,8 +138,8 @@ class WindowCache(KVCache):
     def __init__(
         self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
     ) -> None:
-        slots = check_window(window)
-        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=slots, **rest)
+        check_at_least(1, window=window)
+        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=window, **rest)
         self.window = window
 
     def append(self, k: New, v: New) -> tuple[Keys, Keys]:

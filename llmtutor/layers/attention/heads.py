@@ -16,7 +16,6 @@ from llmtutor.checks import check_at_least, check_number
 from llmtutor.layers.attention.cache import KVCache, WindowCache
 from llmtutor.layers.attention.core import attention_weights, fused_attention
 from llmtutor.layers.attention.grouping import check_groups
-from llmtutor.layers.attention.masks import check_window
 from llmtutor.layers.basic import RESIDUAL, Layer, Linear, tag
 from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.norms import NormConfig
@@ -56,12 +55,8 @@ class AttentionConfig(MixerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(1, n_heads=self.n_heads)
+        check_at_least(1, n_heads=self.n_heads, head_dim=self.head_dim, window=self.window)
         check_groups(self.n_heads, self.kv_heads)
-        if self.head_dim is not None:
-            check_at_least(1, head_dim=self.head_dim)
-        if self.window is not None:
-            check_window(self.window)
         for name in ("scale", "softcap"):
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, above=0)
@@ -202,8 +197,7 @@ class Attention(Layer):
         With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
         the past in the cache too, which then holds the new ones as well.
         """
-        positions = self._positions(x, 0 if cache is None else cache.length)
-        q, k = self._queries_keys(x, positions)
+        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
         v = self._split(self.value(x))
         keys = positions
         if cache is not None:
@@ -215,9 +209,8 @@ class Attention(Layer):
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
-        places = self._positions(x, 0)
-        q, k = self._queries_keys(x, places)
-        return attention_weights(q, k, **self._rules(q, places, places, None))
+        q, k, positions = self._queries_keys(x, 0)
+        return attention_weights(q, k, **self._rules(q, positions, positions, None))
 
     def make_cache(
         self, batch: int, max_len: int, *, starts: Int[Tensor, " batch"] | None = None
@@ -235,17 +228,14 @@ class Attention(Layer):
             return KVCache(*sizes, starts=starts, **where)
         return WindowCache(*sizes, window=self.window, starts=starts, **where)
 
-    def _positions(self, x: Tensor, start: int) -> Tensor:
-        """Those of ``x``, of which ``start`` is the first."""
+    def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Both, split into heads, normalised and rotated; and their positions from ``start``."""
         if x.ndim != 3:
             raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
-        return torch.arange(start, start + x.shape[1], device=x.device)
-
-    def _queries_keys(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Both, split into heads, normalised and rotated."""
+        positions = torch.arange(start, start + x.shape[1], device=x.device)
         q = self._split(self.query(x), self.query_norm)
         k = self._split(self.key(x), self.key_norm)
-        return self.position.rotate_both(q, k, positions)
+        return *self.position.rotate_both(q, k, positions), positions
 
     def _rules(
         self, q: Tensor, positions: Tensor, keys: Tensor, starts: Tensor | None

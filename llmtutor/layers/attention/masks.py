@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from llmtutor.checks import check_at_least
 from llmtutor.layers.basic import check_rows
 
 
@@ -29,17 +30,11 @@ def causal_mask(
     return _distance(seq_q, seq_k, device) >= 0
 
 
-def sliding_window_mask(
-    seq_q: int,
-    window: int,
-    seq_k: int | None = None,
-    *,
-    device: torch.device | str | None = None,
-) -> Bool[Tensor, "q k"]:
+def sliding_window_mask(seq_q: int, window: int, seq_k: int | None = None) -> Bool[Tensor, "q k"]:
     """Causal, and no further back than ``window`` positions *including the current token*.
 
-    Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself, a window of
-    at least ``seq_k`` is the causal mask (``sliding_window`` of ``transformers`` counts alike).
+    Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself
+    (``sliding_window`` of ``transformers`` counts alike).
 
     >>> sliding_window_mask(3, window=2).int()
     tensor([[1, 0, 0],
@@ -49,16 +44,9 @@ def sliding_window_mask(
     Raises:
         ValueError: sizes or window below 1, or more queries than keys.
     """
-    check_window(window)
-    distance = _distance(seq_q, seq_k, device)
+    check_at_least(1, window=window)
+    distance = _distance(seq_q, seq_k)
     return (distance >= 0) & (distance < window)
-
-
-def check_window(window: int) -> int:
-    """``window`` if it is at least 1, else ``ValueError``."""
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (it includes the current token), got {window}")
-    return window
 
 
 def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batch 1 1 k"]:
@@ -78,7 +66,7 @@ def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batc
     return real[:, None, None, :]
 
 
-def _distance(seq_q: int, seq_k: int | None, device: torch.device | str | None) -> Tensor:
+def _distance(seq_q: int, seq_k: int | None, device: torch.device | str | None = None) -> Tensor:
     """How far key j lies behind query i, (q, k); negative for a key in the future."""
     seq_k = seq_q if seq_k is None else seq_k
     if not 1 <= seq_q <= seq_k:
