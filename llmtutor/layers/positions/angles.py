@@ -22,7 +22,9 @@ def geometric_frequencies(dim: int, base: float) -> Float[Tensor, " pairs"]:
         ValueError: ``dim`` below 2 or odd; ``base`` not finite or not above 1.
     """
     if dim < 2 or dim % 2:
-        raise ValueError(f"components turn in pairs: expected an even number of them, got {dim}")
+        raise ValueError(
+            f"components turn in pairs: d_model, or what turns of head_dim, must be even, got {dim}"
+        )
     check_number("base", base, above=1)
     steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")  # also in a meta context
     return base ** (-steps / dim)
@@ -36,8 +38,10 @@ def cos_and_sin(
     """Of ``position · frequency``, in ``dtype``, on the device of ``positions``.
 
     Angles are products in float64: at position 10,000 a float32 angle is off by up to 5e-4. That is
-    also why frequencies are no buffer of a module, which ``model.to(torch.bfloat16)`` would round.
-    ``ValueError`` for positions of another shape or that are not integers.
+    why frequencies are no buffer, which ``model.to(torch.bfloat16)`` would round.
+
+    Raises:
+        ValueError: positions of another shape or that are not integers.
     """
     check_positions(positions, positions.numel())
     # Apple's GPUs have no float64.

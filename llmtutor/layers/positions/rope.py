@@ -75,12 +75,7 @@ class Rope(scheme.Position):
         return q, k
 
     def rotate(self, x: scheme.Heads, positions: scheme.Places) -> scheme.Heads:
-        """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned.
-
-        >>> Rope(2).rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
-        tensor([[1.0000, 0.0000],
-                [0.5403, 0.8415]])
-        """
+        """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned."""
         scheme.check_last(x, "head_dim", self.head_dim)
         scheme.check_positions(positions, x.shape[-2])
         dtype = torch.promote_types(x.dtype, torch.float32)
