@@ -163,9 +163,9 @@ class MLPConfig(DenseConfig):
     """``MLP``."""
 
     kind: ClassVar[str] = "mlp"
-    layer: ClassVar[type[nn.Module]] = MLP
-    branches: ClassVar[int] = 1
-    activations: ClassVar[Mapping[str, Activation]] = ACTIVATIONS
+    layer = MLP
+    branches = 1
+    activations = ACTIVATIONS
     activation: str = "gelu"
 
 
@@ -174,7 +174,7 @@ class GatedMLPConfig(DenseConfig):
     """``GatedMLP``."""
 
     kind: ClassVar[str] = "gated-mlp"
-    layer: ClassVar[type[nn.Module]] = GatedMLP
-    branches: ClassVar[int] = 2
-    activations: ClassVar[Mapping[str, Activation]] = GATES
+    layer = GatedMLP
+    branches = 2
+    activations = GATES
     activation: str = "silu"

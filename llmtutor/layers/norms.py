@@ -125,7 +125,7 @@ class LayerNormConfig(NormConfig):
     """``LayerNorm``."""
 
     kind: ClassVar[str] = "layernorm"
-    layer: ClassVar[type[nn.Module]] = LayerNorm
+    layer = LayerNorm
     bias: bool = True
     """Whether a bias is learned besides the gain."""
 
@@ -140,7 +140,7 @@ class RMSNormConfig(NormConfig):
     """``RMSNorm``."""
 
     kind: ClassVar[str] = "rmsnorm"
-    layer: ClassVar[type[nn.Module]] = RMSNorm
+    layer = RMSNorm
     offset: bool = False
     """The gain is 1 + weight (Gemma)."""
 
