@@ -2,20 +2,17 @@
 
 ``Linear`` and ``Embedding`` hold the parameters, ``softmax`` turns logits into probabilities and
 ``cross_entropy`` says, in nats, how surprised those probabilities are by what came next.
-The functions are written with elementary tensor operations, and the tests hold their values and
-gradients against ``torch.nn.functional``; the two modules add shapes, checks and a start to one
-kernel of torch each.
 """
 
 import math
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.checks import check_at_least
+from llmtutor.checks import check_at_least, check_name
 
 M = TypeVar("M", bound=nn.Module)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -24,10 +21,9 @@ INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.uint8)
 def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """Probabilities from logits: ``exp(x_i) / Σ_j exp(x_j)`` along ``dim`` (same shape as ``x``).
 
-    Adding a constant to every logit changes nothing, so the largest logit is subtracted first and
-    no exponential can overflow. A logit of −inf gives probability 0. Where *every* logit is −inf
-    (a row masked completely) there is no distribution: the row is all zeros and its gradient is
-    zero, where ``torch.softmax`` gives nan. Logits of +inf or nan give nan.
+    The largest logit is subtracted first, which changes nothing, so that no exponential overflows.
+    A logit of −inf gives probability 0. Where *every* logit is −inf (a row masked completely) the
+    row is zeros with zero gradient, where ``torch.softmax`` gives nan; +inf and nan give nan.
 
     >>> softmax(torch.tensor([1000.0, 1000.0, -math.inf]))
     tensor([0.5000, 0.5000, 0.0000])
@@ -73,14 +69,12 @@ def cross_entropy(
     logits: Float[Tensor, "*batch vocab"],
     targets: Int[Tensor, "*batch"],
     reduction: Literal["mean", "sum", "none"] = "mean",
-    ignore_index: int | None = None,
 ) -> Float[Tensor, "..."]:
     """Surprise at the targets in nats: ``−log softmax(logits)[target]``.
 
     The vocabulary is the *last* dimension of ``logits`` (``torch.nn.functional.cross_entropy``
-    wants it second). ``reduction`` is ``"mean"`` over the scored targets, their ``"sum"``
-    (both scalars), or ``"none"`` (shape of ``targets``). Targets equal to ``ignore_index`` are
-    not scored: they add 0 to the sum and are left out of the mean.
+    wants it second). ``reduction`` is ``"mean"`` or ``"sum"`` over all targets (both scalars), or
+    ``"none"`` (shape of ``targets``).
 
     >>> cross_entropy(torch.zeros(2, 8), torch.tensor([3, 5]))  # uniform over 8: log 8
     tensor(2.0794)
@@ -94,29 +88,20 @@ def cross_entropy(
             "targets must have the shape of logits without its last dimension (the vocabulary): "
             f"got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}"
         )
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    scored = torch.ones_like(targets, dtype=torch.bool)
-    if ignore_index is not None:
-        scored = targets != ignore_index
-    ids = targets.masked_fill(~scored, 0)
-    check_ids(ids, logits.shape[-1], "targets")
-    losses = -log_softmax(logits).gather(-1, ids.long().unsqueeze(-1)).squeeze(-1)
-    losses = losses.masked_fill(~scored, 0.0)
+    check_name("reduction", reduction, ("mean", "sum", "none"))
+    check_ids(targets, logits.shape[-1], "targets")
+    losses = -log_softmax(logits).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    if not scored.any():
-        raise ValueError("no target left to score: the batch is empty or all of it is ignored")
-    return losses.sum() / scored.sum()
+    if losses.numel() == 0:
+        raise ValueError("no target to score: the batch is empty")
+    return losses.mean()
 
 
 def check_ids(ids: Tensor, vocab_size: int, name: str = "ids") -> None:
-    """Raise ``ValueError`` unless ``ids`` holds integers in ``0 … vocab_size − 1``.
-
-    Indexing alone would take −1 for the last row and say nothing.
-    """
+    """Raise ``ValueError`` unless ``ids`` holds integers in ``0 … vocab_size − 1``, so not −1."""
     check_integers(name, ids)
     if ids.numel() == 0:
         return
@@ -135,20 +120,21 @@ def check_integers(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be integers (torch.int64), got {x.dtype}")
 
 
-def look_up(name: str, index: Int[Tensor, "*batch"], table: Float[Tensor, "rows d"]) -> Tensor:
-    """Rows of ``table``: ``table[index]`` with a faster gradient, (…) → (…, d).
+def check_rows(name: str, x: Tensor, rows: int, most: int) -> None:
+    """Raise ``ValueError`` unless ``x`` is one integer in 0 … ``most`` for each row."""
+    if x.shape != (rows,) or x.dtype not in INT_DTYPES:
+        raise ValueError(
+            f"{name} must be one integer for each of {rows} rows, "
+            f"got shape {tuple(x.shape)} of {x.dtype}"
+        )
+    if rows and not 0 <= int(x.min()) <= int(x.max()) <= most:
+        raise ValueError(f"{name} must lie in 0 … {most}, got {x.tolist()}")
 
-    The kernel looks at the values of ``index`` itself; only when it refuses them do we.
 
-    Raises:
-        ValueError: integers outside of 0 … rows − 1, or no integers.
-    """
-    check_integers(name, index)
-    try:
-        return F.embedding(index.long(), table)
-    except IndexError:
-        check_ids(index, len(table), name)
-        raise
+def check_width(x: Tensor, name: str, width: int) -> None:
+    """Raise ``ValueError`` unless ``width`` is the last dimension of ``x``."""
+    if x.ndim == 0 or x.shape[-1] != width:
+        raise ValueError(f"last dimension must be {name} = {width}, got shape {tuple(x.shape)}")
 
 
 RESIDUAL, HEAD = "writes into the residual stream", "gives the logits"
@@ -170,38 +156,43 @@ def _truncated_normal(std: float, *shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), 0.0, std, -3 * std, 3 * std))
 
 
-class Linear(nn.Module):
+class Layer(nn.Module):
+    """A module that ``print(model)`` shows with its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def extra_repr(self) -> str:
+        """Each setting with its name, 10000.0 as 10000."""
+        texts = {n: f"{v:g}" if isinstance(v, float) else repr(v) for n, v in self.settings.items()}
+        return ", ".join(f"{name}={text}" for name, text in texts.items())
+
+
+class Linear(Layer):
     """``y = x Wᵀ (+ b)``, on the last dimension: (…, d_in) → (…, d_out).
 
     ``weight`` has shape (d_out, d_in) as in ``torch.nn.Linear``; its entries start as a normal of
     variance 2 / (d_in + d_out) (Glorot and Bengio 2010, eq. 12) cut at three standard deviations,
-    so that neither activations nor gradients grow with the width. ``bias`` starts at 0 and is off
-    by default, as in current language models.
+    so that neither activations nor gradients grow with the width. ``bias`` starts at 0.
 
     Raises:
         ValueError: sizes below 1, or an input whose last dimension is not ``d_in``.
     """
 
     def __init__(self, d_in: int, d_out: int, bias: bool = False) -> None:
-        super().__init__()
+        super().__init__(d_in=d_in, d_out=d_out, bias=bias)
         check_at_least(1, d_in=d_in, d_out=d_out)
         self.weight = _truncated_normal(math.sqrt(2 / (d_in + d_out)), d_out, d_in)
         self.bias = nn.Parameter(torch.zeros(d_out)) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Map (…, d_in) to (…, d_out)."""
-        d_in = self.weight.shape[1]
-        if x.ndim == 0 or x.shape[-1] != d_in:
-            raise ValueError(f"last dimension must be d_in = {d_in}, got shape {tuple(x.shape)}")
+        check_width(x, "d_in", self.weight.shape[1])
         return F.linear(x, self.weight, self.bias)  # x @ W.T + b, the sum inside the product
 
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        d_out, d_in = self.weight.shape
-        return f"d_in={d_in}, d_out={d_out}, bias={self.bias is not None}"
 
-
-class Embedding(nn.Module):
+class Embedding(Layer):
     """Row ``id`` of a table: ids (…) → vectors (…, d_model).
 
     The same as a one-hot vector times ``weight`` (vocab_size, d_model), without the products by 0.
@@ -214,15 +205,15 @@ class Embedding(nn.Module):
     no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
-        super().__init__()
+        super().__init__(vocab_size=vocab_size, d_model=d_model)
         check_at_least(1, vocab_size=vocab_size, d_model=d_model)
         self.weight = _truncated_normal(1.0, vocab_size, d_model)
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """Look up (…) → (…, d_model)."""
-        return look_up("ids", ids, self.weight)
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        vocab_size, d_model = self.weight.shape
-        return f"vocab_size={vocab_size}, d_model={d_model}"
+        check_integers("ids", ids)
+        try:
+            return F.embedding(ids.long(), self.weight)  # weight[ids] with a faster gradient
+        except IndexError:  # the kernel looks at the values; only when it refuses them do we
+            check_ids(ids, len(self.weight))
+            raise

@@ -1,15 +1,13 @@
 """Chapter 11, training: what leaves a model besides its logits.
 
 A router wants its experts used evenly and wants to be watched. Such terms and figures leave a layer
-as a second return value, never as state that somebody has to find, and meet the plain loss at the
-end of the step. What is logged, plotted and compared is the plain loss alone.
+as a second return value and meet the plain loss at the end of the step; what is logged, plotted and
+compared is the plain loss alone.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 class Extras(NamedTuple):
@@ -28,10 +26,7 @@ def split_extras(result: Tensor | tuple[Tensor, Extras]) -> tuple[Tensor, Extras
 
 def named(extras: Extras, place: str) -> Extras:
     """The same with the place in front of every name: "balance" → "blocks.0.ffn.balance"."""
-    losses, statistics = (
-        {f"{place}.{name}": value for name, value in part.items()} for part in extras
-    )
-    return Extras(losses, statistics)
+    return Extras(*({f"{place}.{name}": x for name, x in part.items()} for part in extras))
 
 
 def joined(a: Extras, b: Extras) -> Extras:

@@ -9,20 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llmtutor.checks import check_at_least, check_name
-from llmtutor.layers.basic import RESIDUAL, Linear, tag
+from llmtutor.checks import check_at_least, check_name, check_number
+from llmtutor.layers.basic import RESIDUAL, Layer, Linear, tag
 from llmtutor.layers.part import Costs, Load, Part, Site
 
 Activation = Callable[[Tensor], Tensor]
 
 
 def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Squared ReLU, ``max(x, 0)²`` (So et al. 2021, Primer).
-
-    >>> import torch
-    >>> relu2(torch.tensor([-2.0, 3.0]))
-    tensor([0., 9.])
-    """
+    """Squared ReLU, ``max(x, 0)²`` (So et al. 2021, Primer)."""
     return x.relu().square()
 
 
@@ -52,7 +47,7 @@ GATES: Mapping[str, Activation] = {
 (sigmoid)."""
 
 
-class MLP(nn.Module):
+class MLP(Layer):
     """``down(act(up(x)))``: (..., d_model) → (..., d_ff) → (..., d_model), position by position.
 
     Vaswani et al. 2017, section 3.3 (relu, d_ff = 4 d_model); GPT-2 takes gelu_tanh and biases.
@@ -64,8 +59,8 @@ class MLP(nn.Module):
     def __init__(
         self, d_model: int, d_ff: int, activation: str = "gelu", bias: bool = False
     ) -> None:
-        super().__init__()
-        self.activation, self.act = activation, _pick(activation, ACTIVATIONS)
+        super().__init__(activation=activation)
+        self.act = ACTIVATIONS[check_name("activation", activation, ACTIVATIONS)]
         check_at_least(1, d_model=d_model, d_ff=d_ff)
         self.up = Linear(d_model, d_ff, bias)
         self.down = tag(Linear(d_ff, d_model, bias), RESIDUAL)
@@ -74,28 +69,21 @@ class MLP(nn.Module):
         """Each position by itself."""
         return self.down(self.act(self.up(x)))
 
-    def extra_repr(self) -> str:
-        """The activation, for ``print(model)``."""
-        return f"activation={self.activation!r}"
 
-
-class GatedMLP(nn.Module):
+class GatedMLP(Layer):
     """``down(act(gate(x)) · up(x))``: what goes up is let through as far as the gate opens.
 
     Shazeer 2020, section 2; ``activation="silu"`` is SwiGLU, the feed-forward layer of Llama.
     (..., d_model) → (..., d_model). *Both* projections read x: feeding the gate's output into
     ``up`` would be a deeper MLP with nothing to gate. Three matrices instead of two: equal
-    parameters need a ``d_ff`` of 2/3 (``swiglu_width``).
-
-    Raises:
-        ValueError: sizes below 1, an unknown activation, an input of another width.
+    parameters need a ``d_ff`` of 2/3 (``swiglu_width``). It refuses what ``MLP`` does.
     """
 
     def __init__(
         self, d_model: int, d_ff: int, activation: str = "silu", bias: bool = False
     ) -> None:
-        super().__init__()
-        self.activation, self.act = activation, _pick(activation, GATES)
+        super().__init__(activation=activation)
+        self.act = GATES[check_name("activation", activation, GATES)]
         check_at_least(1, d_model=d_model, d_ff=d_ff)
         self.gate = Linear(d_model, d_ff, bias)
         self.up = Linear(d_model, d_ff, bias)
@@ -104,10 +92,6 @@ class GatedMLP(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Each position by itself."""
         return self.down(self.act(self.gate(x)) * self.up(x))
-
-    def extra_repr(self) -> str:
-        """The activation, for ``print(model)``."""
-        return f"activation={self.activation!r}"
 
 
 def swiglu_width(d_model: int, multiple_of: int = 64, ratio: float = 8 / 3) -> int:
@@ -122,17 +106,9 @@ def swiglu_width(d_model: int, multiple_of: int = 64, ratio: float = 8 / 3) -> i
     Raises:
         ValueError: d_model or multiple_of below 1, ratio not above 0.
     """
-    if d_model < 1 or multiple_of < 1 or not ratio > 0:
-        raise ValueError(
-            "need d_model >= 1, multiple_of >= 1 and ratio > 0, "
-            f"got {d_model}, {multiple_of} and {ratio}"
-        )
-    width = int(ratio * d_model)
+    check_at_least(1, d_model=d_model, multiple_of=multiple_of)
+    width = int(check_number("ratio", ratio, above=0) * d_model)
     return max(-(-width // multiple_of), 1) * multiple_of
-
-
-def _pick(name: str, table: Mapping[str, Activation]) -> Activation:
-    return table[check_name("activation", name, table)]
 
 
 class FeedForwardConfig(Part, ABC):
@@ -148,58 +124,57 @@ class FeedForwardConfig(Part, ABC):
 
 
 @dataclass(frozen=True)
-class MLPConfig(FeedForwardConfig):
-    """``MLP``."""
+class DenseConfig(FeedForwardConfig):
+    """What both layers above are told, of which every token uses all."""
 
-    kind: ClassVar[str] = "mlp"
+    layer: ClassVar[type[nn.Module]]
+    """What it builds."""
+    branches: ClassVar[int]
+    """Matrices that read the input."""
+    activations: ClassVar[Mapping[str, Activation]]
     d_ff: int
-    """Inner width."""
-    activation: str = "gelu"
-    """One of ``ACTIVATIONS``."""
+    """Inner width, of each branch."""
+    activation: str
+    """One of ``activations``."""
     bias: bool = False
-    """Of both matrices."""
+    """Of all matrices."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(1, d_ff=self.d_ff)
-        check_name("activation", self.activation, ACTIVATIONS)
+        check_name("activation", self.activation, self.activations)
 
-    def build(self, site: Site) -> MLP:
+    def build(self, site: Site) -> nn.Module:
         """The layer."""
-        return MLP(site.d_model, self.d_ff, self.activation, self.bias)
+        return self.layer(site.d_model, **self.values())
 
     def costs(self, site: Site, load: Load) -> Costs:
-        """Kept of a token: the input of the second matrix, and of the activation if it needs it."""
-        matrices = 2 * site.d_model * self.d_ff
-        n = matrices + self.bias * (self.d_ff + site.d_model)
-        kept = 1 if self.activation == "relu" else 2  # relu has its derivative in its output
+        """Kept of a token: the branches, their product, and what goes into the activation."""
+        matrices = (self.branches + 1) * site.d_model * self.d_ff
+        n = matrices + self.bias * (self.branches * self.d_ff + site.d_model)
+        kept = 2 * self.branches
+        if self.activation in ("relu", "sigmoid"):  # they have their derivative in their output
+            kept -= 1
         return Costs(n, n, 2 * matrices, 0, kept * self.d_ff * load.tokens_bytes)
 
 
 @dataclass(frozen=True)
-class GatedMLPConfig(FeedForwardConfig):
+class MLPConfig(DenseConfig):
+    """``MLP``."""
+
+    kind: ClassVar[str] = "mlp"
+    layer = MLP
+    branches = 1
+    activations = ACTIVATIONS
+    activation: str = "gelu"
+
+
+@dataclass(frozen=True)
+class GatedMLPConfig(DenseConfig):
     """``GatedMLP``."""
 
     kind: ClassVar[str] = "gated-mlp"
-    d_ff: int
-    """Inner width, of each of the two branches."""
+    layer = GatedMLP
+    branches = 2
+    activations = GATES
     activation: str = "silu"
-    """One of ``GATES``."""
-    bias: bool = False
-    """Of all three matrices."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(1, d_ff=self.d_ff)
-        check_name("activation", self.activation, GATES)
-
-    def build(self, site: Site) -> GatedMLP:
-        """The layer."""
-        return GatedMLP(site.d_model, self.d_ff, self.activation, self.bias)
-
-    def costs(self, site: Site, load: Load) -> Costs:
-        """Kept of a token: the two factors and their product, and the input of silu or gelu."""
-        matrices = 3 * site.d_model * self.d_ff
-        n = matrices + self.bias * (2 * self.d_ff + site.d_model)
-        kept = 3 if self.activation in ("relu", "sigmoid") else 4
-        return Costs(n, n, 2 * matrices, 0, kept * self.d_ff * load.tokens_bytes)

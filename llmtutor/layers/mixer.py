@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llmtutor.layers.basic import INT_DTYPES
+from llmtutor.layers.basic import check_rows
 from llmtutor.layers.part import Costs, Load, Part, Site
 
 
@@ -89,20 +89,14 @@ class MixerConfig(Part, ABC):
 def check_starts(
     starts: Tensor | None, batch: int, max_len: int, device: torch.device
 ) -> Tensor | None:
-    """``starts`` as int64 on ``device``; None where no row is padded.
+    """``starts``, the slot of each row's first real token, on ``device``; None if none is padded.
 
     Raises:
         ValueError: not one integer in 0 … max_len − 1 for each row.
     """
     if starts is None:
         return None
-    if starts.shape != (batch,) or starts.dtype not in INT_DTYPES:
-        raise ValueError(
-            f"starts must be one integer for each of {batch} rows (the slot of its first real "
-            f"token), got shape {tuple(starts.shape)} of {starts.dtype}"
-        )
-    if not 0 <= int(starts.min()) <= int(starts.max()) < max_len:
-        raise ValueError(f"starts must lie in 0 … {max_len - 1}, got {starts.tolist()}")
+    check_rows("starts (slots of the first real tokens)", starts, batch, most=max_len - 1)
     return starts.to(device, torch.int64) if starts.any() else None
 
 

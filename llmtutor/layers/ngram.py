@@ -1,8 +1,7 @@
 """Chapter 11, training: an embedding that has already looked at the tokens before.
 
 What comes next depends most on the last two or three tokens. Attention has to learn to look there;
-a table with a row for each pair of tokens knows it after the first steps, and a look-up costs
-next to nothing, however many rows there are.
+a table with a row for each pair knows it after the first steps, at next to no cost.
 """
 
 from collections.abc import Sequence
@@ -26,10 +25,7 @@ class NgramEmbedding(Embedding):
     ids (batch, seq) → vectors (batch, seq, d_model), and no place sees a later id.
 
     Tables for hashed n-grams: Bojanowski et al. 2017; as input of language models: Huang et al.
-    2025. All tables start as in ``Embedding``.
-
-    Raises:
-        ValueError: sizes below 1; ids that are not integers or lie outside the vocabulary.
+    2025. All tables start as in ``Embedding`` and refuse what it refuses.
     """
 
     def __init__(self, vocab_size: int, d_model: int, rows: Sequence[int]) -> None:

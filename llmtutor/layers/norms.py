@@ -2,8 +2,7 @@
 
 Both norms look at the *last* dimension only, the d_model numbers of one position. A statistic
 taken over the sequence as well would carry the future into the past: each position would be
-divided by a number that depends on tokens it must not see. A test changes the future and
-watches the past stay exactly the same.
+divided by a number that depends on tokens it must not see.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llmtutor.checks import check_at_least, check_number
+from llmtutor.layers.basic import Layer, check_width
 from llmtutor.layers.part import Costs, Part
 
 
@@ -54,68 +54,66 @@ def rms_norm(
     return (wide * torch.rsqrt(mean_square + eps) * weight).to(x.dtype)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Layer):
     """``layer_norm`` with a learned gain (starts at 1) and, if asked, bias (starts at 0).
 
-    (..., d_model) → (..., d_model). Runs torch's fused kernel, which the tests hold equal to
-    ``layer_norm`` above.
+    (..., d_model) → (..., d_model), through torch's fused kernel.
 
     Raises:
         ValueError: d_model below 1, eps not above 0, an input whose last dimension is another.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
-        super().__init__()
-        _check_settings(d_model, eps)
-        self.eps = eps
+        super().__init__(d_model=d_model, eps=eps, bias=bias)
+        check_at_least(1, d_model=d_model)
+        self.eps = check_number("eps", eps, above=0)
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise each vector of the last dimension."""
-        _check_input(x, self.weight)
+        check_width(x, "d_model", len(self.weight))
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``print(model)``."""
-        return f"d_model={len(self.weight)}, eps={self.eps:g}, bias={self.bias is not None}"
 
-
-class RMSNorm(nn.Module):
+class RMSNorm(Layer):
     """``rms_norm`` with a learned gain (starts at 1): (..., d_model) → (..., d_model).
 
-    With ``offset`` the gain is ``1 + weight`` and ``weight`` starts at 0, as in Gemma.
-
-    Raises:
-        ValueError: d_model below 1, eps not above 0, an input whose last dimension is another.
+    With ``offset`` the gain is ``1 + weight`` and ``weight`` starts at 0, as in Gemma. It refuses
+    what ``LayerNorm`` does.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, offset: bool = False) -> None:
-        super().__init__()
-        _check_settings(d_model, eps)
-        self.eps, self.offset = eps, offset
+        super().__init__(d_model=d_model, eps=eps, offset=offset)
+        check_at_least(1, d_model=d_model)
+        self.eps, self.offset = check_number("eps", eps, above=0), offset
         self.weight = nn.Parameter(torch.zeros(d_model) if offset else torch.ones(d_model))
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise each vector of the last dimension."""
-        _check_input(x, self.weight)
+        check_width(x, "d_model", len(self.weight))
         gain: Tensor = self.weight
         if self.offset:  # in float32 at least: bfloat16 has no number between 1 and 1.0078
             gain = 1 + gain.to(torch.promote_types(gain.dtype, torch.float32))
         return rms_norm(x, gain, self.eps)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``print(model)``."""
-        text = f"d_model={len(self.weight)}, eps={self.eps:g}"
-        return f"{text}, offset=True" if self.offset else text
 
-
+@dataclass(frozen=True)
 class NormConfig(Part, ABC):
     """The configuration of a norm over vectors of any width."""
 
-    @abstractmethod
+    layer: ClassVar[type[nn.Module]]
+    """What it builds."""
+    eps: float = 1e-5
+    """Added to the variance or mean square: it keeps the zero vector finite."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("eps", self.eps, above=0)
+
     def build(self, width: int) -> nn.Module:
         """The layer for vectors of ``width`` numbers."""
+        return self.layer(width, **self.values())
 
     @abstractmethod
     def costs(self, width: int, vectors_bytes: int) -> Costs:
@@ -127,18 +125,9 @@ class LayerNormConfig(NormConfig):
     """``LayerNorm``."""
 
     kind: ClassVar[str] = "layernorm"
-    eps: float = 1e-5
-    """Added to the variance."""
+    layer = LayerNorm
     bias: bool = True
     """Whether a bias is learned besides the gain."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eps", self.eps, above=0)
-
-    def build(self, width: int) -> LayerNorm:
-        """The layer."""
-        return LayerNorm(width, self.eps, self.bias)
 
     def costs(self, width: int, vectors_bytes: int) -> Costs:
         """Kept of a vector: what comes in and out; its mean and 1 / deviation."""
@@ -151,32 +140,10 @@ class RMSNormConfig(NormConfig):
     """``RMSNorm``."""
 
     kind: ClassVar[str] = "rmsnorm"
-    eps: float = 1e-5
-    """Added to the mean square."""
+    layer = RMSNorm
     offset: bool = False
     """The gain is 1 + weight (Gemma)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eps", self.eps, above=0)
-
-    def build(self, width: int) -> RMSNorm:
-        """The layer."""
-        return RMSNorm(width, self.eps, self.offset)
 
     def costs(self, width: int, vectors_bytes: int) -> Costs:
         """Kept of a vector: what comes in, that divided by its size, what goes out; 1 / size."""
         return Costs(width, width, activation_bytes=(3 * width + 1) * vectors_bytes)
-
-
-def _check_settings(d_model: int, eps: float) -> None:
-    check_at_least(1, d_model=d_model)
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0 (it keeps the zero vector finite), got {eps}")
-
-
-def _check_input(x: Tensor, weight: Tensor) -> None:
-    if x.ndim == 0 or x.shape[-1] != len(weight):
-        raise ValueError(
-            f"last dimension must be d_model = {len(weight)}, got shape {tuple(x.shape)}"
-        )

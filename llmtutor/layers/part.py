@@ -1,15 +1,13 @@
 """Chapter 09, the transformer: what every part of a block says about itself.
 
 A part is one file with three things: the layer, a small frozen configuration that builds it, and
-what it costs. So nobody else asks which part it is: the model builds what it is given, accounting
-adds up what it is told. ``layers.registry`` knows the configurations by their ``kind``.
+what it costs. So nobody else asks which part it is; ``layers.registry`` knows them by ``kind``.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
+from operator import add
 from typing import Any, ClassVar, Self, get_type_hints
-
-from torch import nn
 
 from llmtutor.checks import check_types
 
@@ -26,7 +24,7 @@ class Site:
     """Number of blocks."""
     layer: int = 0
     """Number of the part's own block, from 0."""
-    shared: dict[Hashable, nn.Module] = field(default_factory=dict, compare=False, repr=False)
+    shared: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """Modules that several layers use, such as one table of biases for all."""
 
     def at(self, layer: int) -> Self:
@@ -53,11 +51,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a part costs under a load. Costs add up.
-
-    >>> Costs(parameters=2, active=1) + Costs(parameters=3, active=3, flops=6)
-    Costs(parameters=5, active=4, flops=6, cache_bytes=0, activation_bytes=0)
-    """
+    """What a part costs under a load. Costs add up, field by field."""
 
     parameters: int = 0
     """Numbers that are learned."""
@@ -71,20 +65,14 @@ class Costs:
     """What the backward pass needs of the forward pass over the texts."""
 
     def __add__(self, other: "Costs") -> "Costs":
-        return Costs(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
-
-    def values(self) -> tuple[int, ...]:
-        """In the order of the fields."""
-        return tuple(getattr(self, f.name) for f in fields(self))
+        return Costs(*map(add, astuple(self), astuple(other)))
 
 
 class Part:
     """The configuration of a part: a frozen dataclass of plain values, and of other parts.
 
-    Subclasses set ``kind`` and are named in the registry. All values are checked when it is made.
-
-    Raises:
-        ValueError: a value of another type, by the name of its field.
+    Subclasses set ``kind`` and are named in the registry. When it is made, ``ValueError`` names the
+    field whose value is of another type.
     """
 
     kind: ClassVar[str]
@@ -94,10 +82,13 @@ class Part:
         hints = get_type_hints(type(self))
         check_types(self, {name: hints[name] for name in field_names(type(self))})
 
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in field_names(type(self))}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values as in JSON, ``kind`` first; ``registry.part_from_dict`` inverts it."""
-        values = {name: getattr(self, name) for name in field_names(type(self))}
-        plain = {n: v.to_dict() if isinstance(v, Part) else v for n, v in values.items()}
+        plain = {n: v.to_dict() if isinstance(v, Part) else v for n, v in self.values().items()}
         return {"kind": self.kind, **plain}
 
 

@@ -8,23 +8,11 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
+from llmtutor.layers import positions
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
-from llmtutor.layers.positions import (
-    AlibiConfig,
-    LearnedPositionConfig,
-    LinearScaling,
-    Llama3Scaling,
-    NoPositionConfig,
-    NtkScaling,
-    RopeConfig,
-    ShawPositionConfig,
-    SinusoidalPositionConfig,
-    T5BiasConfig,
-    YarnScaling,
-)
 
 P = TypeVar("P", bound=Part)
 
@@ -40,18 +28,18 @@ PARTS: dict[str, type[Part]] = {
         LayerNormConfig,
         RMSNormConfig,
         # Positions, below the blocks and in attention
-        LearnedPositionConfig,
-        SinusoidalPositionConfig,
-        NoPositionConfig,
-        RopeConfig,
-        AlibiConfig,
-        T5BiasConfig,
-        ShawPositionConfig,
+        positions.LearnedPositionConfig,
+        positions.SinusoidalPositionConfig,
+        positions.NoPositionConfig,
+        positions.RopeConfig,
+        positions.AlibiConfig,
+        positions.T5BiasConfig,
+        positions.ShawPositionConfig,
         # Scalings of RoPE
-        LinearScaling,
-        NtkScaling,
-        YarnScaling,
-        Llama3Scaling,
+        positions.LinearScaling,
+        positions.NtkScaling,
+        positions.YarnScaling,
+        positions.Llama3Scaling,
     )
 }
 

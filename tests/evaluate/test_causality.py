@@ -80,8 +80,8 @@ def token_shift(x: Tensor) -> Tensor:
 LEAKS = {
     "mask shifted by one": (lambda: Do(masked_one_too_far), 0, 1),
     "norm over (seq, d_model)": (lambda: Do(norm_over_sequence), 0, 1),
-    "bidirectional relative bias without a mask": (
-        lambda: heads(causal=False, position=T5Bias(N_HEADS, bidirectional=True)),
+    "relative bias without a mask": (
+        lambda: heads(causal=False, position=T5Bias(N_HEADS)),
         0,
         1,
     ),

@@ -168,14 +168,14 @@ WRONG = {
         "RoPE turns components in pairs: head_dim must be an even number of at least 2, got 3",
     ),
     "a fraction that leaves an odd number": ({"rope_fraction": 0.25}, "got 1"),
-    "a base that stands still": ({"rope_base": 1.0}, "base must be a finite number above 1, got 1"),
+    "a base that stands still": ({"rope_base": 1.0}, "base must be above 1, got 1"),
     "a scaling without two pairs": (
         {"d_model": 6, "n_heads": 3, "rope_scaling": NtkScaling(2.0, 8)},
         "NTK scaling spreads over at least 4 components, got 2",
     ),
     "an odd width with sinusoids": (
         {"position": "sinusoidal", "d_model": 9, "n_heads": 3},
-        "d_model must be even (one sine and one cosine a pair), got 9",
+        "d_model, or what turns of head_dim, must be even, got 9",
     ),
     "no layer": ({"n_layers": 0}, "n_layers must be at least 1, got 0"),
     "a negative size": ({"vocab_size": -5}, "vocab_size must be at least 1, got -5"),

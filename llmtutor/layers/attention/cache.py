@@ -1,8 +1,7 @@
 """Chapter 14, gqa: the keys and values of past tokens, kept instead of computed again.
 
-A new token's query needs the keys and values of everything before it, and these do not change
-when a text grows. A cache keeps them, so that each new token costs one row of work. Behind a
-sliding window only the last few are needed, and ``WindowCache`` keeps no others.
+Those of the past do not change when a text grows, so each new token costs one row of work. Behind
+a sliding window only the last few are needed, and ``WindowCache`` keeps no others.
 """
 
 from typing import Any
@@ -11,20 +10,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llmtutor.layers.attention.masks import check_window
+from llmtutor.checks import check_at_least
 from llmtutor.layers.mixer import check_room, check_starts
 
 Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
+New = Float[Tensor, "batch n_kv_heads new head_dim"]
 
 
 class KVCache:
     """Keys and values (batch, n_kv_heads, max_len, head_dim), filled from the left.
 
     The memory is set aside once and written in place: appending copies the new rows and nothing
-    else. ``starts`` is for a batch of prompts of several lengths, padded on the left: the slot of
-    the first real token of each row; None when nothing is padded.
-
-    No gradient goes through a cache.
+    else, and no gradient goes through it. ``starts`` is for prompts of several lengths, padded on
+    the left: the slot of the first real token of each row; None when nothing is padded.
 
     >>> cache = KVCache(1, 2, 8, 4)
     >>> keys, values = cache.append(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4))
@@ -36,6 +34,7 @@ class KVCache:
     """
 
     always_crops = True
+    no_way = "only to fewer, or to none"
 
     def __init__(
         self,
@@ -49,12 +48,7 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        sizes = (batch, n_kv_heads, max_len, head_dim)
-        if min(sizes) < 1:
-            raise ValueError(
-                "batch, n_kv_heads, max_len and head_dim must be at least 1, got "
-                f"{', '.join(map(str, sizes))}"
-            )
+        check_at_least(1, batch=batch, n_kv_heads=n_kv_heads, max_len=max_len, head_dim=head_dim)
         shape = (batch, n_kv_heads, max_len if slots is None else slots, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
@@ -62,11 +56,7 @@ class KVCache:
         self.starts = check_starts(starts, batch, max_len, self.keys.device)
         self.length = 0
 
-    def append(
-        self,
-        k: Float[Tensor, "batch n_kv_heads new head_dim"],
-        v: Float[Tensor, "batch n_kv_heads new head_dim"],
-    ) -> tuple[Keys, Keys]:
+    def append(self, k: New, v: New) -> tuple[Keys, Keys]:
         """All keys and all values up to now, the new ones last: views, valid until the next write.
 
         Raises:
@@ -109,10 +99,12 @@ class KVCache:
         """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
 
         Raises:
-            ValueError: ``length`` outside 0 … the present one.
+            ValueError: ``can_crop`` says no.
         """
         if not self.can_crop(length):
-            raise ValueError(f"can only go back to 0 … {self.length} tokens, got {length}")
+            raise ValueError(
+                f"this cache cannot go back from {self.length} to {length} tokens: {self.no_way}"
+            )
         self.length = length
 
     def snapshot(self) -> Any:
@@ -127,8 +119,7 @@ class KVCache:
 class WindowCache(KVCache):
     """The keys and values of the last ``window`` tokens, in ``window`` slots, the newest last.
 
-    An older token that was pushed out is gone: there is no way back by length then, only to a
-    snapshot, which is a copy.
+    What was pushed out is gone: there is no way back by length, only to a snapshot, a copy.
 
     >>> cache = WindowCache(1, 1, 8, 1, window=2)
     >>> rows = torch.arange(3.0).view(1, 1, 3, 1)
@@ -142,24 +133,17 @@ class WindowCache(KVCache):
     """
 
     always_crops = False
+    no_way = "older ones were pushed out of its window; reset it, or restore a snapshot"
 
     def __init__(
         self, batch: int, n_kv_heads: int, max_len: int, head_dim: int, *, window: int, **rest: Any
     ) -> None:
-        slots = check_window(window)
-        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=slots, **rest)
+        check_at_least(1, window=window)
+        super().__init__(batch, n_kv_heads, max_len, head_dim, slots=window, **rest)
         self.window = window
 
-    def append(
-        self,
-        k: Float[Tensor, "batch n_kv_heads new head_dim"],
-        v: Float[Tensor, "batch n_kv_heads new head_dim"],
-    ) -> tuple[Keys, Keys]:
-        """What the new queries may see: up to window − 1 keys and values of before, then the new.
-
-        Raises:
-            ValueError: as ``KVCache.append``.
-        """
+    def append(self, k: New, v: New) -> tuple[Keys, Keys]:
+        """What the new queries may see: up to window − 1 of the past, then the new."""
         self._check(k, v)
         seen = min(self.length, self.window - 1)
         self.length = self.length + k.shape[-2]
@@ -175,18 +159,6 @@ class WindowCache(KVCache):
     def can_crop(self, length: int) -> bool:
         """To where it stands; what was pushed out does not come back."""
         return length == self.length
-
-    def crop(self, length: int) -> None:
-        """Stay where it is.
-
-        Raises:
-            ValueError: any other length.
-        """
-        if not self.can_crop(length):
-            raise ValueError(
-                f"a window of {self.window} slots cannot go back from {self.length} to {length} "
-                "tokens: older ones were pushed out; reset it, or restore a snapshot"
-            )
 
     def snapshot(self) -> Any:
         """A copy of all slots."""

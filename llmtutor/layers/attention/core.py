@@ -2,7 +2,7 @@
 
 ``attention`` is the formula, line by line. ``fused_attention`` is the same function through
 ``torch.nn.functional.scaled_dot_product_attention``, which never stores the weights of all
-queries and keys at once. The tests hold one against the other, values and gradients.
+queries and keys at once.
 """
 
 import math
@@ -76,8 +76,15 @@ def attention_weights(
 
     With ``sinks`` they sum to less: what is missing went there.
     """
-    _check_queries_keys(q, k)
-    _check_rules(q, k, mask, bias, softcap, sinks)
+    check_shapes(q, k, k)
+    _check_added(q, k, mask, bias)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}")
+    if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
+        raise ValueError(
+            f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "
+            f"head_dim): got shape {tuple(sinks.shape)}"
+        )
     scores = q @ _for_each_query_head(k, q).transpose(-2, -1) * _scale(q, scale)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
@@ -106,22 +113,19 @@ def fused_attention(
     softcap: float | None = None,
     sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "*batch q v_dim"]:
-    """``attention`` (same arguments, same results) in one fused kernel of torch.
+    """``attention`` (same arguments, results and errors) in one fused kernel of torch.
 
     ``causal=True`` alone builds no mask for whole sequences, whose future the kernel skips, nor
     for a single query, which is the last position and has none. Keys and values that several query
     heads share are not repeated in memory. The kernel knows neither ``softcap`` nor ``sinks``: with
     these it is the formula that runs. With a ``bias`` that needs a gradient, or that has three axes
     beside four of the queries, torch 2.13 takes another path on the CPU, which stores the weights.
-
-    Raises:
-        ValueError: as ``attention``.
     """
     if softcap is not None or sinks is not None:
         rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
         return attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
     check_shapes(q, k, v)
-    _check_rules(q, k, mask, bias)
+    _check_added(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = False
@@ -157,15 +161,6 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ``ValueError`` unless queries, keys and values fit together."""
-    _check_queries_keys(q, k)
-    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
-        raise ValueError(
-            "v must be floating point with one row for each key: "
-            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
-        )
-
-
-def _check_queries_keys(q: Tensor, k: Tensor) -> None:
     for name, x in (("q", q), ("k", k)):
         if x.ndim < 2 or not x.is_floating_point():
             raise ValueError(
@@ -179,16 +174,14 @@ def _check_queries_keys(q: Tensor, k: Tensor) -> None:
             "q and k must agree in all but their second to last axis (seq), or the heads of k "
             f"divide those of q: got q {tuple(q.shape)}, k {tuple(k.shape)}"
         )
+    if not v.is_floating_point() or v.shape[:-1] != k.shape[:-1]:
+        raise ValueError(
+            "v must be floating point with one row for each key: "
+            f"got v {tuple(v.shape)} of {v.dtype}, k {tuple(k.shape)}"
+        )
 
 
-def _check_rules(
-    q: Tensor,
-    k: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> None:
+def _check_added(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
     """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:
@@ -202,20 +195,11 @@ def _check_rules(
         if not bias.is_floating_point():
             raise ValueError(f"bias must be floating point, got {bias.dtype}")
         _check_broadcast("bias", bias, shape)
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be above 0, got {softcap}")
-    if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
-        raise ValueError(
-            f"sinks must be one number for each head of q {tuple(q.shape)}, (…, heads, q, "
-            f"head_dim): got shape {tuple(sinks.shape)}"
-        )
 
 
 def _check_broadcast(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    padded = (1,) * (len(shape) - x.ndim) + tuple(x.shape)
-    if len(padded) != len(shape) or any(
-        have not in (1, want) for have, want in zip(padded, shape, strict=True)
-    ):
+    sizes = zip(x.shape[::-1], shape[::-1], strict=False)
+    if x.ndim > len(shape) or any(have not in (1, want) for have, want in sizes):
         raise ValueError(
             f"{name} must broadcast to the scores (..., q, k) = {shape}, got {tuple(x.shape)}"
         )

@@ -26,16 +26,13 @@ def mean_pool_heads(
 def first_heads(
     weight: Float[Tensor, "out *d_in"], n_heads: int, n_kv_heads: int
 ) -> Float[Tensor, "new_out *d_in"]:
-    """As ``mean_pool_heads``, but the first head of each group stays and the others go.
+    """As ``mean_pool_heads``, errors too, but the first head of each group stays, the others go.
 
     The paper's figure 4 compares the two.
 
     >>> import torch
     >>> first_heads(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2, 1)
     tensor([1., 2.])
-
-    Raises:
-        ValueError: as ``mean_pool_heads``.
     """
     return _groups(weight, n_heads, n_kv_heads)[:, 0].flatten(0, 1)
 

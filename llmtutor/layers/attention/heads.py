@@ -16,17 +16,11 @@ from llmtutor.checks import check_at_least, check_number
 from llmtutor.layers.attention.cache import KVCache, WindowCache
 from llmtutor.layers.attention.core import attention_weights, fused_attention
 from llmtutor.layers.attention.grouping import check_groups
-from llmtutor.layers.attention.masks import check_window
-from llmtutor.layers.basic import RESIDUAL, Linear, tag
+from llmtutor.layers.basic import RESIDUAL, Layer, Linear, tag
 from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.norms import NormConfig
-from llmtutor.layers.part import Costs, Load, Site, field_names
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    NoPosition,
-    NoPositionConfig,
-    Position,
-)
+from llmtutor.layers.part import Costs, Load, Site
+from llmtutor.layers.positions import base as scheme
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class AttentionConfig(MixerConfig):
     """Heads of keys and values, a divisor of ``n_heads``; None for as many."""
     head_dim: int | None = None
     """Width of a head; None for d_model / n_heads."""
-    position: AttentionPositionConfig = NoPositionConfig()  # noqa: RUF009 (it is frozen)
+    position: scheme.AttentionPositionConfig = scheme.NoPositionConfig()  # noqa: RUF009 (it is frozen)
     """How attention knows where tokens stand."""
     window: int | None = None
     """Tokens that a query looks back at, its own included; None for all."""
@@ -61,12 +55,8 @@ class AttentionConfig(MixerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(1, n_heads=self.n_heads)
+        check_at_least(1, n_heads=self.n_heads, head_dim=self.head_dim, window=self.window)
         check_groups(self.n_heads, self.kv_heads)
-        if self.head_dim is not None:
-            check_at_least(1, head_dim=self.head_dim)
-        if self.window is not None:
-            check_window(self.window)
         for name in ("scale", "softcap"):
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, above=0)
@@ -75,6 +65,11 @@ class AttentionConfig(MixerConfig):
     def kv_heads(self) -> int:
         """Heads of keys and values."""
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def biased_output(self) -> bool:
+        """Whether the output projection has a bias."""
+        return self.bias if self.output_bias is None else self.output_bias
 
     def width(self, d_model: int) -> int:
         """Components of a head.
@@ -93,9 +88,8 @@ class AttentionConfig(MixerConfig):
 
     def build(self, site: Site) -> "Attention":
         """The layer."""
-        options = {name: getattr(self, name) for name in field_names(type(self))}
-        options["position"] = self.position.build(site, self.n_heads, self.width(site.d_model))
-        return Attention(site.d_model, **options)
+        position = self.position.build(site, self.n_heads, self.width(site.d_model))
+        return Attention(site.d_model, **self.values() | {"position": position})
 
     def position_table(self, site: Site) -> tuple[Hashable, int]:
         """One for all layers where the scheme says so."""
@@ -108,28 +102,22 @@ class AttentionConfig(MixerConfig):
         seen = min(load.seq, self.window or load.seq)
         q, kv = self.n_heads * head_dim, self.kv_heads * head_dim
         matrices = 2 * site.d_model * (q + kv)
-        biases = self.bias * (q + 2 * kv)
-        biases += site.d_model * (self.bias if self.output_bias is None else self.output_bias)
+        biases = self.bias * (q + 2 * kv) + self.biased_output * site.d_model
         n = matrices + biases + self.sinks * self.n_heads
         kept = 2 * (q + kv) * load.tokens_bytes + 4 * self.n_heads * load.batch * load.seq
         cache = 2 * kv * load.batch * seen * load.itemsize
         own = Costs(n, n, 2 * matrices + 4 * seen * q, cache, kept)
-        return (
-            own
-            + self._norm_costs(q, kv, load)
-            + self.position.costs(self.n_heads, head_dim, load)
-            + self._score_costs(load)
-        )
+        inside = self._norm_costs(q, kv, load) + self._score_costs(load)
+        return own + inside + self.position.costs(self.n_heads, head_dim, load)
 
     def _norm_costs(self, q: int, kv: int, load: Load) -> Costs:
         """Of the norms of queries and keys; what goes out of them is counted already."""
         if self.qk_norm is None:
             return Costs()
-        total = Costs()
+        total = Costs(activation_bytes=-(q + kv) * load.tokens_bytes)
         for width, heads in ((q, self.n_heads), (kv, self.kv_heads)):
             count = heads if self.qk_norm_over == "head" else 1
-            one = self.qk_norm.costs(width // count, count * load.tokens_bytes)
-            total += one + Costs(activation_bytes=-width * load.tokens_bytes)
+            total += self.qk_norm.costs(width // count, count * load.tokens_bytes)
         return total
 
     def _score_costs(self, load: Load) -> Costs:
@@ -142,7 +130,7 @@ class AttentionConfig(MixerConfig):
         return Costs(activation_bytes=kept * scores + square)
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Self-attention: queries of ``n_heads`` heads look at keys and values of ``n_kv_heads``.
 
     ``q, k, v = x W_Qᵀ, x W_Kᵀ, x W_Vᵀ`` are cut into heads, each head attends by itself, and
@@ -154,8 +142,7 @@ class Attention(nn.Module):
     ``position`` is a module that rotates queries and keys and adds its bias to the scores (its
     ``embed`` is called by the model, below the first block). ``causal=False`` lets everybody see
     the future. ``options`` are the other fields of ``AttentionConfig``, such as ``n_kv_heads``.
-
-    Other than the paper: no dropout on the weights; projections start as in ``Linear``.
+    Other than in the paper there is no dropout on the weights.
 
     >>> layer = Attention(8, n_heads=4, n_kv_heads=2)
     >>> layer(torch.zeros(1, 3, 8)).shape, layer.key.weight.shape
@@ -171,13 +158,15 @@ class Attention(nn.Module):
         d_model: int,
         n_heads: int,
         *,
-        position: Position | None = None,
+        position: scheme.Position | None = None,
         causal: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__()
-        check_at_least(1, d_model=d_model)
         config = AttentionConfig(n_heads, **options)
+        super().__init__(
+            n_heads=n_heads, n_kv_heads=config.kv_heads, causal=causal, window=config.window
+        )
+        check_at_least(1, d_model=d_model)
         if config.window is not None and not causal:
             raise ValueError("a window needs causal=True: it looks back from each token")
         self.causal, self.window = causal, config.window
@@ -185,11 +174,10 @@ class Attention(nn.Module):
         self.head_dim = config.width(d_model)
         self.scale, self.softcap = config.scale, config.softcap
         q_width, kv_width = n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        output_bias = config.bias if config.output_bias is None else config.output_bias
         self.query = Linear(d_model, q_width, config.bias)
         self.key = Linear(d_model, kv_width, config.bias)
         self.value = Linear(d_model, kv_width, config.bias)
-        self.output = tag(Linear(q_width, d_model, output_bias), RESIDUAL)
+        self.output = tag(Linear(q_width, d_model, config.biased_output), RESIDUAL)
         self.query_norm = self.key_norm = None
         self.norm_over = config.qk_norm_over
         if config.qk_norm is not None:
@@ -197,7 +185,7 @@ class Attention(nn.Module):
             self.query_norm = config.qk_norm.build(self.head_dim if each else q_width)
             self.key_norm = config.qk_norm.build(self.head_dim if each else kv_width)
         self.sinks = nn.Parameter(torch.zeros(n_heads)) if config.sinks else None
-        self.position = NoPosition() if position is None else position
+        self.position = scheme.NoPosition() if position is None else position
         self.attend = fused_attention
         """``attention``, or a function that gives the same."""
 
@@ -209,65 +197,45 @@ class Attention(nn.Module):
         With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
         the past in the cache too, which then holds the new ones as well.
         """
-        positions = self._positions(x, 0 if cache is None else cache.length)
-        q, k = self._queries_keys(x, positions)
+        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
         v = self._split(self.value(x))
         keys = positions
         if cache is not None:
             k, v = cache.append(k, v)
             keys = torch.arange(cache.length - k.shape[2], cache.length, device=x.device)
-        options = self._rules(q, positions, keys, None if cache is None else cache.starts)
-        heads = self.attend(q, k, v, causal=self.causal, **options)
+        rules = self._rules(q, positions, keys, None if cache is None else cache.starts)
+        heads = self.attend(q, k, v, **rules)
         return self.output(heads.transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
-        places = self._positions(x, 0)
-        q, k = self._queries_keys(x, places)
-        return attention_weights(q, k, causal=self.causal, **self._rules(q, places, places, None))
+        q, k, positions = self._queries_keys(x, 0)
+        return attention_weights(q, k, **self._rules(q, positions, positions, None))
 
     def make_cache(
-        self,
-        batch: int,
-        max_len: int,
-        *,
-        starts: Int[Tensor, " batch"] | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, batch: int, max_len: int, *, starts: Int[Tensor, " batch"] | None = None
     ) -> KVCache:
-        """An empty cache for this layer, with the device and dtype of its weights by default.
+        """An empty cache for this layer, with the device and dtype of its weights.
 
         Raises:
             ValueError: as ``KVCache``; a layer that looks ahead, whose past would change.
         """
         if not self.causal:
             raise ValueError("only causal attention can decode with a cache; this has causal=False")
-        weight = self.key.weight
-        where: dict[str, Any] = {
-            "starts": starts,
-            "device": device or weight.device,
-            "dtype": dtype or weight.dtype,
-        }
-        sizes = batch, self.n_kv_heads, max_len, self.head_dim
+        sizes, weight = (batch, self.n_kv_heads, max_len, self.head_dim), self.key.weight
+        where: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         if self.window is None or self.window >= max_len:
-            return KVCache(*sizes, **where)
-        return WindowCache(*sizes, window=self.window, **where)
+            return KVCache(*sizes, starts=starts, **where)
+        return WindowCache(*sizes, window=self.window, starts=starts, **where)
 
-    def _positions(self, x: Tensor, start: int) -> Tensor:
-        """Those of ``x``, of which ``start`` is the first."""
+    def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Both, split into heads, normalised and rotated; and their positions from ``start``."""
         if x.ndim != 3:
             raise ValueError(f"x must be (batch, seq, d_model), got shape {tuple(x.shape)}")
-        return torch.arange(start, start + x.shape[1], device=x.device)
-
-    def _queries_keys(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Both, split into heads, normalised and rotated."""
-        q, k = self.query(x), self.key(x)
-        if self.query_norm is not None and self.key_norm is not None and self.norm_over == "heads":
-            q, k = self.query_norm(q), self.key_norm(k)
-        q, k = self._split(q), self._split(k)
-        if self.query_norm is not None and self.key_norm is not None and self.norm_over == "head":
-            q, k = self.query_norm(q), self.key_norm(k)
-        return self.position.rotate_both(q, k, positions)
+        positions = torch.arange(start, start + x.shape[1], device=x.device)
+        q = self._split(self.query(x), self.query_norm)
+        k = self._split(self.key(x), self.key_norm)
+        return *self.position.rotate_both(q, k, positions), positions
 
     def _rules(
         self, q: Tensor, positions: Tensor, keys: Tensor, starts: Tensor | None
@@ -275,24 +243,26 @@ class Attention(nn.Module):
         """What else ``attention`` is told: masks for window and padding, bias, scale, and so on.
 
         ``positions`` are those of the queries, ``keys`` of the keys: slots in the cache, padding
-        included. Every scheme that acts here looks at distances alone, and those are the same
-        counted from the first real token.
+        included. Every scheme that acts here looks at distances alone, which are the same in both.
         """
-        bias = self.position.score_bias(q, positions, keys)
         mask = None
         if self.window is not None:
             mask = positions[:, None] - keys < self.window
         if starts is not None:
             real = keys >= starts[:, None, None, None]
             mask = real if mask is None else mask & real
-        rest = {"scale": self.scale, "softcap": self.softcap, "sinks": self.sinks}
-        return {"mask": mask, "bias": bias, **rest}
+        return {
+            "mask": mask,
+            "causal": self.causal,
+            "bias": self.position.score_bias(q, positions, keys),
+            "scale": self.scale,
+            "softcap": self.softcap,
+            "sinks": self.sinks,
+        }
 
-    def _split(self, x: Tensor) -> Tensor:
-        """(batch, seq, heads · head_dim) → (batch, heads, seq, head_dim)."""
-        return x.reshape(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
-
-    def extra_repr(self) -> str:
-        """What the projections below do not show, for ``print(model)``."""
-        shared = "" if self.n_kv_heads == self.n_heads else f"n_kv_heads={self.n_kv_heads}, "
-        return f"n_heads={self.n_heads}, {shared}causal={self.causal}, window={self.window}"
+    def _split(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """(batch, seq, heads · head_dim) → (batch, heads, seq, head_dim), through the norm."""
+        if norm is not None and self.norm_over == "heads":
+            x = norm(x)
+        x = x.reshape(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+        return norm(x) if norm is not None and self.norm_over == "head" else x

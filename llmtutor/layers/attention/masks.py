@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from llmtutor.layers.basic import INT_DTYPES
+from llmtutor.checks import check_at_least
+from llmtutor.layers.basic import check_rows
 
 
 def causal_mask(
@@ -17,8 +18,7 @@ def causal_mask(
     """Each position sees itself and what came before.
 
     The queries are the *last* ``seq_q`` of ``seq_k`` positions (all of them by default), so that
-    a new token that arrives after a stored past sees that past: query i is position
-    i + seq_k − seq_q, and sees key j where j ≤ i + seq_k − seq_q.
+    a new token after a stored past sees it: query i sees key j where j ≤ i + seq_k − seq_q.
 
     >>> causal_mask(2, 3).int()
     tensor([[1, 1, 0],
@@ -30,17 +30,11 @@ def causal_mask(
     return _distance(seq_q, seq_k, device) >= 0
 
 
-def sliding_window_mask(
-    seq_q: int,
-    window: int,
-    seq_k: int | None = None,
-    *,
-    device: torch.device | str | None = None,
-) -> Bool[Tensor, "q k"]:
+def sliding_window_mask(seq_q: int, window: int, seq_k: int | None = None) -> Bool[Tensor, "q k"]:
     """Causal, and no further back than ``window`` positions *including the current token*.
 
-    Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself, a window of
-    at least ``seq_k`` is the causal mask (``sliding_window`` of ``transformers`` counts alike).
+    Query at position i sees keys i − window + 1 … i: a window of 1 sees only itself
+    (``sliding_window`` of ``transformers`` counts alike).
 
     >>> sliding_window_mask(3, window=2).int()
     tensor([[1, 0, 0],
@@ -50,16 +44,9 @@ def sliding_window_mask(
     Raises:
         ValueError: sizes or window below 1, or more queries than keys.
     """
-    check_window(window)
-    distance = _distance(seq_q, seq_k, device)
+    check_at_least(1, window=window)
+    distance = _distance(seq_q, seq_k)
     return (distance >= 0) & (distance < window)
-
-
-def check_window(window: int) -> int:
-    """``window`` if it is at least 1, else ``ValueError``."""
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (it includes the current token), got {window}")
-    return window
 
 
 def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batch 1 1 k"]:
@@ -74,18 +61,12 @@ def padding_mask(lengths: Int[Tensor, " batch"], seq: int) -> Bool[Tensor, "batc
     Raises:
         ValueError: lengths that are not integers in 0 … seq, or not one for each sequence.
     """
-    if lengths.ndim != 1 or lengths.dtype not in INT_DTYPES:
-        raise ValueError(
-            "lengths must be one integer for each sequence, "
-            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
-        )
-    if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq:
-        raise ValueError(f"lengths must lie in 0 … seq = {seq}, got {lengths.tolist()}")
+    check_rows("lengths", lengths, lengths.numel(), most=seq)
     real = torch.arange(seq, device=lengths.device) < lengths[:, None]
     return real[:, None, None, :]
 
 
-def _distance(seq_q: int, seq_k: int | None, device: torch.device | str | None) -> Tensor:
+def _distance(seq_q: int, seq_k: int | None, device: torch.device | str | None = None) -> Tensor:
     """How far key j lies behind query i, (q, k); negative for a key in the future."""
     seq_k = seq_q if seq_k is None else seq_k
     if not 1 <= seq_q <= seq_k:

@@ -3,6 +3,7 @@
 ``Position`` is the common shape: three hooks, of which each scheme fills one.
 """
 
+# ruff: noqa: F401 (the names that readers import)
 from llmtutor.layers.positions.alibi import Alibi, AlibiConfig
 from llmtutor.layers.positions.base import (
     AttentionPositionConfig,
@@ -27,29 +28,3 @@ from llmtutor.layers.positions.rope_scaling import (
     YarnScaling,
 )
 from llmtutor.layers.positions.sinusoidal import SinusoidalPosition, SinusoidalPositionConfig
-
-__all__ = [
-    "Alibi",
-    "AlibiConfig",
-    "AttentionPositionConfig",
-    "EmbeddingPositionConfig",
-    "LearnedPosition",
-    "LearnedPositionConfig",
-    "LinearScaling",
-    "Llama3Scaling",
-    "NoPosition",
-    "NoPositionConfig",
-    "NtkScaling",
-    "Position",
-    "Rope",
-    "RopeConfig",
-    "RopeScaling",
-    "ShawPosition",
-    "ShawPositionConfig",
-    "SinusoidalPosition",
-    "SinusoidalPositionConfig",
-    "T5Bias",
-    "T5BiasConfig",
-    "YarnScaling",
-    "convert_pairing",
-]

@@ -5,22 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Costs, Load, Site
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Position,
-    check_heads,
-    check_positions,
-    relative_positions,
-    score_bias_bytes,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class Alibi(Position):
+class Alibi(scheme.Position):
     """Add ``−m_h · |i − j|`` to the score of query i and key j in head h.
 
     Press et al. (2022). Nothing is learned: the slopes ``m_h`` are fixed, steep heads read near
@@ -33,27 +24,18 @@ class Alibi(Position):
     """
 
     def __init__(self, n_heads: int) -> None:
-        super().__init__()
+        super().__init__(n_heads=n_heads)
         self.slopes = alibi_slopes(n_heads)
 
     def score_bias(
-        self,
-        q: Float[Tensor, "*batch heads q head_dim"],
-        q_positions: Int[Tensor, " q"],
-        k_positions: Int[Tensor, " k"],
-    ) -> Float[Tensor, "heads q k"]:
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """Minus slope times distance, (heads, q, k), the same for every query vector."""
-        check_heads(q, len(self.slopes))
-        check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, k_positions.numel())
+        scheme.check_heads(q, len(self.slopes))
         dtype = torch.promote_types(q.dtype, torch.float32)
         slopes = torch.tensor(self.slopes, dtype=dtype, device=q.device)
-        distances = relative_positions(q_positions, k_positions).abs().to(dtype)
+        distances = scheme.relative_positions(q, q_positions, k_positions).abs().to(dtype)
         return (-slopes[:, None, None] * distances).to(q.dtype)
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        return f"n_heads={len(self.slopes)}"
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
@@ -64,8 +46,6 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
     >>> alibi_slopes(4)
     [0.25, 0.0625, 0.015625, 0.00390625]
-    >>> alibi_slopes(3)
-    [0.0625, 0.00390625, 0.25]
 
     Raises:
         ValueError: ``n_heads`` below 1.
@@ -78,7 +58,7 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class AlibiConfig(AttentionPositionConfig):
+class AlibiConfig(scheme.AttentionPositionConfig):
     """``Alibi``."""
 
     kind: ClassVar[str] = "alibi"
@@ -89,4 +69,4 @@ class AlibiConfig(AttentionPositionConfig):
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """The weights, which torch stores beside a bias."""
-        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=False))
+        return Costs(activation_bytes=scheme.score_bias_bytes(n_heads, load, learned=False))

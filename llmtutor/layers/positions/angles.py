@@ -4,12 +4,11 @@ Sinusoidal positions and RoPE share the same frequencies: pair ``i`` turns by ``
 token, fast for small ``i`` and slow for large.
 """
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from llmtutor.checks import check_number
 from llmtutor.layers.positions.base import check_positions
 
 
@@ -23,9 +22,10 @@ def geometric_frequencies(dim: int, base: float) -> Float[Tensor, " pairs"]:
         ValueError: ``dim`` below 2 or odd; ``base`` not finite or not above 1.
     """
     if dim < 2 or dim % 2:
-        raise ValueError(f"components turn in pairs: expected an even number of them, got {dim}")
-    if not (math.isfinite(base) and base > 1):
-        raise ValueError(f"base must be a finite number above 1, got {base}")
+        raise ValueError(
+            f"components turn in pairs: d_model, or what turns of head_dim, must be even, got {dim}"
+        )
+    check_number("base", base, above=1)
     steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")  # also in a meta context
     return base ** (-steps / dim)
 
@@ -38,7 +38,7 @@ def cos_and_sin(
     """Of ``position · frequency``, in ``dtype``, on the device of ``positions``.
 
     Angles are products in float64: at position 10,000 a float32 angle is off by up to 5e-4. That is
-    also why frequencies are no buffer of a module, which ``model.to(torch.bfloat16)`` would round.
+    why frequencies are no buffer, which ``model.to(torch.bfloat16)`` would round.
 
     Raises:
         ValueError: positions of another shape or that are not integers.

@@ -11,13 +11,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from llmtutor.layers.basic import check_integers
+from llmtutor.layers.basic import Layer, check_integers
 from llmtutor.layers.part import Costs, Load, Part, Site
 
+# What the hooks are given and give.
+Embedded = Float[Tensor, "*batch seq d_model"]
+Heads = Float[Tensor, "*batch seq head_dim"]
+KeyHeads = Float[Tensor, "*kv_batch seq head_dim"]
+Places = Int[Tensor, " seq"]
+Queries = Float[Tensor, "*batch heads q head_dim"]
+QueryPlaces = Int[Tensor, " q"]
+KeyPlaces = Int[Tensor, " k"]
+Bias = Float[Tensor, "*bias_batch heads q k"]
 
-class Position(nn.Module):
+
+class Position(Layer):
     """How a model learns where its tokens stand; every hook is a no-op until it is overridden.
 
     ``positions`` are integers from 0, one per token: 0 … seq − 1 for a whole sequence, and what
@@ -25,33 +35,21 @@ class Position(nn.Module):
     and for positions that are not integers.
     """
 
-    def embed(
-        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq d_model"]:
+    def embed(self, x: Embedded, positions: Places) -> Embedded:
         """Token embeddings with the positions added, at the bottom of the model."""
         return x
 
-    def rotate(
-        self, x: Float[Tensor, "*batch seq head_dim"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq head_dim"]:
+    def rotate(self, x: Heads, positions: Places) -> Heads:
         """Queries or keys (batch, heads, seq, head_dim) turned according to their positions."""
         return x
 
-    def rotate_both(
-        self,
-        q: Float[Tensor, "*batch heads seq head_dim"],
-        k: Float[Tensor, "*batch n_kv_heads seq head_dim"],
-        positions: Int[Tensor, " seq"],
-    ) -> tuple[Tensor, Tensor]:
+    def rotate_both(self, q: Heads, k: KeyHeads, positions: Places) -> tuple[Tensor, Tensor]:
         """Queries and keys of the same positions, in the shapes they came in."""
         return self.rotate(q, positions), self.rotate(k, positions)
 
     def score_bias(
-        self,
-        q: Float[Tensor, "*batch heads q head_dim"],
-        q_positions: Int[Tensor, " q"],
-        k_positions: Int[Tensor, " k"],
-    ) -> Float[Tensor, "*bias_batch heads q k"] | None:
+        self, q: Queries, q_positions: QueryPlaces, k_positions: KeyPlaces
+    ) -> Bias | None:
         """What is added to the scaled scores ``q · k / √head_dim``; None adds nothing.
 
         A bias that does not depend on ``q`` has no batch dimension: (heads, q, k).
@@ -132,15 +130,20 @@ def check_heads(q: Tensor, n_heads: int) -> None:
 
 
 def relative_positions(
-    q_positions: Int[Tensor, " q"], k_positions: Int[Tensor, " k"]
+    q: Tensor, q_positions: QueryPlaces, k_positions: KeyPlaces
 ) -> Int[Tensor, "q k"]:
     """Key position minus query position: negative looks back, 0 is the token itself.
 
     >>> import torch
-    >>> relative_positions(torch.tensor([1, 2]), torch.tensor([0, 1, 2]))
+    >>> relative_positions(torch.zeros(2, 8), torch.tensor([1, 2]), torch.tensor([0, 1, 2]))
     tensor([[-1,  0,  1],
             [-2, -1,  0]])
+
+    Raises:
+        ValueError: not one integer for each query in ``q`` (…, q, head_dim) and for each key.
     """
+    check_positions(q_positions, q.shape[-2])
+    check_positions(k_positions, k_positions.numel())
     return k_positions.long()[None, :] - q_positions.long()[:, None]
 
 

@@ -5,20 +5,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Site
-from llmtutor.layers.positions.base import (
-    EmbeddingPositionConfig,
-    Position,
-    check_last,
-    check_positions,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class LearnedPosition(Position):
+class LearnedPosition(scheme.Position):
     """``x_p + P[p]`` with a table ``weight`` of shape (max_seq_len, d_model), as in GPT-2.
 
     Proposed for convolutions by Gehring et al. (2017), used by Radford et al. (2019). The table
@@ -33,17 +27,15 @@ class LearnedPosition(Position):
     no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, max_seq_len: int, d_model: int) -> None:
-        super().__init__()
+        super().__init__(max_seq_len=max_seq_len, d_model=d_model)
         check_at_least(1, max_seq_len=max_seq_len, d_model=d_model)
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(max_seq_len, d_model), std=0.02))
 
-    def embed(
-        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq d_model"]:
+    def embed(self, x: scheme.Embedded, positions: scheme.Places) -> scheme.Embedded:
         """Add the row of each position: (…, seq, d_model) → the same shape."""
         max_seq_len, d_model = self.weight.shape
-        check_last(x, "d_model", d_model)
-        check_positions(positions, x.shape[-2])
+        scheme.check_last(x, "d_model", d_model)
+        scheme.check_positions(positions, x.shape[-2])
         try:
             return x + F.embedding(positions.long(), self.weight)
         except IndexError:
@@ -54,14 +46,9 @@ class LearnedPosition(Position):
                 "build the model with a longer one"
             ) from None
 
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        max_seq_len, d_model = self.weight.shape
-        return f"max_seq_len={max_seq_len}, d_model={d_model}"
-
 
 @dataclass(frozen=True)
-class LearnedPositionConfig(EmbeddingPositionConfig):
+class LearnedPositionConfig(scheme.EmbeddingPositionConfig):
     """``LearnedPosition``, as long as the model's longest text."""
 
     kind: ClassVar[str] = "learned"

@@ -5,33 +5,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.part import Costs, Load, Site
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Position,
-    check_heads,
-    check_last,
-    check_positions,
-    relative_positions,
-    score_bias_bytes,
-)
+from llmtutor.layers.positions import base as scheme
 
 
-class ShawPosition(Position):
+class ShawPosition(scheme.Position):
     """Add ``q_i · a_{j−i} / √head_dim`` to the scores: a learned key vector for each distance.
 
     Shaw et al. (2018), eq. 4: the key of j seen from i is ``k_j + a_{clip(j − i, −K, K)}`` with
     K = ``max_distance``. ``weight`` (2K + 1, head_dim) holds the vectors, row 0 for −K and beyond,
     row K for the token itself; the heads share it, and it starts with the variance of ``Linear``.
     The paper also adds vectors to the values (eq. 3) and translates as well without (section 4.3):
-    we leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to.
-
-    All products with the 2K + 1 vectors are made once and then picked by distance, so no tensor of
-    shape (q, k, head_dim) arises.
+    we leave them out. Its scale 1/√head_dim is assumed for the scores that this is added to. All
+    products with vectors are made once, then picked by distance: no tensor is (q, k, head_dim).
 
     Raises:
         ValueError: sizes below 1; ``q`` of another width; wrong positions.
@@ -40,36 +30,26 @@ class ShawPosition(Position):
     no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, head_dim: int, max_distance: int) -> None:
-        super().__init__()
+        super().__init__(head_dim=head_dim, max_distance=max_distance)
         check_at_least(1, head_dim=head_dim, max_distance=max_distance)
         rows = 2 * max_distance + 1
         std = math.sqrt(2 / (rows + head_dim))
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(rows, head_dim), std=std))
 
     def score_bias(
-        self,
-        q: Float[Tensor, "*batch heads q head_dim"],
-        q_positions: Int[Tensor, " q"],
-        k_positions: Int[Tensor, " k"],
-    ) -> Float[Tensor, "*batch heads q k"]:
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """Product of each query with the vector of its distance to each key."""
         rows, head_dim = self.weight.shape
-        check_last(q, "head_dim", head_dim)
-        check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, k_positions.numel())
+        scheme.check_last(q, "head_dim", head_dim)
         reach = rows // 2
-        index = relative_positions(q_positions, k_positions).clamp(-reach, reach) + reach
+        index = scheme.relative_positions(q, q_positions, k_positions).clamp(-reach, reach) + reach
         products = q @ self.weight.T / math.sqrt(head_dim)
         return products.gather(-1, index.expand(*q.shape[:-2], *index.shape))
 
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        rows, head_dim = self.weight.shape
-        return f"head_dim={head_dim}, max_distance={rows // 2}"
-
 
 @dataclass(frozen=True)
-class ShawPositionConfig(AttentionPositionConfig):
+class ShawPositionConfig(scheme.AttentionPositionConfig):
     """``ShawPosition``, a table in each layer."""
 
     kind: ClassVar[str] = "shaw"
@@ -78,30 +58,26 @@ class ShawPositionConfig(AttentionPositionConfig):
 
     def build(self, site: Site, n_heads: int, head_dim: int) -> ShawPosition:
         """The module."""
-        return ShawPosition(head_dim, self.max_distance)
+        return ShawPosition(head_dim, **self.values())
 
     def table(self, n_heads: int, head_dim: int) -> int:
         """A vector for each distance, back and forth."""
-        return self._rows * head_dim
+        return (2 * self.max_distance + 1) * head_dim
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """Products of each query with each vector; kept with the queries and the weights."""
-        kept = load.tokens_bytes * n_heads * (head_dim + self._rows)
-        scores = score_bias_bytes(n_heads, load, learned=True)
-        return Costs(flops=2 * n_heads * head_dim * self._rows, activation_bytes=kept + scores)
-
-    @property
-    def _rows(self) -> int:
-        return 2 * self.max_distance + 1
+        rows = 2 * self.max_distance + 1
+        kept = load.tokens_bytes * n_heads * (head_dim + rows)
+        kept += scheme.score_bias_bytes(n_heads, load, learned=True)
+        return Costs(flops=2 * n_heads * head_dim * rows, activation_bytes=kept)
 
 
-class T5Bias(Position):
+class T5Bias(scheme.Position):
     """Add a learned number for each head and bucket of distance, ``weight[bucket(j − i), h]``.
 
-    Raffel et al. (2020), section 2.1. ``weight`` is (n_buckets, n_heads) and starts as a normal of
-    deviation 0.02. T5 makes one table and shares it among the layers, and does not divide its
-    scores by √head_dim; whether a model shares this object is its own choice, and the bias is
-    added to scores that are divided as usual.
+    Raffel et al. (2020), section 2.1, one direction as in its decoder. ``weight`` is (n_buckets,
+    n_heads) and starts as a normal of deviation 0.02. T5 does not divide its scores by √head_dim;
+    here the bias is added to scores that are divided as usual.
 
     Raises:
         ValueError: sizes as for ``t5_buckets``; ``q`` with another number of heads; wrong
@@ -110,91 +86,60 @@ class T5Bias(Position):
 
     no_decay: ClassVar[tuple[str, ...]] = ("weight",)
 
-    def __init__(
-        self,
-        n_heads: int,
-        n_buckets: int = 32,
-        max_distance: int = 128,
-        bidirectional: bool = False,
-    ) -> None:
-        super().__init__()
+    def __init__(self, n_heads: int, n_buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__(n_heads=n_heads, n_buckets=n_buckets, max_distance=max_distance)
         check_at_least(1, n_heads=n_heads)
-        _check_buckets(n_buckets, max_distance, bidirectional)
-        self.max_distance, self.bidirectional = max_distance, bidirectional
+        _check_buckets(n_buckets, max_distance)
+        self.max_distance = max_distance
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(n_buckets, n_heads), std=0.02))
 
     def score_bias(
-        self,
-        q: Float[Tensor, "*batch heads q head_dim"],
-        q_positions: Int[Tensor, " q"],
-        k_positions: Int[Tensor, " k"],
-    ) -> Float[Tensor, "heads q k"]:
+        self, q: scheme.Queries, q_positions: scheme.QueryPlaces, k_positions: scheme.KeyPlaces
+    ) -> scheme.Bias:
         """The number of each bucket, (heads, q, k) in the dtype of ``q``, for every query alike."""
         n_buckets, n_heads = self.weight.shape
-        check_heads(q, n_heads)
-        check_positions(q_positions, q.shape[-2])
-        check_positions(k_positions, k_positions.numel())
-        relative = relative_positions(q_positions, k_positions)
-        buckets = t5_buckets(relative, n_buckets, self.max_distance, self.bidirectional)
+        scheme.check_heads(q, n_heads)
+        relative = scheme.relative_positions(q, q_positions, k_positions)
+        buckets = t5_buckets(relative, n_buckets, self.max_distance)
         return self.weight[buckets].movedim(-1, 0).to(q.dtype)
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        n_buckets, n_heads = self.weight.shape
-        text = f"n_heads={n_heads}, n_buckets={n_buckets}, max_distance={self.max_distance}"
-        return f"{text}, bidirectional={self.bidirectional}"
 
 
 def t5_buckets(
-    relative: Int[Tensor, "*shape"],
-    n_buckets: int = 32,
-    max_distance: int = 128,
-    bidirectional: bool = False,
+    relative: Int[Tensor, "*shape"], n_buckets: int = 32, max_distance: int = 128
 ) -> Int[Tensor, "*shape"]:
     """The bucket of each ``relative`` position (key minus query), from 0 to n_buckets − 1.
 
     Half of the buckets hold one distance each: 0, 1, 2, …; the other half grow with the logarithm
-    of the distance, and the last takes ``max_distance`` and beyond. One-directional, keys to come
-    share bucket 0 with the token itself (a mask hides them); bidirectional, they have the upper
-    half of the buckets to themselves (its first, for distance 0, stays empty, as in T5).
+    of the distance, and the last takes ``max_distance`` and beyond. Keys to come, which a mask
+    hides, share bucket 0 with the token itself.
 
     >>> t5_buckets(torch.tensor([3, 0, -1, -15, -16, -20, -500]))
     tensor([ 0,  0,  1, 15, 16, 17, 31])
 
     Raises:
-        ValueError: fewer than 2 buckets (bidirectional: 4, and an even number), or a
-            ``max_distance`` that does not lie beyond the distances with a bucket of their own.
+        ValueError: fewer than 2 buckets, or a ``max_distance`` that does not lie beyond the
+            distances with a bucket of their own.
     """
-    _check_buckets(n_buckets, max_distance, bidirectional)
-    offset = torch.zeros_like(relative)
-    if bidirectional:
-        n_buckets //= 2
-        offset = (relative > 0).to(relative.dtype) * n_buckets
-        distance = relative.abs()
-    else:
-        distance = (-relative).clamp(min=0)
+    _check_buckets(n_buckets, max_distance)
+    distance = (-relative).clamp(min=0)
     exact = n_buckets // 2
     octaves = (distance.clamp(min=exact).double() / exact).log() / math.log(max_distance / exact)
     # Rounding must not push a distance that lies on an edge into the bucket before it.
     far = exact + (octaves * (n_buckets - exact) + 1e-9).floor().to(relative.dtype)
-    return offset + torch.where(distance < exact, distance, far.clamp(max=n_buckets - 1))
+    return torch.where(distance < exact, distance, far.clamp(max=n_buckets - 1))
 
 
-def _check_buckets(n_buckets: int, max_distance: int, bidirectional: bool) -> None:
-    if bidirectional and n_buckets % 2:
-        raise ValueError(f"n_buckets must be even to serve both directions, got {n_buckets}")
-    one_way = n_buckets // 2 if bidirectional else n_buckets
-    if one_way < 2:
-        raise ValueError(f"each direction needs at least 2 buckets, got n_buckets = {n_buckets}")
-    if max_distance <= one_way // 2:
+def _check_buckets(n_buckets: int, max_distance: int) -> None:
+    check_at_least(2, n_buckets=n_buckets)
+    if max_distance <= n_buckets // 2:
         raise ValueError(
-            f"max_distance must be above {one_way // 2}, the distances that have a bucket of their "
-            f"own when n_buckets = {n_buckets}; got {max_distance}"
+            f"max_distance must be above {n_buckets // 2}, the distances that have a bucket of "
+            f"their own when n_buckets = {n_buckets}; got {max_distance}"
         )
 
 
 @dataclass(frozen=True)
-class T5BiasConfig(AttentionPositionConfig):
+class T5BiasConfig(scheme.AttentionPositionConfig):
     """``T5Bias``, one table for all layers."""
 
     kind: ClassVar[str] = "t5"
@@ -208,10 +153,8 @@ class T5BiasConfig(AttentionPositionConfig):
         """The module that the first layer made."""
         key = (self, n_heads)
         if key not in site.shared:
-            site.shared[key] = T5Bias(n_heads, self.n_buckets, self.max_distance)
-        module = site.shared[key]
-        assert isinstance(module, T5Bias)
-        return module
+            site.shared[key] = T5Bias(n_heads, **self.values())
+        return site.shared[key]
 
     def table(self, n_heads: int, head_dim: int) -> int:
         """A number for each bucket and head."""
@@ -219,4 +162,4 @@ class T5BiasConfig(AttentionPositionConfig):
 
     def costs(self, n_heads: int, head_dim: int, load: Load) -> Costs:
         """The weights, which torch stores beside a bias, and the buckets."""
-        return Costs(activation_bytes=score_bias_bytes(n_heads, load, learned=True))
+        return Costs(activation_bytes=scheme.score_bias_bytes(n_heads, load, learned=True))

@@ -8,24 +8,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from llmtutor.checks import check_at_least, check_name
 from llmtutor.layers.part import Site
+from llmtutor.layers.positions import base as scheme
 from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
-from llmtutor.layers.positions.base import (
-    AttentionPositionConfig,
-    Position,
-    check_last,
-    check_positions,
-)
 from llmtutor.layers.positions.rope_scaling import RopeScaling
 
 Pairing = Literal["interleaved", "half"]
 
 
-class Rope(Position):
+class Rope(scheme.Position):
     """Turn pair ``i`` of a query or key at position ``p`` by ``p · ω_i``, ``ω_i = base^(−2i/d)``.
 
     ``(a, b) → (a cos − b sin, a sin + b cos)``: Su et al. (2021), eq. 34. Which components make
@@ -36,8 +31,8 @@ class Rope(Position):
     ``d = fraction · head_dim`` components turn (Black et al. 2022); ``scaling`` slows the
     frequencies down.
 
-    Angles come from float64, and the rotation is computed in float32 at least: in bfloat16, 8 bits
-    could not hold a cosine to better than 1 part in 256. The result has the dtype of ``x``.
+    The rotation is computed in float32 at least: the 8 bits of bfloat16 could not hold a cosine to
+    better than 1 part in 256. The result has the dtype of ``x``.
 
     Raises:
         ValueError: ``head_dim`` odd or below 2, a rotated part that is not an even whole number,
@@ -54,20 +49,20 @@ class Rope(Position):
         fraction: float = 1.0,
         scaling: RopeScaling | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(head_dim=head_dim, base=base, pairing=pairing)
         check_name("pairing", pairing, get_args(Pairing))
         self.head_dim, self.rotary_dim = head_dim, rotary_dim(head_dim, fraction)
         self.base, self.pairing, self.scaling = base, pairing, scaling
         self.frequencies = geometric_frequencies(self.rotary_dim, base)
         """Radians per token of each pair, after scaling, in float64."""
+        if self.rotary_dim != head_dim:
+            self.settings["rotary_dim"] = self.rotary_dim
         if scaling is not None:
+            self.settings["scaling"] = scaling
             self.frequencies = scaling.scale(self.frequencies, base)
 
     def rotate_both(
-        self,
-        q: Float[Tensor, "*batch heads seq head_dim"],
-        k: Float[Tensor, "*batch n_kv_heads seq head_dim"],
-        positions: Int[Tensor, " seq"],
+        self, q: scheme.Heads, k: scheme.KeyHeads, positions: scheme.Places
     ) -> tuple[Tensor, Tensor]:
         """Both by the same angles: as heads side by side, they turn in one go."""
         if q.shape[-2:] != k.shape[-2:]:
@@ -79,17 +74,10 @@ class Rope(Position):
         q, k = self.rotate(torch.cat((q, k), dim=-3), positions).split(heads, dim=-3)
         return q, k
 
-    def rotate(
-        self, x: Float[Tensor, "*batch seq head_dim"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq head_dim"]:
-        """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned.
-
-        >>> Rope(2).rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
-        tensor([[1.0000, 0.0000],
-                [0.5403, 0.8415]])
-        """
-        check_last(x, "head_dim", self.head_dim)
-        check_positions(positions, x.shape[-2])
+    def rotate(self, x: scheme.Heads, positions: scheme.Places) -> scheme.Heads:
+        """Queries or keys (batch, heads, seq, head_dim) → the same shape, turned."""
+        scheme.check_last(x, "head_dim", self.head_dim)
+        scheme.check_positions(positions, x.shape[-2])
         dtype = torch.promote_types(x.dtype, torch.float32)
         cos, sin = cos_and_sin(positions, self.frequencies, dtype)
         if self.scaling is not None and self.scaling.attention_factor != 1:
@@ -98,13 +86,6 @@ class Rope(Position):
         if self.rotary_dim == self.head_dim:
             return turned.to(x.dtype)
         return torch.cat((turned.to(x.dtype), x[..., self.rotary_dim :]), dim=-1)
-
-    def extra_repr(self) -> str:
-        """What sets it apart, for ``print(model)``."""
-        text = f"head_dim={self.head_dim}, base={self.base:g}, pairing={self.pairing!r}"
-        if self.rotary_dim != self.head_dim:
-            text += f", rotary_dim={self.rotary_dim}"
-        return text if self.scaling is None else f"{text}, scaling={self.scaling}"
 
 
 def rotate_pairs(
@@ -141,8 +122,8 @@ def convert_pairing(
 
     ``weight`` is (n_heads · head_dim, d_in), or a bias (n_heads · head_dim,); with ``n_heads=1``
     also the gain of a norm over a head. Rows move inside their head and no value changes, so
-    with queries and keys both converted every score is the sum of the same products. Converting
-    back gives the weight again. Value and output projections are not turned and stay as they are.
+    with queries and keys both converted every score is the sum of the same products. Value and
+    output projections are not turned and stay as they are.
 
     >>> convert_pairing(torch.arange(6.0), 1, "interleaved", "half")
     tensor([0., 2., 4., 1., 3., 5.])
@@ -170,9 +151,6 @@ def convert_pairing(
 def rotary_dim(head_dim: int, fraction: float) -> int:
     """How many components turn: ``fraction · head_dim``, which must be whole and even.
 
-    >>> rotary_dim(64, 0.25)
-    16
-
     Raises:
         ValueError: ``fraction`` outside (0, 1], or a product that is odd or not whole.
     """
@@ -189,7 +167,7 @@ def rotary_dim(head_dim: int, fraction: float) -> int:
 
 
 @dataclass(frozen=True)
-class RopeConfig(AttentionPositionConfig):
+class RopeConfig(scheme.AttentionPositionConfig):
     """``Rope``."""
 
     kind: ClassVar[str] = "rope"
@@ -204,10 +182,4 @@ class RopeConfig(AttentionPositionConfig):
 
     def build(self, site: Site, n_heads: int, head_dim: int) -> Rope:
         """The module."""
-        return Rope(
-            head_dim,
-            base=self.base,
-            pairing=self.pairing,
-            fraction=self.fraction,
-            scaling=self.scaling,
-        )
+        return Rope(head_dim, **self.values())

@@ -14,12 +14,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llmtutor.checks import check_number
+from llmtutor.checks import check_at_least, check_number
 from llmtutor.layers.part import Part
 
 
+@dataclass(frozen=True)
 class RopeScaling(Part, ABC):
     """A map of frequencies, and a factor on the rotated vectors (1 unless a scaling says more)."""
+
+    factor: float
+    """new length / trained length, at least 1"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.factor) and self.factor >= 1):
+            raise ValueError(
+                f"factor is new length / trained length: expected 1 or more, got {self.factor}"
+            )
 
     @property
     def attention_factor(self) -> float:
@@ -32,6 +43,18 @@ class RopeScaling(Part, ABC):
 
 
 @dataclass(frozen=True)
+class LengthScaling(RopeScaling, ABC):
+    """A scaling that knows how long the texts were on which the model was trained."""
+
+    original_max_seq_len: int
+    """trained length, in tokens, at least 1"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, original_max_seq_len=self.original_max_seq_len)
+
+
+@dataclass(frozen=True)
 class LinearScaling(RopeScaling):
     """Position interpolation, Chen et al. (2023): ``ω_i / factor``, every hand slower alike.
 
@@ -40,18 +63,9 @@ class LinearScaling(RopeScaling):
 
     >>> LinearScaling(4).scale(torch.tensor([1.0, 0.01]), 10_000)
     tensor([0.2500, 0.0025])
-
-    Raises:
-        ValueError: ``factor`` below 1.
     """
 
     kind: ClassVar[str] = "linear"
-    factor: float
-    """new length / trained length"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_factor(self.factor)
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """All divided by the factor."""
@@ -59,43 +73,19 @@ class LinearScaling(RopeScaling):
 
 
 @dataclass(frozen=True)
-class NtkScaling(RopeScaling):
+class NtkScaling(LengthScaling):
     """NTK-aware scaling (bloc97, 2023; restated by Peng et al. 2024): a larger base.
 
     ``base' = base · factor^(d/(d−2))``, which is the same as ``ω_i · factor^(−2i/(d−2))``: the
     fastest hand keeps its speed, the slowest is divided by ``factor``, those between lie between.
     The factor is fixed when the model is built. "Dynamic NTK" grows it with the text, which makes
-    keys cached earlier disagree with new queries; ``for_length`` gives its value at one length.
+    keys cached earlier disagree with new queries.
 
     Raises:
-        ValueError: ``factor`` below 1, ``original_max_seq_len`` below 1, fewer than two pairs.
+        ValueError: fewer than two pairs.
     """
 
     kind: ClassVar[str] = "ntk"
-    factor: float
-    """new length / trained length"""
-    original_max_seq_len: int
-    """trained length, in tokens"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_factor(self.factor)
-        _check_length(self.original_max_seq_len)
-
-    @classmethod
-    def for_length(cls, seq_len: int, factor: float, original_max_seq_len: int) -> "NtkScaling":
-        """What the dynamic formula gives at ``seq_len`` tokens, kept fixed from there on.
-
-        The factor is ``factor · seq_len / original_max_seq_len − (factor − 1)``, and 1 up to the
-        trained length (``rope_type="dynamic"`` of the ``transformers`` library).
-
-        >>> NtkScaling.for_length(4096, factor=1, original_max_seq_len=1024).factor
-        4.0
-        """
-        _check_factor(factor)
-        _check_length(original_max_seq_len)
-        stretch = max(seq_len / original_max_seq_len, 1.0)
-        return cls(factor * stretch - (factor - 1), original_max_seq_len)
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Each divided by a power of the factor that goes from 0 (first) to 1 (last)."""
@@ -106,7 +96,7 @@ class NtkScaling(RopeScaling):
 
 
 @dataclass(frozen=True)
-class YarnScaling(RopeScaling):
+class YarnScaling(LengthScaling):
     """YaRN, Peng et al. (2024): each hand by how often it goes round in the trained length.
 
     A hand with more than ``beta_fast`` rounds is kept, one with fewer than ``beta_slow`` is divided
@@ -118,15 +108,10 @@ class YarnScaling(RopeScaling):
     the ramp round when every hand is fast enough to be kept; here all are kept.
 
     Raises:
-        ValueError: ``factor`` or ``original_max_seq_len`` below 1; betas not ``fast > slow > 0``;
-            ``sharpen`` not above 0.
+        ValueError: betas not ``fast > slow > 0``; ``sharpen`` not above 0.
     """
 
     kind: ClassVar[str] = "yarn"
-    factor: float
-    """new length / trained length"""
-    original_max_seq_len: int
-    """trained length, in tokens"""
     beta_fast: float = 32
     """rounds in the trained length from which a hand is kept"""
     beta_slow: float = 1
@@ -138,8 +123,6 @@ class YarnScaling(RopeScaling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_factor(self.factor)
-        _check_length(self.original_max_seq_len)
         if self.sharpen is not None:
             check_number("sharpen", self.sharpen, above=0)
         if not self.beta_fast > self.beta_slow > 0:
@@ -156,28 +139,24 @@ class YarnScaling(RopeScaling):
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
         """Kept, mixed or divided, by rounds in the trained length."""
         dim = 2 * len(frequencies)
-        first, last = self.ramp(dim, base)
-        first, last = (min(max(index, 0), dim - 1) for index in (first, last))
+        first, last = (min(max(index, 0), dim - 1) for index in self.ramp(dim, base))
         width = last - first or 1e-3  # a ramp of no width becomes a step
-        ramp = (_indices(frequencies) - first) / width
-        slowed = ramp.clamp(0, 1)
+        slowed = ((_indices(frequencies) - first) / width).clamp(0, 1)
         return frequencies * (1 - slowed) + frequencies / self.factor * slowed
 
     def ramp(self, dim: int, base: float) -> tuple[float, float]:
         """Between which indices hands of ``dim`` components are mixed; both may lie outside."""
-        first = self._index_of(self.beta_fast, dim, base)
-        last = self._index_of(self.beta_slow, dim, base)
-        return (math.floor(first), math.ceil(last)) if self.truncate else (first, last)
-
-    def _index_of(self, rounds: float, dim: int, base: float) -> float:
-        """The index ``i`` whose hand goes round so often: ``ω_i · L = 2π · rounds``, solved."""
-        return (
-            dim * math.log(self.original_max_seq_len / (math.tau * rounds)) / (2 * math.log(base))
+        length = self.original_max_seq_len
+        # The index i whose hand goes round so often solves ω_i · length = 2π · rounds.
+        first, last = (
+            dim * math.log(length / (math.tau * rounds)) / (2 * math.log(base))
+            for rounds in (self.beta_fast, self.beta_slow)
         )
+        return (math.floor(first), math.ceil(last)) if self.truncate else (first, last)
 
 
 @dataclass(frozen=True)
-class Llama3Scaling(RopeScaling):
+class Llama3Scaling(LengthScaling):
     """Llama 3.1's: each frequency by its wavelength, the tokens of one turn.
 
     Wavelengths below ``original_max_seq_len / high_freq_factor`` are kept, those above
@@ -186,14 +165,10 @@ class Llama3Scaling(RopeScaling):
     et al. 2024; the formula is that of the code published with the model).
 
     Raises:
-        ValueError: ``factor`` or ``original_max_seq_len`` below 1; factors not ``high > low > 0``.
+        ValueError: factors not ``high > low > 0``.
     """
 
     kind: ClassVar[str] = "llama3"
-    factor: float
-    """new length / trained length"""
-    original_max_seq_len: int
-    """trained length, in tokens"""
     low_freq_factor: float = 1.0
     """turns in the trained length below which a frequency is divided by the factor"""
     high_freq_factor: float = 4.0
@@ -201,8 +176,6 @@ class Llama3Scaling(RopeScaling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_factor(self.factor)
-        _check_length(self.original_max_seq_len)
         if not self.high_freq_factor > self.low_freq_factor > 0:
             raise ValueError(
                 "expected high_freq_factor > low_freq_factor > 0 (turns in the trained length), "
@@ -220,13 +193,3 @@ class Llama3Scaling(RopeScaling):
 def _indices(frequencies: Tensor) -> Tensor:
     """0, 1, …, one for each frequency, on its device and in its dtype."""
     return torch.arange(len(frequencies), dtype=frequencies.dtype, device=frequencies.device)
-
-
-def _check_factor(factor: float) -> None:
-    if not (math.isfinite(factor) and factor >= 1):
-        raise ValueError(f"factor is new length / trained length: expected 1 or more, got {factor}")
-
-
-def _check_length(original_max_seq_len: int) -> None:
-    if original_max_seq_len < 1:
-        raise ValueError(f"original_max_seq_len must be at least 1, got {original_max_seq_len}")

@@ -4,43 +4,33 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from llmtutor.layers.part import Site
+from llmtutor.layers.positions import base as scheme
 from llmtutor.layers.positions.angles import cos_and_sin, geometric_frequencies
-from llmtutor.layers.positions.base import (
-    EmbeddingPositionConfig,
-    Position,
-    check_last,
-    check_positions,
-)
 
 
-class SinusoidalPosition(Position):
+class SinusoidalPosition(scheme.Position):
     """Add ``sin(p ω_i)`` to component 2i and ``cos(p ω_i)`` to 2i + 1, ``ω_i = base^(−2i/d)``.
 
     Vaswani et al. (2017), section 3.5. Each pair is a point on a circle, so the vector of p + k is
     that of p times a rotation which depends on k alone: an offset is a linear map. No parameter,
-    no longest sequence. The paper multiplies the token embeddings by √d_model before it adds these
-    vectors; that belongs to the embedding and is not done here. Sums are made in the dtype of
-    ``x``; the angles always come from float64.
+    no longest sequence. The paper also multiplies the token embeddings by √d_model, which is not
+    done here. Sums are made in the dtype of ``x``; the angles always come from float64.
 
     Raises:
         ValueError: odd ``d_model``, ``base`` not above 1, ``x`` of another width.
     """
 
     def __init__(self, d_model: int, base: float = 10_000.0) -> None:
-        super().__init__()
-        if d_model < 2 or d_model % 2:
-            raise ValueError(
-                f"d_model must be even (one sine and one cosine a pair), got {d_model}"
-            )
-        self.d_model, self.base = d_model, base
+        super().__init__(d_model=d_model, base=base)
+        self.d_model = d_model
         self.frequencies = geometric_frequencies(d_model, base)
 
     def vectors(
-        self, positions: Int[Tensor, " seq"], dtype: torch.dtype = torch.float32
+        self, positions: scheme.Places, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "seq d_model"]:
         """The vectors themselves.
 
@@ -51,21 +41,15 @@ class SinusoidalPosition(Position):
         cos, sin = cos_and_sin(positions, self.frequencies, dtype)
         return torch.stack((sin, cos), dim=-1).flatten(-2)
 
-    def embed(
-        self, x: Float[Tensor, "*batch seq d_model"], positions: Int[Tensor, " seq"]
-    ) -> Float[Tensor, "*batch seq d_model"]:
+    def embed(self, x: scheme.Embedded, positions: scheme.Places) -> scheme.Embedded:
         """Add the vector of each position: (…, seq, d_model) → the same shape."""
-        check_last(x, "d_model", self.d_model)
-        check_positions(positions, x.shape[-2])
+        scheme.check_last(x, "d_model", self.d_model)
+        scheme.check_positions(positions, x.shape[-2])
         return x + self.vectors(positions, x.dtype)
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        return f"d_model={self.d_model}, base={self.base:g}"
 
 
 @dataclass(frozen=True)
-class SinusoidalPositionConfig(EmbeddingPositionConfig):
+class SinusoidalPositionConfig(scheme.EmbeddingPositionConfig):
     """``SinusoidalPosition``."""
 
     kind: ClassVar[str] = "sinusoidal"

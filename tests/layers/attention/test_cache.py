@@ -123,11 +123,9 @@ def test_memory_is_set_aside_once_and_that_of_a_window_does_not_grow_with_the_te
     assert type(made("plain", SEQ).make_cache(1, SEQ)) is KVCache  # nothing is pushed out
 
 
-def test_a_cache_has_the_dtype_of_the_weights_unless_told_and_no_gradient() -> None:
+def test_a_cache_has_the_dtype_of_the_weights_and_no_gradient() -> None:
     layer = made("plain", 3)
     assert layer.make_cache(1, 4).keys.dtype == torch.float64
-    assert layer.make_cache(1, 9, dtype=torch.float16).values.dtype == torch.float16
-    assert layer.make_cache(1, 9, device="meta").keys.is_meta
     cache = layer.requires_grad_(True).make_cache(1, SEQ)
     layer(text(), cache=cache)
     assert not cache.keys.requires_grad and not cache.values.requires_grad
@@ -173,10 +171,10 @@ def test_all_keys_go_back_by_length_a_window_only_by_snapshot() -> None:
     assert [window.can_crop(n) for n in (-1, 0, 3, 4, 5)] == [False, False, False, True, False]
     whole.crop(2)
     assert whole.append(rows(9), rows(9))[0].flatten().tolist() == [0, 1, 9]
-    with pytest.raises(ValueError, match=r"can only go back to 0 … 3 tokens, got 4"):
+    with pytest.raises(ValueError, match="cannot go back from 3 to 4 tokens: only to fewer"):
         whole.crop(4)
     window.crop(4)
-    message = r"window of 3 slots cannot go back from 4 to 2 tokens: .* restore a snapshot"
+    message = r"cannot go back from 4 to 2 tokens: .* pushed out .* restore a snapshot"
     with pytest.raises(ValueError, match=message):
         window.crop(2)
     assert window.append(rows(9), rows(9))[0].flatten().tolist() == [2, 3, 9]
@@ -212,7 +210,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(window) -> None:
 @pytest.mark.parametrize(
     ("starts", "message"),
     [
-        (torch.tensor([0]), r"one integer for each of 2 rows .* shape \(1,\)"),
+        (torch.tensor([0]), r"one integer for each of 2 rows, got shape \(1,\)"),
         (torch.tensor([0.0, 1.0]), "torch.float32"),
         (torch.tensor([0, 16]), r"0 … 15, got \[0, 16\]"),
         (torch.tensor([-1, 0]), r"0 … 15, got \[-1, 0\]"),
@@ -226,9 +224,7 @@ def test_refuses_starts(starts, message) -> None:
 
 def test_refuses() -> None:
     for sizes in ((0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)):
-        with pytest.raises(
-            ValueError, match=f"must be at least 1, got {', '.join(map(str, sizes))}"
-        ):
+        with pytest.raises(ValueError, match="must be at least 1, got 0"):
             KVCache(*sizes)
     with pytest.raises(ValueError, match="window must be at least 1"):
         WindowCache(1, 1, 4, 1, window=0)

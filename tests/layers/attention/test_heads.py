@@ -416,7 +416,7 @@ def test_parameters() -> None:
     ]
     for options, want in cases:
         assert count(Attention(12, 6, **options)) == want, options
-    assert "n_heads=6, causal=True, window=2" in repr(Attention(12, 6, window=2))
+    assert "n_heads=6, n_kv_heads=6, causal=True, window=2" in repr(Attention(12, 6, window=2))
     assert "n_heads=6, n_kv_heads=3, causal=False" in repr(
         Attention(12, 6, n_kv_heads=3, causal=False)
     )

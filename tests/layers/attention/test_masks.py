@@ -66,11 +66,11 @@ def test_masks_combine() -> None:
         (lambda: causal_mask(3, 2), "seq_q = 3, seq_k = 2"),
         (lambda: sliding_window_mask(3, 0), "window must be at least 1.*got 0"),
         (lambda: sliding_window_mask(3, 2, 1), "seq_k = 1"),
-        (lambda: padding_mask(torch.tensor([4]), 3), r"0 … seq = 3, got \[4\]"),
+        (lambda: padding_mask(torch.tensor([4]), 3), r"0 … 3, got \[4\]"),
         (lambda: padding_mask(torch.tensor([-1]), 3), r"got \[-1\]"),
         (lambda: padding_mask(torch.tensor([1.0]), 3), "one integer.*float32"),
         (lambda: padding_mask(torch.tensor([True]), 3), "one integer.*bool"),
-        (lambda: padding_mask(torch.tensor(2), 3), "one integer for each sequence"),
+        (lambda: padding_mask(torch.tensor(2), 3), "one integer for each of 1 rows"),
     ],
 )
 def test_refuses(make, message: str) -> None:

@@ -41,10 +41,10 @@ def test_in_float32_they_are_those_of_float64_rounded():
 
 def test_refuses():
     for dim in (-2, 0, 1, 7):
-        with pytest.raises(ValueError, match=f"even number of them, got {dim}"):
+        with pytest.raises(ValueError, match=f"must be even, got {dim}"):
             geometric_frequencies(dim, 10_000)
     for base in (1.0, 0.0, -5.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match=f"base must be a finite number above 1, got {base}"):
+        with pytest.raises(ValueError, match=rf"base must be .*, got {base}"):
             geometric_frequencies(4, base)
     for positions, message in [
         (torch.arange(3.0), "positions must be integers"),

@@ -201,5 +201,5 @@ def test_no_tokens_are_no_error():
 
 
 def test_relative_positions_by_hand():
-    got = relative_positions(torch.tensor([7]), torch.tensor([5, 7, 10]))
+    got = relative_positions(torch.zeros(1, 4), torch.tensor([7]), torch.tensor([5, 7, 10]))
     assert got.tolist() == [[-2, 0, 3]]

@@ -99,23 +99,20 @@ def t5(**options):
     return T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (16, 64), (8, 20), (64, 1000)])
-def test_buckets_equal_transformers(n_buckets, max_distance, bidirectional):
+def test_buckets_equal_transformers(n_buckets, max_distance):
     from transformers.models.t5.modeling_t5 import T5Attention
 
     relative = torch.arange(-3000, 3001)
-    ours = t5_buckets(relative, n_buckets, max_distance, bidirectional)
-    theirs = T5Attention._relative_position_bucket(relative, bidirectional, n_buckets, max_distance)
+    ours = t5_buckets(relative, n_buckets, max_distance)
+    theirs = T5Attention._relative_position_bucket(relative, False, n_buckets, max_distance)
     assert torch.equal(ours, theirs)
-    never = {n_buckets // 2} if bidirectional else set()  # a key to come at distance 0
-    assert set(ours.tolist()) == set(range(n_buckets)) - never
+    assert set(ours.tolist()) == set(range(n_buckets))
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_bias_equals_transformers(bidirectional):
-    theirs = t5(is_decoder=not bidirectional).double()
-    ours = T5Bias(3, bidirectional=bidirectional).double()
+def test_bias_equals_transformers():
+    theirs = t5(is_decoder=True).double()
+    ours = T5Bias(3).double()
     ours.load_state_dict({"weight": theirs.relative_attention_bias.weight.detach()}, strict=True)
     q = torch.zeros(1, 3, 40, 4, dtype=torch.float64)
     want = theirs.compute_bias(40, 200, past_seen_tokens=160)
@@ -123,33 +120,27 @@ def test_bias_equals_transformers(bidirectional):
     assert torch.equal(got[None], want)
 
 
-def bucket_in_integers(relative: int, n: int, max_distance: int, bidirectional: bool) -> int:
+def bucket_in_integers(relative: int, n: int, max_distance: int) -> int:
     """No logarithm: bucket e + m is reached when (d / e)^(n − e) ≥ (max_distance / e)^m."""
-    offset = 0
-    if bidirectional:
-        n //= 2
-        offset = n if relative > 0 else 0
-    distance = abs(relative) if bidirectional else max(-relative, 0)
+    distance = max(-relative, 0)
     e = n // 2
     if distance < e:
-        return offset + distance
+        return distance
     steps = n - e
     reached = [m for m in range(steps) if distance**steps * e**m >= max_distance**m * e**steps]
-    return offset + e + max(reached)
+    return e + max(reached)
 
 
-@given(st.integers(2, 40), st.integers(1, 500), st.booleans(), st.data())
+@given(st.integers(1, 40), st.integers(1, 500), st.data())
 @settings(max_examples=60, deadline=None)
-def test_buckets_equal_exact_arithmetic(half, further, bidirectional, data):
+def test_buckets_equal_exact_arithmetic(exact, further, data):
     """Also on the edges of buckets, where logarithms in floating point may fall short."""
-    n_buckets = 2 * half
-    exact = half // 2 if bidirectional else half
+    n_buckets = 2 * exact
     max_distance = data.draw(st.sampled_from([exact + further, 4 * exact, 8 * exact, 27 * exact]))
     relative = data.draw(st.lists(st.integers(-2000, 2000), min_size=1, max_size=20))
     relative += [s * exact * r for r in (1, 2, 3, 4, 8, 9, 16) for s in (-1, 1)]
-    got = t5_buckets(torch.tensor(relative), n_buckets, max_distance, bidirectional).tolist()
-    arguments = n_buckets, max_distance, bidirectional
-    assert got == [bucket_in_integers(r, *arguments) for r in relative]
+    got = t5_buckets(torch.tensor(relative), n_buckets, max_distance).tolist()
+    assert got == [bucket_in_integers(r, n_buckets, max_distance) for r in relative]
 
 
 def test_buckets_by_hand():
@@ -183,9 +174,8 @@ def test_bias_has_the_dtype_of_the_queries():
     assert bias.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_t5_gradient(bidirectional):
-    position = T5Bias(2, n_buckets=8, max_distance=16, bidirectional=bidirectional).double()
+def test_t5_gradient():
+    position = T5Bias(2, n_buckets=8, max_distance=16).double()
     inputs = torch.zeros(2, 9, 4, dtype=torch.float64), torch.arange(9), torch.arange(9)
 
     def function(weight):
@@ -198,11 +188,8 @@ def test_t5_gradient(bidirectional):
     ("options", "message"),
     [
         ({"n_heads": 0}, "n_heads must be at least 1, got 0"),
-        ({"n_buckets": 1}, "at least 2 buckets, got n_buckets = 1"),
-        ({"n_buckets": 2, "bidirectional": True}, "at least 2 buckets, got n_buckets = 2"),
-        ({"n_buckets": 9, "bidirectional": True}, "must be even .* got 9"),
+        ({"n_buckets": 1}, "n_buckets must be at least 2, got 1"),
         ({"max_distance": 16}, "must be above 16, .* n_buckets = 32; got 16"),
-        ({"max_distance": 8, "bidirectional": True}, "must be above 8, .*; got 8"),
     ],
 )
 def test_t5_sizes(options, message):

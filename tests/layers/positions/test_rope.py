@@ -23,7 +23,7 @@ PAIRINGS = ("interleaved", "half")
 SCALINGS = {
     "none": (None, {"rope_type": "default"}),
     "linear": (LinearScaling(4), {"rope_type": "linear", "factor": 4.0}),
-    "ntk": (NtkScaling.for_length(150, 2, 50), {"rope_type": "dynamic", "factor": 2.0}),
+    "ntk": (NtkScaling(5, 50), {"rope_type": "dynamic", "factor": 2.0}),
     "yarn": (
         YarnScaling(4, 50),
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 50},
@@ -402,7 +402,7 @@ def test_weights_that_are_no_projection():
 
 
 def test_base():
-    with pytest.raises(ValueError, match="base must be a finite number above 1, got 1"):
+    with pytest.raises(ValueError, match="base must be above 1, got 1"):
         Rope(8, base=1)
 
 

@@ -81,10 +81,10 @@ def test_is_added_and_passes_the_gradient_on():
 
 @pytest.mark.parametrize("d_model", [-2, 0, 1, 7])
 def test_odd_width(d_model):
-    with pytest.raises(ValueError, match=f"d_model must be even .*, got {d_model}"):
+    with pytest.raises(ValueError, match=f"d_model, .* must be even, got {d_model}"):
         SinusoidalPosition(d_model)
 
 
 def test_base():
-    with pytest.raises(ValueError, match="base must be a finite number above 1, got 1"):
+    with pytest.raises(ValueError, match="base must be above 1, got 1"):
         SinusoidalPosition(4, base=1)
