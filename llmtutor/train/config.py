@@ -25,9 +25,8 @@ from llmtutor.train.log import LOGGERS
 
 Value = int | float | bool | str
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FAST = ("side-by-side", "keep-memory")
-"""What can be done for speed alone: the rows of a batch on cores of their own, and memory kept from
-one step to the next."""
+FAST = ("keep-memory",)
+"""What can be done for speed alone."""
 WHEN = ("eval_every", "eval_tokens", "save_every", "keep")
 """How often a run is validated and saved, and how much of either."""
 FREE = (*WHEN, "out", "loggers", "device", "strategy", "fast")
@@ -105,8 +104,7 @@ class TrainConfig:
     loggers: tuple[str, ...] = ()
     """Besides the progress bar and log.jsonl: tensorboard, wandb."""
     fast: tuple[str, ...] = ()
-    """For speed alone, on a CPU: side-by-side (the rows of a batch on cores of their own),
-    keep-memory (what a step frees is kept for the next)."""
+    """For speed alone, on a CPU: keep-memory (what a step frees is kept for the next)."""
     out: str = "runs/last"
     """Folder of the run: log.jsonl, checkpoints, tokenizer."""
 

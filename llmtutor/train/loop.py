@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from llmtutor.checks import shell_line
 from llmtutor.data.batches import batch_at
 from llmtutor.fast.memory import freed_memory_kept
-from llmtutor.fast.threads import equal_parts, side_by_side
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
     World,
@@ -151,23 +150,6 @@ def validate_or_stop(training: Training, why: str) -> float:
     return loss
 
 
-@contextmanager
-def sped_up(training: Training) -> Iterator[None]:
-    """Within it the run has what its settings name under ``fast``; what is computed is the same.
-
-    Rows are taken side by side where one process computes on a CPU. The cores stay divided until
-    the run ends, so validation takes longer.
-    """
-    config, world = training.config, training.world
-    with ExitStack() as stack:
-        if "keep-memory" in config.fast:
-            stack.enter_context(freed_memory_kept())
-        if "side-by-side" in config.fast and world.world_size == 1 and world.device.type == "cpu":
-            parts = equal_parts(config.batch_size // config.accumulate)
-            training.loss = stack.enter_context(side_by_side(training.loss, parts))
-        yield
-
-
 def set_learning_rate(training: Training) -> float:
     """Set each group's learning rate for the next step; returns the one that the settings name."""
     factor = training.schedule(training.step)
@@ -210,7 +192,8 @@ def train(
             try:
                 if world.is_main:
                     make_room(out, training.step, training.text.tokenizer)
-                with guarded(world), sped_up(training):
+                keep_memory = "keep-memory" in config.fast
+                with guarded(world), freed_memory_kept() if keep_memory else nullcontext():
                     run(training, log)
             finally:
                 log.close()
