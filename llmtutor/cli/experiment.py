@@ -101,40 +101,6 @@ def show(name: str, /) -> None:
         print(f"made on {here['date']}: {where}, {here['threads']} threads, {versions}")
 
 
-@app.command
-def check(name: str, /, *only: str, limit: int = 2) -> None:
-    """Make a few recorded runs again and compare: does the code still give what is recorded?
-
-    The final loss of a run made again may differ from the recorded one by no more than the standard
-    deviation over seeds. What has been made is kept beside the corpora, so that a second call goes
-    on; the records stay as they are.
-
-    Parameters
-    ----------
-    name
-        The study (see `llmtutor experiment list`).
-    only
-        Settings of the runs to take, such as variant=baseline; without any, the cheapest runs.
-    limit
-        How many runs to make again.
-    """
-    from llmtutor.experiments.again import ALLOWED, again_dir, make_again  # noqa: PLC0415
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-
-    if wrong := [text for text in only if "=" not in text]:
-        raise ValueError(f"expected settings as NAME=VALUE, got {wrong[0]!r}")
-    some = list(make_again(find_study(name), limit, **dict(text.split("=", 1) for text in only)))
-    print(f"{'RECORDED':>9} {'NOW':>9} {'DIFFERENCE':>11} {'SEEDS':>7} {'IN SEEDS':>9}")
-    for one in some:
-        print(
-            f"{one.recorded:9.4f} {one.now:9.4f} {one.now - one.recorded:+11.4f} "
-            f"{one.noise:7.4f} {one.deviations:+9.2f}  {one.settings}"
-        )
-    print(f"SEEDS: standard deviation over seeds; kept in {again_dir()}")
-    if any(abs(one.deviations) > ALLOWED for one in some):
-        raise SystemExit("a run came out otherwise than recorded, by more than seeds differ")
-
-
 def _line(made: dict) -> str:
     settings = " ".join(f"{k}={v}" for k, v in made["settings"].items())
     return f"{_found(made['result'])}  {made['cpu_seconds']:6.1f} s  {settings}"
