@@ -1,6 +1,12 @@
 """`llmtutor experiment`: list the studies of the book, run them, show what they measured."""
 
 import cyclopts
+import torch
+
+from llmtutor.checks import check_at_least
+from llmtutor.experiments import catalogue
+from llmtutor.experiments.study import load_record, results_dir, run_study, size
+from llmtutor.train.distributed import choose_device
 
 app = cyclopts.App(
     name="experiment",
@@ -15,11 +21,8 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_studies() -> None:
     """Show the studies: how many of their runs are recorded, and what they took."""
-    from llmtutor.experiments.catalogue import CATALOGUE  # noqa: PLC0415
-    from llmtutor.experiments.study import results_dir, size  # noqa: PLC0415
-
     print(f"{'NAME':16} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
-    for name, study in CATALOGUE.items():
+    for name, study in catalogue.CATALOGUE.items():
         done, whole, seconds = size(study)
         runs = f"{done}/{'?' if whole is None else whole}"
         print(f"{name:16} {runs:>8} {seconds / 60:12.1f}  {study.description}")
@@ -53,18 +56,9 @@ def run(
     device
         cpu, which the recorded studies used, cuda, mps, or auto for the best there is.
     """
-    import torch  # noqa: PLC0415
-
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-    from llmtutor.experiments.study import run_study  # noqa: PLC0415
-    from llmtutor.train.distributed import choose_device  # noqa: PLC0415
-
-    study = find_study(name)
-    if min(threads, processes) < 1 or (limit is not None and limit < 0):
-        raise ValueError(
-            "expected at least 1 thread, 1 process and a limit of 0 or more, "
-            f"got {threads}, {processes} and {limit}"
-        )
+    study = catalogue.find_study(name)
+    check_at_least(1, threads=threads, processes=processes)
+    check_at_least(0, limit=limit or 0)
     where = str(choose_device(device))
     torch.set_num_threads(threads)
     try:
@@ -83,10 +77,7 @@ def show(name: str, /) -> None:
     name
         The study (see `llmtutor experiment list`).
     """
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-    from llmtutor.experiments.study import load_record  # noqa: PLC0415
-
-    record = load_record(find_study(name).name)
+    record = load_record(catalogue.find_study(name).name)
     print(record.description)
     for key, value in record.plan.items():
         print(f"planned {record.planned}: {key} = {value}")

@@ -12,7 +12,7 @@ from typing import Any
 from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Settings, Study, load_record, once
+from llmtutor.experiments.study import Record, Study, load_record, once
 from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS
 
@@ -98,61 +98,45 @@ def _plan_head() -> dict[str, Any]:
     }
 
 
-def _rates(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
-        for name, variant in VARIANTS.items()
-        for lr in RATES
-        if variant.rate_of is None
-    ]
-
-
-def _comparison(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": corpus, "lr": plan["learning_rate"][name], "seed": seed}
-        for seed in range(SEEDS)
-        for name in VARIANTS
-        for corpus in CORPORA
-    ]
-
-
-def _costs(plan: Mapping[str, Any]) -> list[Settings]:
-    return [{"variant": name, "round": i} for i in range(ROUNDS) for name in VARIANTS]
-
-
-def _head(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
-        for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])
-        for name in ("baseline", "head lost")
-    ]
-
-
 COMPARISON = (
     Study(
         name="comparison-rates",
         description="A learning rate for each variant of the comparison",
-        runs=_rates,
+        runs=lambda plan: [
+            {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
+            for name, variant in VARIANTS.items()
+            for lr in RATES
+            if variant.rate_of is None
+        ],
         run=train_variant,
     ),
     Study(
         name="comparison",
         description="Variants against one baseline: paired seeds, equal parameters, two corpora",
         plan=_plan_comparison,
-        runs=_comparison,
+        runs=lambda plan: [
+            {"variant": name, "corpus": corpus, "lr": plan["learning_rate"][name], "seed": seed}
+            for seed in range(SEEDS)
+            for name in VARIANTS
+            for corpus in CORPORA
+        ],
         run=train_variant,
     ),
     Study(
         name="comparison-cost",
         description="What each variant costs: training and decoding speed, memory, cache",
-        runs=_costs,
+        runs=lambda plan: [{"variant": v, "round": i} for i in range(ROUNDS) for v in VARIANTS],
         run=measure_variant,
     ),
     Study(
         name="comparison-head",
         description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
         plan=once(_plan_head),
-        runs=_head,
+        runs=lambda plan: [
+            {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
+            for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])
+            for name in ("baseline", "head lost")
+        ],
         run=train_variant,
     ),
 )

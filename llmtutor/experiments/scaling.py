@@ -204,11 +204,8 @@ def _fit_many(
         error = (sets**2).sum(1) - (inside**2).sum(1)
         constants = inside @ inverse[i].T
         better = (error < least) & (constants >= 0).all(1)
-        least[better], chosen[better], picked[better] = (
-            error[better],
-            constants[better],
-            exponents[i],
-        )
+        least[better], chosen[better] = error[better], constants[better]
+        picked[better] = exponents[i]
     if not np.isfinite(least).all():
         raise ValueError(
             "no law with a floor and coefficients of at least 0 fits: do the losses fall with size?"

@@ -6,7 +6,7 @@ the steps. Merging eight heads into eight changes nothing: that is the control, 
 trained on for as long.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from llmtutor.data.batches import random_batches, sequential_batches
 from llmtutor.experiments.curve import loss_on, train_curve
-from llmtutor.experiments.study import Settings, Study
+from llmtutor.experiments.study import Study
 from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
 from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
@@ -109,17 +109,13 @@ def falling(steps: int) -> Schedule:
     return lambda step: AGAIN + (FINAL - AGAIN) * step / steps
 
 
-def _runs(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"n_kv_heads": n_kv_heads, "pool": pool, "seed": seed}
-        for seed in range(SEEDS)
-        for n_kv_heads, pool in MERGES
-    ]
-
-
 UPTRAINING = Study(
     name="uptraining",
     description="Heads of keys and values merged in a trained model, which is then trained on",
-    runs=_runs,
+    runs=lambda plan: [
+        {"n_kv_heads": n_kv_heads, "pool": pool, "seed": seed}
+        for seed in range(SEEDS)
+        for n_kv_heads, pool in MERGES
+    ],
     run=uptrain_run,
 )

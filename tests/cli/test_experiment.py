@@ -52,7 +52,7 @@ def test_list_run_stop_go_on_and_show(fake: Path, capsys: pytest.CaptureFixture[
     [
         (["run", "fakes"], "did you mean 'fake'"),
         (["show", "fake"], "llmtutor experiment run fake"),
-        (["run", "fake", "--threads", "0"], "at least 1 thread"),
+        (["run", "fake", "--threads", "0"], "threads must be at least 1"),
         (["run", "fake", "--device", "gpu"], "unknown device 'gpu'"),
     ],
 )
