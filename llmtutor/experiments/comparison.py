@@ -30,8 +30,7 @@ FRESH_SEED = 200
 def best_rate(record: Record, variant: str) -> float:
     """The minimum of the parabola through the best rate tried and its neighbours.
 
-    A best rate at the end of those tried has no neighbour on one side, and is taken as it is. Rates
-    at which training diverged do not count.
+    A best rate at an end of those tried is taken as it is; one at which training diverged is none.
 
     Raises:
         ValueError: no recorded run of the variant has a final loss.
@@ -55,8 +54,7 @@ def best_rate(record: Record, variant: str) -> float:
 def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
     """Final validation losses by variant and seed, in the order of VARIANTS.
 
-    A variant that has not all seeds of the baseline is left out: its runs are still to be made, or
-    one of them diverged.
+    A variant without all seeds of the baseline is left out: runs are to be made, or one diverged.
     """
     found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
     for run in record.runs:

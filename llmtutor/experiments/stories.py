@@ -25,10 +25,9 @@ N_NEW = 200
 
 
 def stories_run(*, n_kv_heads: int) -> dict[str, Any]:
-    """Loss on stories, the text that greedy decoding writes, and the bytes of its cache.
+    """Loss on stories, N_NEW tokens that greedy decoding writes, bytes of the cache in float32.
 
-    The text has N_NEW tokens after the sign of a beginning; the cache is that of one text as long
-    as the context, in float32. With 4 heads the model is the published one.
+    The cache is that of one text as long as the context. 4 heads are the published model.
 
     Raises:
         FetchError: the weights or the stories are not here; it says where they come from.

@@ -85,8 +85,8 @@ def train_run(
 
     The curve holds the first ten steps one by one and then the mean of every ten: the loss, the
     norm of the gradient before clipping, and the norm of the part of it that belongs to the
-    embedding (which, tied, is also the output layer). A run whose loss stops being a finite number
-    ends there and has no final loss.
+    embedding (which, tied, is also the output layer). A run that diverges ends there, without a
+    final loss.
     """
     train, valid, size = tokens(vocab_size)
     config = model_config(d_model, n_layers, size, **(model or {}))

@@ -45,8 +45,7 @@ def train_variant(
     """Train a variant once and report its size, its curves and its final validation loss.
 
     ``curve`` has the training loss as the mean of every ten steps, ``valid`` the loss on
-    CURVE_WINDOWS after every EVAL_EVERY. A run whose loss stops being a number ends there and has
-    no final loss.
+    CURVE_WINDOWS after every EVAL_EVERY. A run that diverges ends there, without a final loss.
 
     Raises:
         ValueError: an unknown variant or corpus.

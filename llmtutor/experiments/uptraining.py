@@ -63,10 +63,7 @@ def held_out_loss(model: nn.Module) -> float:
 def train_on(
     model: Transformer, schedule: Schedule, marks: tuple[int, ...], seed: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Train with a new AdamW to the last of ``marks``; the held-out loss at each that it reaches.
-
-    A run whose loss stops being a number ends there.
-    """
+    """Train with a new AdamW to the last of ``marks``; the held-out loss at each one reached."""
     generator = torch.Generator().manual_seed(seed)
     curve = train_curve(
         model,
