@@ -1,14 +1,13 @@
 """Chapter 11, training: everything that decides a run, in one frozen record.
 
-A ``TrainConfig`` is checked when it is made, goes to JSON and back without loss, and is saved with
-every checkpoint, so that a run can say with what it was made and refuse to go on with something
-else. The options of ``llmtutor train`` are its fields.
+A ``TrainConfig`` is saved with every checkpoint, so that a run can say with what it was made and
+refuse to go on with something else. The options of ``llmtutor train`` are its fields.
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
@@ -47,7 +46,7 @@ class TrainConfig:
 
     Raises:
         ValueError: an unknown name (with the nearest one), a number out of range, a value of
-            another type, a batch that its micro-batches do not divide.
+            another type.
     """
 
     preset: str = "llama-nano"
@@ -111,19 +110,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):
             object.__setattr__(self, name, _plain(getattr(self, name)))
-        for name in ("loggers", "fast"):
+        for name, choices in (("loggers", LOGGERS), ("fast", FAST)):
             if not isinstance(names := getattr(self, name), list | tuple):
                 raise ValueError(f"{name} must be a list of names, got {names!r}")
+            for each in names:
+                check_name(f"name in {name}", each, choices)
             object.__setattr__(self, name, tuple(names))
         for name, known in _NAMES.items():
             check_name(name, getattr(self, name), known)
         check_types(self, get_type_hints(type(self)))
         model = {str(name).replace("-", "_"): _plain(value) for name, value in self.model.items()}
         object.__setattr__(self, "model", model)
-        for name in self.loggers:
-            check_name("logger", name, LOGGERS)
-        for name in self.fast:
-            check_name("way to be fast", name, FAST)
         self._check_ranges()
         self.make_schedule()  # refuses stretches that do not fit into the run
         self.model_config()  # refuses changes that make no model
@@ -137,11 +134,6 @@ class TrainConfig:
             check_at_least(least, **{name: v for name, v in given.items() if v is not None})
         if not 0 <= self.seed < SEEDS:
             raise ValueError(f"seed must lie between 0 and 2**64 - 1, got {self.seed}")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate must divide batch_size, got {self.batch_size} sequences in "
-                f"{self.accumulate} micro-batches"
-            )
 
     def model_config(self, vocab_size: int = 1) -> ModelConfig:
         """The model's configuration for a tokenizer with that many ids.
@@ -197,12 +189,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as they are in JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {
-            "model": dict(self.model),
-            "loggers": list(self.loggers),
-            "fast": list(self.fast),
-        }
+        return asdict(self) | {"loggers": list(self.loggers), "fast": list(self.fast)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

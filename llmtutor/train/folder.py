@@ -113,12 +113,6 @@ def config_of(values: dict, path: Path) -> TrainConfig:
         raise ValueError(f"{path}: the settings of its checkpoint do not fit: {error}") from None
 
 
-def own_tokenizer(path: Path) -> Path | None:
-    """The folder of the tokenizer that the run (or checkpoint) at ``path`` has kept, if any."""
-    folder = run_folder(path) / TOKENIZER
-    return folder if folder.is_dir() else None
-
-
 def make_room(out: Path, step: int, tokenizer: Tokenizer) -> None:
     """Clear what a killed process left, and set aside what is not of the run that begins here.
 

@@ -23,7 +23,6 @@ from llmtutor.fast.memory import freed_memory_kept
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
     World,
-    any_rank,
     check_batch_size,
     connect,
     disconnect,
@@ -33,16 +32,16 @@ from llmtutor.train.distributed import (
 )
 from llmtutor.train.folder import (
     CHECKPOINTS,
+    TOKENIZER,
     config_of,
     locked,
     make_room,
-    own_tokenizer,
     read_state,
     run_folder,
 )
 from llmtutor.train.log import Loggers, open_loggers, say
-from llmtutor.train.state import TrainState, checkpoints
-from llmtutor.train.step import NonFiniteLoss, StepMetrics, train_step
+from llmtutor.train.state import checkpoints
+from llmtutor.train.step import NonFiniteLoss, train_step
 from llmtutor.train.training import Training, save_training, setup, text_fingerprint, validate
 
 
@@ -93,6 +92,11 @@ def run(training: Training, log: Loggers) -> None:
             training.n_tokens += metrics.n_tokens * world.world_size
             training.valid_loss = None
             training.seconds += time.perf_counter() - began
+            extras = {
+                f"{kind}.{name}": mean(value, world)
+                for kind in ("auxiliary", "statistics")
+                for name, value in getattr(metrics, kind).items()
+            }
             log.log(
                 {
                     "step": training.step,
@@ -101,7 +105,7 @@ def run(training: Training, log: Loggers) -> None:
                     "grad_norm": metrics.grad_norm,
                     "n_tokens": training.n_tokens,
                     "seconds": round(training.seconds, 4),
-                    **extras_of(metrics, world),
+                    **extras,
                 }
             )
             last = training.step == config.steps
@@ -111,19 +115,8 @@ def run(training: Training, log: Loggers) -> None:
                 log.log({"step": training.step, "valid_loss": validate_or_stop(training, why)})
             if save:
                 save_training(training)
-            if any_rank(wanted.is_set(), world) and not last:
+            if mean(float(wanted.is_set()), world) > 0 and not last:  # all ranks at the same step
                 raise Interrupted(f"stopped after step {training.step}. {_save_and_say(training)}")
-
-
-def extras_of(metrics: StepMetrics, world: World) -> dict[str, float | list[float]]:
-    """What the layers returned beside the loss, as means over all ranks, under names of its own."""
-    found: dict[str, float | list[float]] = {}
-    for kind in ("auxiliary", "statistics"):
-        for name, value in getattr(metrics, kind).items():
-            several = isinstance(value, list)
-            means = [mean(number, world) for number in (value if several else [value])]
-            found[f"{kind}.{name}"] = means if several else means[0]
-    return found
 
 
 def go_on(out: str | Path) -> str:
@@ -173,9 +166,8 @@ def train(
     refused unless ``with_changes``; the differences are told either way.
 
     Raises:
-        ValueError: settings that cannot be, a folder that holds another run, a damaged checkpoint
-            (``CheckpointError``), another process that writes into ``config.out``, and
-            ``NonFiniteLoss`` from the loop.
+        ValueError: settings that cannot be, a folder that holds another run or is being written, a
+            damaged checkpoint (``CheckpointError``), and ``NonFiniteLoss`` from the loop.
         Interrupted: Ctrl-C or SIGTERM.
         OSError: a full disk or a folder that cannot be written; another process of the job has
             died (``LostRankError``).
@@ -202,21 +194,18 @@ def train(
         disconnect()
 
 
-def _load(config: TrainConfig, resume: Path | None, fallback: bool) -> TrainState | None:
-    """The state to resume; None for a new run in an unused folder."""
+def _set_up(
+    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
+) -> Training:
+    """A new run in an unused folder, or the one to resume if it has the same settings and text."""
     out = Path(config.out)
     goes_on = resume is not None and run_folder(resume).resolve() == out.resolve()
     if not goes_on and checkpoints(out / CHECKPOINTS):
         raise ValueError(
             f"{out} holds a run already: go on with `{go_on(out)}`, or take another --out"
         )
-    return None if resume is None else read_state(resume, fallback=fallback)
-
-
-def _set_up(
-    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
-) -> Training:
-    """A new run, or the one to resume if it is the same in settings and text."""
+    if resume is None:
+        return setup(config, world)
 
     def compare(differences: list[str]) -> None:
         lines = "\n  ".join(["checkpoint → now", *differences])
@@ -228,11 +217,10 @@ def _set_up(
         if differences and world.is_main:
             say(f"going on with changes:\n  {lines}")
 
-    state = _load(config, resume, fallback)
-    if resume is None or state is None:
-        return setup(config, world)
+    state = read_state(resume, fallback=fallback)
     before = config_of(state.config, resume).located()
-    tokenizer = own_tokenizer(resume) if before.tokenizer == config.tokenizer else None
+    kept = run_folder(resume) / TOKENIZER
+    tokenizer = kept if before.tokenizer == config.tokenizer and kept.is_dir() else None
     if state.text is not None:  # the text itself is compared below, wherever it lies
         before = replace(before, corpus=config.corpus)
     compare(before.differences(config))
@@ -245,8 +233,7 @@ def _set_up(
 
 def _save_and_say(training: Training) -> str:
     save_training(training)
-    out = training.config.out
-    return f"A checkpoint is saved; go on with: {go_on(out)}"
+    return f"A checkpoint is saved; go on with: {go_on(training.config.out)}"
 
 
 @contextmanager

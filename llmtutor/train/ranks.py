@@ -102,7 +102,7 @@ class Ranks:
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-", ignore_cleanup_errors=True)
         for rank in range(self.world_size):
             ours, theirs = spawn.Pipe()
-            world = World(rank, self.world_size, rank)
+            world = World(rank, self.world_size)
             process = spawn.Process(
                 target=_serve, args=(theirs, world, self._folder.name, self.timeout), daemon=True
             )

@@ -1,28 +1,9 @@
-"""Chapter 13, distributed: sums over processes, from one who does it all to a ring of equals."""
+"""Chapter 13, distributed: sums over processes that stand in a ring, all of them equal."""
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-
-
-def gather_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
-    """The sum over all ranks, by sending everything to rank 0, which adds and sends it back.
-
-    Rank 0 receives and sends ``(world_size − 1) · n`` numbers each, the others ``n``.
-    """
-    total = x.clone()
-    if rank == 0:
-        incoming = torch.empty_like(x)
-        for other in range(1, world_size):
-            dist.recv(incoming, other)
-            total += incoming
-        for other in range(1, world_size):
-            dist.send(total, other)
-    else:
-        dist.send(x, 0)
-        dist.recv(total, 0)
-    return total
 
 
 def ring_reduce_scatter(parts: list[Tensor], rank: int, world_size: int) -> None:

@@ -6,7 +6,7 @@ it while the others wait. No text is held in memory whole.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -73,16 +73,14 @@ def load_or_train_tokenizer(name: str, corpus: str) -> Tokenizer:
         return CharTokenizer("".join(sorted(letters)))
     if not size.isdecimal():
         raise ValueError(f"expected a whole number after bpe-, such as bpe-1024, got {name!r}")
-    place = Path("tokenizers", f"{_key(corpus)}-{name}")
-    if not _has(folder := data_dir() / place, VOCAB_FILE, MERGES_FILE):
-        folder = work_dir() / place
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            if not _has(folder, VOCAB_FILE, MERGES_FILE):
-                documents = stream_pieces(corpus, "train")
-                texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
-                BPETokenizer.train(texts, int(size), [END_OF_TEXT]).save(folder)
-    return load_tokenizer(folder)
+
+    def learn(folder: Path) -> None:
+        documents = stream_pieces(corpus, "train")
+        texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
+        BPETokenizer.train(texts, int(size), [END_OF_TEXT]).save(folder)
+
+    place = f"tokenizers/{_key(corpus)}-{name}"
+    return load_tokenizer(_made(place, (VOCAB_FILE, MERGES_FILE), learn))
 
 
 def _prepared_folder(corpus: str) -> Path | None:
@@ -100,19 +98,27 @@ def _prepared_folder(corpus: str) -> Path | None:
 
 def _tokens_folder(corpus: str, tokenizer: Tokenizer) -> Path:
     """The folder of the corpus' token files, which are made unless they are there."""
-    place = Path("tokens", f"{_key(corpus)}-{tokenizer.fingerprint()[:12]}")
-    if _has(folder := data_dir() / place, *TOKEN_FILES):
+    separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
+
+    def tokenise(folder: Path) -> None:
+        for split, file in zip(SPLITS, TOKEN_FILES, strict=True):
+            documents = stream_pieces(corpus, split)
+            if separator is None:
+                documents = _with_breaks(documents)
+            prepare(documents, tokenizer, folder / file, separator=separator)
+
+    return _made(f"tokens/{_key(corpus)}-{tokenizer.fingerprint()[:12]}", TOKEN_FILES, tokenise)
+
+
+def _made(place: str, files: Sequence[str], make: Callable[[Path], None]) -> Path:
+    """The folder ``place`` with these files, which one process makes unless they are there."""
+    if _has(folder := data_dir() / place, *files):
         return folder
     folder = work_dir() / place
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, file in zip(SPLITS, TOKEN_FILES, strict=True):
-        with alone(folder / file):
-            if not _has(folder, file):
-                separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
-                documents = stream_pieces(corpus, split)
-                if separator is None:
-                    documents = _with_breaks(documents)
-                prepare(documents, tokenizer, folder / file, separator=separator)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        if not _has(folder, *files):
+            make(folder)
     return folder
 
 
