@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -150,16 +151,11 @@ def run_study(
         yield done, len(todo), result
 
 
-class _Open(dict):
-    """A plan, or entries in it, of which any may still be missing."""
-
-    def __missing__(self, name: str) -> str:
-        return UNPLANNED
-
-
 def _runs(study: Study, record: Record) -> tuple[list[Settings], list[Settings]]:
     """The settings of all runs, and of those that are not recorded."""
-    plan = json.loads(json.dumps(record.plan), object_hook=_Open)
+    plan = json.loads(
+        json.dumps(record.plan), object_hook=lambda written: defaultdict(lambda: UNPLANNED, written)
+    )
     todo = [json.loads(json.dumps(settings)) for settings in study.runs(plan)]
     if len({_key(settings) for settings in todo}) < len(todo):
         raise ValueError(f"study {study.name!r}: two runs have the same settings")

@@ -5,7 +5,6 @@ function of the seed and the step. So two variants with one seed are a pair.
 """
 
 import statistics
-from functools import cache
 from typing import Any
 
 from llmtutor.data.batches import batch_at
@@ -31,12 +30,6 @@ CURVE_WINDOWS = 128
 """Validation windows of SEQ_LEN tokens for a point of a curve."""
 FINAL_WINDOWS = 1024
 """Validation windows for the final loss: 65,536 tokens, the same for every run on a corpus."""
-
-
-@cache
-def bytes_per_token(corpus: str) -> float:
-    """Bytes of a validation token on average; the tokenizer is a BPE with VOCAB_SIZE tokens."""
-    return len(load_corpus(corpus).valid.encode()) / len(tokens(VOCAB_SIZE, corpus)[1])
 
 
 def train_variant(
@@ -66,7 +59,8 @@ def train_variant(
     if VARIANTS[variant].zeroed_head == "evaluation":
         zero_first_head(model)
     final = loss_on(model, spread_windows(valid, FINAL_WINDOWS, SEQ_LEN))
-    n_bytes = round(final.n_tokens * bytes_per_token(corpus))
+    bytes_per_token = len(load_corpus(corpus).valid.encode()) / len(valid)
+    n_bytes = round(final.n_tokens * bytes_per_token)
     tens = range(0, len(curve.losses) // 10 * 10, 10)
     return {
         "n_params": parameters(model.config).total,

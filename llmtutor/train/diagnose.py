@@ -18,9 +18,9 @@ def first_non_finite(
 ) -> str:
     """In words, the first layer whose output or gradient is not finite.
 
-    Weights are looked at first, then for each batch the outputs in the order in which layers
-    finish (so a layer is named before those around it), the loss, and the gradients: of outputs in
-    the order of the backward pass, then of weights. Nothing is added to ``.grad``.
+    Weights are looked at first, then for each batch the outputs in the order in which layers finish
+    (a layer is named before those around it), the loss, and the gradients: of outputs in the order
+    of the backward pass, then of weights. Nothing is added to ``.grad``.
     """
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
