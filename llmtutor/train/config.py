@@ -33,7 +33,6 @@ FREE = (*WHEN, "out", "loggers", "device", "strategy", "fast")
 rounding of another device or another number of processes."""
 AT_LEAST_ONE = (*WHEN, "seq_len", "batch_size", "accumulate", "steps")
 AT_LEAST_ZERO = ("weight_decay", "final_lr", "warmup", "decay")
-SEEDS = 2**64  # as many as torch's generators take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ class TrainConfig:
         for least, names in ((1, AT_LEAST_ONE), (0, AT_LEAST_ZERO)):
             given = {name: getattr(self, name) for name in names}
             check_at_least(least, **{name: v for name, v in given.items() if v is not None})
-        if not 0 <= self.seed < SEEDS:
+        if not 0 <= self.seed < 2**64:  # what torch's generators take
             raise ValueError(f"seed must lie between 0 and 2**64 - 1, got {self.seed}")
 
     def model_config(self, vocab_size: int = 1) -> ModelConfig:

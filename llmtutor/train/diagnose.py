@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
 
@@ -33,25 +34,19 @@ def first_non_finite(
 
 
 def _in_batch(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], batch: Any) -> str:
+    names = {module: name or "model" for name, module in model.named_modules()}
     outputs: list[tuple[str, Tensor]] = []
     seen: list[str] = []
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in (t for t in tree_leaves(output) if isinstance(t, Tensor)):
-                if not _finite(tensor):
-                    seen.append(f"the first output that is not finite is that of layer {name}")
-                elif tensor.requires_grad:
-                    outputs.append((f"the output of layer {name}", tensor))
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        for tensor in (t for t in tree_leaves(output) if isinstance(t, Tensor)):
+            if not _finite(tensor):
+                seen.append(f"the first output that is not finite is that of layer {names[module]}")
+            elif tensor.requires_grad:
+                outputs.append((f"the output of layer {names[module]}", tensor))
 
-        return hook
-
-    handles = [m.register_forward_hook(watch(name or "model")) for name, m in model.named_modules()]
-    try:
+    with register_module_forward_hook(watch):  # called after each layer
         value = loss(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     if seen:
         return seen[0]
     if not _finite(value):

@@ -41,7 +41,7 @@ from llmtutor.train.folder import (
 )
 from llmtutor.train.log import Loggers, open_loggers, say
 from llmtutor.train.state import checkpoints
-from llmtutor.train.step import NonFiniteLoss, train_step
+from llmtutor.train.step import NonFiniteLoss, set_learning_rate, train_step
 from llmtutor.train.training import Training, save_training, setup, text_fingerprint, validate
 
 
@@ -62,7 +62,8 @@ def run(training: Training, log: Loggers) -> None:
     with stop_on_signal(patient=world.world_size > 1) as wanted:
         while training.step < config.steps:
             began = time.perf_counter()
-            lr = set_learning_rate(training)
+            factor = training.schedule(training.step)
+            set_learning_rate(training.optimizer, factor)
             batch = batch_at(
                 training.text.train.ids,
                 config.batch_size,
@@ -101,7 +102,7 @@ def run(training: Training, log: Loggers) -> None:
                 {
                     "step": training.step,
                     "loss": mean(metrics.loss, world),
-                    "lr": lr,
+                    "lr": config.lr * factor,
                     "grad_norm": metrics.grad_norm,
                     "n_tokens": training.n_tokens,
                     "seconds": round(training.seconds, 4),
@@ -141,14 +142,6 @@ def validate_or_stop(training: Training, why: str) -> float:
         )
     training.valid_loss = loss
     return loss
-
-
-def set_learning_rate(training: Training) -> float:
-    """Set each group's learning rate for the next step; returns the one that the settings name."""
-    factor = training.schedule(training.step)
-    for group in training.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    return training.config.lr * factor
 
 
 def train(

@@ -40,6 +40,12 @@ class NonFiniteLoss(ValueError):  # noqa: N818
     """The loss or the gradient is infinite or not a number; no weight has been touched."""
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Each group's learning rate is ``factor`` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
 def train_step(
     model: nn.Module,
     batches: Sequence[Batch],
