@@ -199,8 +199,6 @@ class TrainConfig:
         """
         for name in values:
             check_name("field", name, [f.name for f in fields(cls)])
-        if isinstance(model := values.get("model"), Mapping):
-            values = {**values, "model": as_written_now(model)}
         return cls(**values)
 
     def to_json(self) -> str:
@@ -221,25 +219,6 @@ class TrainConfig:
         if not isinstance(values, dict):
             raise ValueError(f"a configuration is a JSON object, got {type(values).__name__}")
         return cls.from_dict(values)
-
-
-def as_written_now(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes of a model's configuration, also those that an earlier version wrote.
-
-    That one had two names for attention, which the number of its heads tells already, and a norm of
-    queries and keys of one kind only.
-
-    >>> as_written_now({"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True})
-    {'n_kv_heads': 2, 'qk_norm': 'rmsnorm'}
-    """
-    now = {str(name).replace("-", "_"): value for name, value in model.items()}
-    if now.get("mixer") in ("mha", "gqa"):
-        del now["mixer"]
-    if now.get("qk_norm") is False:
-        del now["qk_norm"]
-    elif now.get("qk_norm") is True:
-        now["qk_norm"] = "rmsnorm"
-    return now
 
 
 def _plain(value: Any) -> Any:

@@ -84,8 +84,6 @@ def _line(record: Record) -> str:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a ``log.jsonl``; a last line that a power cut left unfinished is not one.
 
-    A loss that is no number, which earlier versions wrote, is None.
-
     Raises:
         ValueError: a line that is no record, with its number.
     """
@@ -93,7 +91,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last "\n" is unfinished
         try:
-            record = json.loads(line, parse_constant=lambda _: None)
+            record = json.loads(line)
         except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):

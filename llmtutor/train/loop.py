@@ -214,12 +214,11 @@ def _set_up(
     before = config_of(state.config, resume).located()
     kept = run_folder(resume) / TOKENIZER
     tokenizer = kept if before.tokenizer == config.tokenizer and kept.is_dir() else None
-    if state.text is not None:  # the text itself is compared below, wherever it lies
-        before = replace(before, corpus=config.corpus)
-    compare(before.differences(config))
+    # The text itself is compared below, wherever it lies.
+    compare(replace(before, corpus=config.corpus).differences(config))
     training = setup(config, world, state, tokenizer)
     now = text_fingerprint(training.text)
-    if state.text is not None and state.text != now:
+    if state.text != now:
         compare([f"text of {config.corpus}: {state.text[:12]}… → {now[:12]}…"])
     return training
 

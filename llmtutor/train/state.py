@@ -48,6 +48,8 @@ class TrainState:
     """The ``TrainConfig`` as plain values."""
     tokenizer: str
     """Its fingerprint."""
+    text: str
+    """The text's fingerprint."""
     model: dict[str, Tensor]
     """Its state dict; names that share a tensor are stored once."""
     optimizer: dict[str, Any]
@@ -58,8 +60,6 @@ class TrainState:
     """After this step, if it was taken."""
     n_tokens: int = 0
     seconds: float = 0.0
-    text: str | None = None
-    """Fingerprint of the text; earlier versions did not write it down."""
 
 
 def seed_everything(seed: int) -> None:
@@ -144,8 +144,7 @@ def load_checkpoint(path: Path) -> TrainState:
         model = files[MODEL]
         model |= {alias: model[name] for alias, name in record["aliases"].items()}
         rest = put_tensors(record["skeleton"], files[OPTIMIZER])
-        scalars = {name: record[name] for name in SCALARS if name in record}
-        return TrainState(model=model, **scalars, **rest)
+        return TrainState(model=model, **{name: record[name] for name in SCALARS}, **rest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path / STATE, f"it does not fit the tensors ({error!r})") from None
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from llmtutor.train.config import FREE, TrainConfig, as_written_now
+from llmtutor.train.config import FREE, TrainConfig
 
 
 def test_json_gives_the_same_settings_back() -> None:
@@ -134,16 +134,6 @@ def test_a_vocabulary_may_be_larger_than_the_tokenizers_and_not_smaller() -> Non
     assert config.model_config(vocab_size=58).vocab_size == 64
     with pytest.raises(ValueError, match="vocab_size must be at least the tokenizer's, 65, got 64"):
         config.model_config(vocab_size=65)
-
-
-def test_changes_of_the_model_are_read_as_earlier_versions_wrote_them() -> None:
-    """The changes alone: whether they make a model is for its configuration to say."""
-    assert as_written_now({"mixer": "mha", "qk-norm": False, "n_layers": 2}) == {"n_layers": 2}
-    now = {"n_kv_heads": 2, "qk_norm": "rmsnorm"}
-    assert as_written_now({"mixer": "gqa", "n_kv_heads": 2, "qk_norm": True}) == now
-    assert as_written_now(now) == now and as_written_now({"mixer": "conv"}) == {"mixer": "conv"}
-    old = TrainConfig.from_dict({"model": {"mixer": "mha", "qk_norm": False, "n_layers": 2}})
-    assert old.model == {"n_layers": 2}
 
 
 def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch) -> None:
