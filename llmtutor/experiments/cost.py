@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from llmtutor.data.batches import batch_at
-from llmtutor.experiments.variants import BATCH_SIZE, CLIP, SEQ_LEN, VOCAB_SIZE, build_variant
+from llmtutor.experiments.variants import BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, build_variant
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.model.accounting import cache_bytes, forward_flops, parameters
@@ -63,7 +63,7 @@ def _train(variant: str, steps: int) -> tuple[list[float], Transformer]:
     for step in range(steps):
         began = time.perf_counter()
         batch = batch_at(ids, BATCH_SIZE, SEQ_LEN, seed=0, step=step)
-        train_step(model, [batch], optimizer, clip=CLIP)
+        train_step(model, [batch], optimizer, clip=1.0)
         times.append(time.perf_counter() - began)
     return times, model
 

@@ -29,7 +29,6 @@ WARMUP = 0.05
 """Share of the steps after which the learning rate is at its peak."""
 FINAL = 0.1
 """The cosine ends at this part of the peak."""
-CLIP = 1.0
 VALID_WINDOWS = 1600
 """Windows of SEQ_LEN tokens, spread evenly over the held-out works, that a final loss is taken on:
 102,400 characters. Every run is measured on the same ones."""
@@ -39,15 +38,14 @@ VALID_WINDOWS = 1600
 def tokens(vocab_size: int = 0, corpus: str = "shakespeare") -> tuple[np.ndarray, np.ndarray, int]:
     """Ids of a corpus for training and validation, and the number of different ones.
 
-    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them, trained on
-    the same text.
+    Characters by default, or ``vocab_size`` byte pairs, learned from the same text.
     """
     text = load_corpus(corpus)
-    tokenizer: CharTokenizer | BPETokenizer
-    if vocab_size:
-        tokenizer = BPETokenizer.train(text.train_documents, vocab_size)
-    else:
-        tokenizer = CharTokenizer.from_text(text.train + text.valid)
+    tokenizer = (
+        BPETokenizer.train(text.train_documents, vocab_size)
+        if vocab_size
+        else CharTokenizer.from_text(text.train + text.valid)
+    )
     train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (text.train, text.valid))
     return train, valid, tokenizer.vocab_size
 
@@ -104,7 +102,6 @@ def train_run(
         steps=steps,
         lr=lr,
         schedule=schedule(steps),
-        clip=CLIP,
         held_out=lambda: spread_windows(valid, VALID_WINDOWS, SEQ_LEN),
         marks=(steps,),
         device=device,

@@ -13,7 +13,6 @@ from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
 from llmtutor.experiments.training import tokens
 from llmtutor.experiments.variants import (
     BATCH_SIZE,
-    CLIP,
     SEQ_LEN,
     VARIANTS,
     VOCAB_SIZE,
@@ -51,7 +50,6 @@ def train_variant(
         steps=steps,
         lr=lr,
         schedule=warmup_cosine(steps, WARMUP),
-        clip=CLIP,
         held_out=lambda: spread_windows(valid, CURVE_WINDOWS, SEQ_LEN),
         marks=range(EVAL_EVERY, steps + 1, EVAL_EVERY),
         device=device,

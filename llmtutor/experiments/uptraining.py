@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from llmtutor.data.batches import random_batches, sequential_batches
 from llmtutor.experiments.curve import loss_on, train_curve
 from llmtutor.experiments.study import Study
-from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
+from llmtutor.experiments.training import SEQ_LEN, model_config, tokens
 from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
 from llmtutor.model.losses import Batch
@@ -71,7 +71,6 @@ def train_on(
         steps=marks[-1],
         lr=PEAK,
         schedule=schedule,
-        clip=CLIP,
         held_out=held_out,
         marks=marks,
         device=device,

@@ -20,7 +20,6 @@ from llmtutor.model.transformer import Transformer
 
 SEQ_LEN = 64
 BATCH_SIZE = 8
-CLIP = 1.0
 VOCAB_SIZE = 512
 BASELINE = ModelConfig.uniform(
     vocab_size=VOCAB_SIZE,
@@ -40,14 +39,12 @@ BASELINE = ModelConfig.uniform(
 """The transformer of Vaswani et al. (2017) as a decoder, but with pre-norm, which trains without
 a long warm-up; post-norm is one of the variants."""
 
-Kind = Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "planted"]
-
 
 @dataclass(frozen=True)
 class Variant:
     """What differs from the baseline."""
 
-    kind: Kind
+    kind: Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "planted"]
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the configuration, all but ``d_ff``."""
     match: Literal["parameters", "flops"] = "parameters"

@@ -65,8 +65,7 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     if found.get(name, local_rank + 1) <= local_rank:
         raise ValueError(
             f"process {local_rank} of this machine wants {name} device {local_rank}, but there "
-            f"{'is' if found[name] == 1 else 'are'} {found[name]}; start fewer processes, or take "
-            "--device cpu"
+            f"are {found[name]}; start fewer processes, or take --device cpu"
         )
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 

@@ -23,6 +23,7 @@ from llmtutor.train.state import (
     last_config,
     load_checkpoint,
     load_latest,
+    step_of,
     sweep,
 )
 
@@ -121,7 +122,7 @@ def make_room(out: Path, step: int, tokenizer: Tokenizer) -> None:
     """
     sweep(out / CHECKPOINTS)
     for path in checkpoints(out / CHECKPOINTS):
-        if int(path.name.removeprefix("step-")) > step:
+        if step_of(path) > step:
             _set_aside(path)
     own = out / TOKENIZER
     if own.exists():

@@ -201,12 +201,12 @@ class Loggers:
         self._each(lambda logger: logger.close())
 
     def _each(self, act: Callable[[Logger], None]) -> None:
-        for logger in self._loggers[:1]:
-            act(logger)
-        for logger in self._loggers[1:]:
+        for i, logger in enumerate([*self._loggers]):
             try:
                 act(logger)
             except Exception as error:
+                if i == 0:
+                    raise
                 self._loggers.remove(logger)
                 say(f"{type(logger).__name__} is left out from here on: {error}")
 

@@ -58,19 +58,13 @@ def run(training: Training, log: Loggers) -> None:
         Interrupted: Ctrl-C or SIGTERM, after the step in which it came; the state is saved.
         ValueError: the memory of the GPU is too small.
     """
-    config, world = training.config, training.world
+    config, world, ids = training.config, training.world, training.text.train.ids
     with stop_on_signal(patient=world.world_size > 1) as wanted:
-        while training.step < config.steps:
+        while (step := training.step) < config.steps:
             began = time.perf_counter()
-            factor = training.schedule(training.step)
+            factor = training.schedule(step)
             set_learning_rate(training.optimizer, factor)
-            batch = batch_at(
-                training.text.train.ids,
-                config.batch_size,
-                config.seq_len,
-                seed=config.seed,
-                step=training.step,
-            )
+            batch = batch_at(ids, config.batch_size, config.seq_len, seed=config.seed, step=step)
             try:
                 metrics = train_step(
                     training.wrapped,
@@ -78,7 +72,7 @@ def run(training: Training, log: Loggers) -> None:
                     training.optimizer,
                     clip=config.clip,
                     precision=PRECISIONS[config.precision],
-                    step=training.step + 1,
+                    step=step + 1,
                     loss=training.loss,
                 )
             except NonFiniteLoss as error:
@@ -86,7 +80,7 @@ def run(training: Training, log: Loggers) -> None:
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None
             except torch.OutOfMemoryError as error:
                 raise ValueError(
-                    f"step {training.step + 1} needs more memory than there is ({error}); take a "
+                    f"step {step + 1} needs more memory than there is ({error}); take a "
                     "larger accumulate, a smaller batch_size or a smaller model"
                 ) from None
             training.step += 1

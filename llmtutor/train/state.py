@@ -149,10 +149,14 @@ def load_checkpoint(path: Path) -> TrainState:
         raise _damaged(path / STATE, f"it does not fit the tensors ({error!r})") from None
 
 
+def step_of(path: Path) -> int:
+    """The number of steps in a checkpoint's name."""
+    return int(path.name.removeprefix("step-"))
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted((p for p in found if NAME.fullmatch(p.name)), key=_step_of)
+    return sorted((p for p in folder.glob("*") if NAME.fullmatch(p.name)), key=step_of)
 
 
 def load_latest(
@@ -195,7 +199,7 @@ def _last_of(
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half-written or half-deleted."""
-    for path in folder.glob(".*.partial") if folder.is_dir() else []:
+    for path in folder.glob(".*.partial"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -221,12 +225,10 @@ def _write_folder(path: Path, contents: dict[str, bytes]) -> None:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = f"cannot save the checkpoint: {error.strerror}; earlier ones are untouched"
         raise OSError(error.errno, reason, str(path)) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # it is not there if all went well
 
 
 def _sync_folder(folder: Path) -> None:
@@ -259,10 +261,6 @@ def _prune(folder: Path, keep: int) -> None:
     for path in set(paths[:-keep]) - {best}:
         with suppress(OSError):
             _remove(path)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
 
 
 def _read_record(path: Path) -> dict[str, Any]:

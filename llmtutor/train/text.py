@@ -1,11 +1,11 @@
 """Chapter 11, training: from the name of a corpus to ids in memory-mapped files.
 
-Tokenizing is done once: what is made lies in the data folder under the tokenizer's fingerprint,
-and every later run with the same text and tokenizer opens it. Of the processes of a run one makes
-it while the others wait. No text is held in memory whole.
+Tokenizing is done once: what is made lies in the data folder under the tokenizer's fingerprint. Of
+several processes one makes it while the others wait. No text is held in memory whole.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -58,26 +58,24 @@ def load_or_train_tokenizer(name: str, corpus: str) -> Tokenizer:
     if os.path.isdir(name):
         return load_tokenizer(Path(name))
     prepared = _prepared_folder(corpus)
-    kind, _, size = name.partition("-")
-    if prepared or (kind, bool(size)) not in (("char", False), ("bpe", True)):
+    known = re.fullmatch(r"char|bpe-(\d+)", name)
+    if prepared or not known:
         raise ValueError(
             f"expected the tokenizer to be char, bpe-N (such as bpe-1024) or a folder, got {name!r}"
             + (f"; {corpus} is prepared, so give its tokenizer" if prepared else "")
         )
-    if kind == "char":
+    if name == "char":
         letters = set(DOCUMENT_BREAK)
         for split in SPLITS:
             for document in stream_pieces(corpus, split):
                 for piece in document:
                     letters.update(piece)
         return CharTokenizer("".join(sorted(letters)))
-    if not size.isdecimal():
-        raise ValueError(f"expected a whole number after bpe-, such as bpe-1024, got {name!r}")
 
     def learn(folder: Path) -> None:
         documents = stream_pieces(corpus, "train")
         texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
-        BPETokenizer.train(texts, int(size), [END_OF_TEXT]).save(folder)
+        BPETokenizer.train(texts, int(known[1]), [END_OF_TEXT]).save(folder)
 
     place = f"tokenizers/{_key(corpus)}-{name}"
     return load_tokenizer(_made(place, (VOCAB_FILE, MERGES_FILE), learn))

@@ -45,7 +45,6 @@ class Training:
     loss: Loss = batch_losses
     """Of a batch; compiled, if the settings say so."""
     step: int = 0
-    """Steps done."""
     n_tokens: int = 0
     """Tokens trained on, over all processes."""
     seconds: float = 0.0
