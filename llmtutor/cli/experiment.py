@@ -39,9 +39,7 @@ def run(
     processes: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Make the runs of a study that are not recorded yet, each written down as it ends.
-
-    Stop it whenever you like: a second call makes what is left.
+    """Make the runs of a study that are not recorded yet; a second call makes what is left.
 
     Parameters
     ----------

@@ -1,10 +1,4 @@
-"""Chapter 20, comparison: its studies, and what all their runs say together.
-
-``comparison-rates`` finds a learning rate for each variant, on Shakespeare and with a seed of its
-own; ``comparison`` then trains every variant with the same seeds on two corpora;
-``comparison-cost`` takes the times; ``comparison-head`` asks one of the questions again, with as
-many new seeds as the first answer says it needs.
-"""
+"""Chapter 20, comparison: its studies, and what all their runs say together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +12,9 @@ from llmtutor.experiments.variants import VARIANTS
 
 CORPORA = ("shakespeare", "tinystories-sample")
 RATES = (0.004, 0.008, 0.016, 0.032)
-RATE_SEED = 100
+RATE_SEED = 100  # none of the comparison's own
 SEEDS = 8
-ROUNDS = 5
+ROUNDS = 5  # through all variants: a busy moment of the machine falls on none alone
 HEAD_CHANCE = 0.9
 """With which ``comparison-head`` is to tell a difference as large as the one measured before."""
 FRESH_SEED = 200

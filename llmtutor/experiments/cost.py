@@ -28,11 +28,7 @@ PROMPT = 8
 
 
 def measure_variant(*, variant: str, round: int) -> dict[str, Any]:
-    """Speeds and memory of a variant, in a process of its own.
-
-    The study goes round by round through all variants, so that a busy moment of the machine does
-    not fall on one of them alone; ``round`` only tells the runs apart.
-    """
+    """Speeds and memory of a variant, in a process of its own; ``round`` only tells runs apart."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(_measure, variant, torch.get_num_threads()).result()
 

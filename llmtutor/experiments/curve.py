@@ -1,7 +1,7 @@
 """Chapter 12, scaling: a model trained by its settings, and the curve that it leaves.
 
-Every study trains here, with the step, the optimizers and the schedules of the package: what
-differs between two runs is in their settings. Losses are plain ones, in nats a token.
+Every study trains here: what differs between two runs is in their settings. Losses are plain ones,
+in nats a token.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -110,9 +110,8 @@ def predict(
     """The loss to expect at the sizes ``at``, with an interval for one more measurement there.
 
     The interval covers what the measurements can tell: that other constants would have fitted as
-    well, and that a measurement misses its law as those in the fit do (seeds, and the wrong form of
-    the law as far as it shows inside the range). It does *not* cover a law that changes its form
-    beyond the range.
+    well, and that a measurement misses its law as those in the fit do. It does *not* cover a law
+    that changes its form beyond the range.
     """
     laws, errors = bootstrap(x, losses, n, seed=seed)
     draws = [law(*at) + error for law, error in zip(laws, errors, strict=True)]
@@ -146,9 +145,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> Law:
 
 
 def best_learning_rate(losses: Mapping[float, float]) -> float:
-    """Where the parabola through the lowest loss and its two neighbours has its minimum.
-
-    The parabola is one of the logarithm of the learning rate.
+    """Where the parabola, in log lr, through the lowest loss and its neighbours has its minimum.
 
     >>> round(best_learning_rate({0.001: 2.1, 0.01: 2.0, 0.1: 2.1}), 6)
     0.01

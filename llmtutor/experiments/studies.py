@@ -1,8 +1,4 @@
-"""Chapter 12, scaling: its studies, which build on each other.
-
-``sizes`` takes its learning rates from ``learning-rate``, and ``held-out`` writes down what the law
-fitted to ``sizes`` predicts before it makes its runs.
-"""
+"""Chapter 12, scaling: its studies, some of which take their plan from what others found."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Chapter 12, scaling: studies that have a name, can be interrupted and keep what they measured.
 
-A study is a list of runs. What each run returns is written into ``data/results/NAME.json`` the
-moment it ends, so a study that was stopped, by whatever means, goes on where it stopped.
+What a run returns is written into ``data/results/NAME.json`` the moment it ends, so a study that
+was stopped, by whatever means, goes on where it stopped. It can grow: runs are told by their
+settings, and what is recorded stays recorded.
 """
 
 import datetime
@@ -39,10 +40,7 @@ def once(plan: Callable[[], Mapping[str, Any]]) -> Callable[[Mapping[str, Any]],
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is to be found out, and the runs that do it; all values are plain ones of JSON.
-
-    A study can grow: runs are told by their settings, and what is recorded stays recorded.
-    """
+    """What is to be found out, and the runs that do it; all values are plain ones of JSON."""
 
     name: str
     """Also the name of the file, without ``.json``."""

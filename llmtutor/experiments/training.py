@@ -73,7 +73,6 @@ def train_run(
     n_tokens: int,
     lr: float,
     seed: int,
-    n_layers: int = 2,
     batch_size: int = 16,
     vocab_size: int = 0,
     model: dict[str, Any] | None = None,
@@ -87,7 +86,7 @@ def train_run(
     final loss.
     """
     train, valid, size = tokens(vocab_size)
-    config = model_config(d_model, n_layers, size, **(model or {}))
+    config = model_config(d_model, 2, size, **(model or {}))
     torch.manual_seed(seed)
     net = build(config)
     of_embedding: list[float] = []

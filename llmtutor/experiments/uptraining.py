@@ -2,8 +2,7 @@
 
 A multi-head model is trained once for each seed. Its heads of keys and values are then merged in
 three ways, those of Ainslie et al. (2023), figure 4, and each result is trained on for a tenth of
-the steps. Merging eight heads into eight changes nothing: that is the control, the same model
-trained on for as long.
+the steps. The control is the same model, not merged, trained on for as long.
 """
 
 from collections.abc import Iterator

@@ -124,11 +124,7 @@ def variant_config(name: str) -> ModelConfig:
 
 
 def build_variant(name: str, seed: int) -> Transformer:
-    """The model of a variant, its weights drawn from ``seed``.
-
-    Raises:
-        ValueError: an unknown name, with the nearest one.
-    """
+    """The model of a variant (see ``variant_config``), its weights drawn from ``seed``."""
     config = variant_config(name)
     torch.manual_seed(seed + VARIANTS[name].weights_seed)
     model = build(config)

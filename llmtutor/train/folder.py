@@ -1,8 +1,7 @@
 """Chapter 11, training: the folder of a run, into which one process at a time writes.
 
-``checkpoints/`` and ``tokenizer/`` are what a run needs to go on, also after the folder has moved;
-``log.jsonl`` is what it tells. Nothing that is there and belongs to something else is overwritten:
-it is set aside, once, or refused.
+``checkpoints/`` and ``tokenizer/`` are what a run needs to go on, also after the folder has moved.
+Nothing that is there and belongs to something else is overwritten: it is set aside or refused.
 """
 
 import errno

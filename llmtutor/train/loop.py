@@ -1,8 +1,7 @@
 """Chapter 11, training: many steps, with everything around them that a real run needs.
 
-``train(config)`` is the whole, from the settings to the last checkpoint; ``run`` is the loop. Its
-learning rate and its batch are functions of the step, so all it carries from one step to the next
-is in the model and the optimizer.
+``train`` is the whole, ``run`` the loop. Its learning rate and its batch are functions of the step,
+so all it carries from one step to the next is in the model and the optimizer.
 """
 
 import math

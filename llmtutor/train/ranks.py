@@ -12,6 +12,7 @@ import pickle
 import tempfile
 import time
 import traceback
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -30,7 +31,7 @@ class RankError(RuntimeError):
     """A function failed on some rank, or the process of a rank died."""
 
 
-class Ranks:
+class Ranks(AbstractContextManager["Ranks"]):
     """``world_size`` processes on this machine, joined by gloo, with one thread each.
 
     >>> with Ranks(2) as ranks:  # doctest: +SKIP
@@ -120,9 +121,6 @@ class Ranks:
         if self._processes:
             self._folder.cleanup()
         self._processes, self._pipes = [], []
-
-    def __enter__(self) -> "Ranks":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

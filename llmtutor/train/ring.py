@@ -30,9 +30,8 @@ def ring_all_gather(parts: list[Tensor], rank: int, world_size: int) -> None:
 def ring_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
     """The sum over all ranks; each sends and receives ``2 (world_size − 1) / world_size · n``.
 
-    The scheme of Patarasuk and Yuan (2009): a reduce-scatter, then an all-gather. ``n`` is padded
-    with zeros to a multiple of ``world_size``. The same on every rank, to the last bit, because
-    each part is added up once and then copied.
+    The scheme of Patarasuk and Yuan (2009): a reduce-scatter, then an all-gather, of ``n`` padded
+    to a multiple of ``world_size``. All ranks get the same bits: a part is added up once.
     """
     padded = torch.nn.functional.pad(x, (0, -len(x) % world_size))
     parts = list(padded.clone().chunk(world_size))

@@ -52,8 +52,8 @@ def load_text(config: TrainConfig) -> Text:
 def load_or_train_tokenizer(name: str, corpus: str) -> Tokenizer:
     """``char`` and ``bpe-N`` are learned from the corpus, anything else is a tokenizer's folder.
 
-    The characters are those of both splits, so that no held-out text is refused; byte pairs are
-    counted in the training split alone. Learned byte pairs are kept in the data folder.
+    Characters are those of both splits, so that no held-out text is refused; byte pairs are counted
+    in the training split alone, and kept in the data folder.
     """
     if os.path.isdir(name):
         return load_tokenizer(Path(name))

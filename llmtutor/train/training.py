@@ -1,8 +1,4 @@
-"""Chapter 11, training: a run in the middle, from its settings or from a checkpoint.
-
-``Training`` is everything the loop reads and changes. ``setup`` makes it, ``validate`` measures
-it, ``save_training`` writes it down so that ``setup`` brings it back to the bit.
-"""
+"""Chapter 11, training: a run in the middle, from its settings or, to the bit, a checkpoint."""
 
 import hashlib
 import json
