@@ -5,12 +5,12 @@ again with an eye on every layer, forward in the order of the computation and th
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
 
@@ -45,7 +45,9 @@ def _in_batch(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], batch:
             elif tensor.requires_grad:
                 outputs.append((f"the output of layer {names[module]}", tensor))
 
-    with register_module_forward_hook(watch):  # called after each layer
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_hook(watch))
         value = loss(model, batch)
     if seen:
         return seen[0]
