@@ -6,7 +6,7 @@ from typing import Any
 from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Study, load_record, once
+from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS
 
@@ -123,7 +123,7 @@ COMPARISON = (
     Study(
         name="comparison-head",
         description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
-        plan=once(_plan_head),
+        plan=lambda written: {} if written else _plan_head(),
         runs=lambda plan: [
             {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
             for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])

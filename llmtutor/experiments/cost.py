@@ -29,12 +29,12 @@ PROMPT = 8
 
 def measure_variant(*, variant: str, round: int) -> dict[str, Any]:
     """Speeds and memory of a variant, in a process of its own; ``round`` only tells runs apart."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_measure, variant, torch.get_num_threads()).result()
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        return pool.submit(_measure, variant).result()
 
 
-def _measure(variant: str, threads: int) -> dict[str, Any]:
-    torch.set_num_threads(threads)
+def _measure(variant: str) -> dict[str, Any]:
     peak = peak_bytes(lambda: _train(variant, 2))
     times, model = _train(variant, 60)
     config = model.config
@@ -73,11 +73,7 @@ def _decode(model: Transformer) -> float:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes that tensors made during ``work`` held at one time, as the allocator saw it.
-
-    >>> peak_bytes(lambda: [torch.zeros(1000), torch.zeros(500)]) >= 6000
-    True
-    """
+    """The most bytes that tensors made during ``work`` held at one time, by the allocator."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as traced:
         kept = work()
     del kept

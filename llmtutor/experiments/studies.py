@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
-from llmtutor.experiments.study import Record, Study, load_record, once, results_dir
+from llmtutor.experiments.study import Record, Study, load_record, results_dir
 from llmtutor.experiments.training import model_config, train_run
 from llmtutor.model.accounting import parameters
 
@@ -37,11 +37,7 @@ TYING: Mapping[str, dict[str, Any]] = {
 
 
 def n_params(d_model: int) -> int:
-    """N of a model in these studies: its parameters without the embedding.
-
-    >>> [n_params(d) for d in (16, 96, 128)]
-    [6736, 221664, 395904]
-    """
+    """N of a model in these studies: its parameters without the embedding."""
     return parameters(model_config(d_model, 2, 84)).non_embedding
 
 
@@ -164,7 +160,7 @@ _ALL = (
     Study(
         name="held-out",
         description="A run beyond all sizes, predicted in writing before it was made",
-        plan=once(_plan_held_out),
+        plan=lambda written: {} if written else _plan_held_out(),
         runs=lambda plan: [
             {**HELD_OUT, "lr": plan["learning_rate"], "seed": seed} for seed in range(SEEDS)
         ],

@@ -33,11 +33,6 @@ UNPLANNED = "not planned yet"
 """Stands in the settings of a run for a value that the plan does not have so far."""
 
 
-def once(plan: Callable[[], Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """A plan that is made before the first run and never grows."""
-    return lambda written: {} if written else plan()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What is to be found out, and the runs that do it; all values are plain ones of JSON."""

@@ -51,11 +51,7 @@ def tokens(vocab_size: int = 0, corpus: str = "shakespeare") -> tuple[np.ndarray
 
 
 def model_config(d_model: int, n_layers: int, vocab_size: int, **changes: Any) -> ModelConfig:
-    """Llama's parts at any width: heads of 8 channels, tied weights, Glorot's deviations.
-
-    >>> parameters(model_config(32, 2, 84)).non_embedding
-    25248
-    """
+    """Llama's parts at any width: heads of 8 channels, tied weights, Glorot's deviations."""
     sizes = {"vocab_size": vocab_size, "max_seq_len": SEQ_LEN, "n_layers": n_layers}
     shape = {"n_heads": d_model // HEAD_DIM, "d_ff": swiglu_width(d_model, 8)}
     parts = {"tie_weights": True, "init": "glorot"}

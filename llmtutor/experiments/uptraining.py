@@ -96,11 +96,7 @@ def uptrain_run(*, n_kv_heads: int, pool: str, seed: int, device: str = "cpu") -
 
 
 def falling(steps: int) -> Schedule:
-    """From AGAIN on a line to FINAL, which step ``steps`` would have.
-
-    >>> [round(falling(4)(step), 2) for step in range(5)]
-    [0.5, 0.4, 0.3, 0.2, 0.1]
-    """
+    """From AGAIN on a line to FINAL, which step ``steps`` would have."""
     return lambda step: AGAIN + (FINAL - AGAIN) * step / steps
 
 

@@ -59,7 +59,6 @@ class Variant:
 
 
 _MODERN = {"position": "rope", "norm": "rmsnorm", "ffn": "swiglu", "bias": False}
-_GQA_2 = {"n_kv_heads": 2}
 VARIANTS: Mapping[str, Variant] = {
     "baseline": Variant("baseline"),
     "learned": Variant("position", {"position": "learned"}),
@@ -73,14 +72,14 @@ VARIANTS: Mapping[str, Variant] = {
     "rope": Variant("position", {"position": "rope"}),
     "no position": Variant("position", {"position": "none"}),
     "mqa": Variant("attention", {"n_kv_heads": 1}),
-    "gqa-2": Variant("attention", _GQA_2),
+    "gqa-2": Variant("attention", {"n_kv_heads": 2}),
     "gqa-4": Variant("attention", {"n_kv_heads": 4}),
     "gelu": Variant("feed-forward", {"ffn": "gelu"}),
     "swiglu": Variant("feed-forward", {"ffn": "swiglu"}),
     "rmsnorm": Variant("norm", {"norm": "rmsnorm"}),
     "post-norm": Variant("norm", {"norm_placement": "post"}),
     "modern": Variant("stack", _MODERN),
-    "modern, gqa-2": Variant("stack", {**_MODERN, **_GQA_2}),
+    "modern, gqa-2": Variant("stack", {**_MODERN, "n_kv_heads": 2}),
     "baseline again": Variant("planted", weights_seed=1000, rate_of="baseline"),
     "head missing": Variant("planted", zeroed_head="training", rate_of="baseline"),
     "head lost": Variant("planted", zeroed_head="evaluation", rate_of="baseline"),

@@ -39,10 +39,6 @@ AT_LEAST_ZERO = ("weight_decay", "final_lr", "warmup", "decay")
 class TrainConfig:
     """A training run.
 
-    >>> config = TrainConfig(preset="gpt2-nano", steps=10, model={"n_layers": 2})
-    >>> TrainConfig.from_json(config.to_json()) == config
-    True
-
     Raises:
         ValueError: an unknown name (with the nearest one), a number out of range, a value of
             another type.
@@ -174,11 +170,7 @@ class TrainConfig:
         return replace(self, corpus=corpus, tokenizer=tokenizer)
 
     def differences(self, other: Self) -> list[str]:
-        """One line for each field that makes ``other`` another run, `name: mine → theirs`.
-
-        >>> TrainConfig(lr=1e-3).differences(TrainConfig(lr=2e-3, out="elsewhere"))
-        ['lr: 0.001 → 0.002']
-        """
+        """One line for each field that makes ``other`` another run, `name: mine → theirs`."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [
             f"{name}: {json.dumps(mine[name])} → {json.dumps(theirs[name])}"

@@ -65,11 +65,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def run_folder(path: Path) -> Path:
-    """The folder of the run that ``path``, a run or one of its checkpoints, belongs to.
-
-    >>> run_folder(Path("runs/a/checkpoints/step-00000100")).as_posix()
-    'runs/a'
-    """
+    """The folder of the run that ``path``, a run or one of its checkpoints, belongs to."""
     if path.parent.name == CHECKPOINTS:
         return path.parents[1]
     return Path(os.path.abspath(path)).parents[1] if is_checkpoint(path) else path

@@ -167,11 +167,11 @@ def train(
             log = Loggers([])
             if world.is_main:
                 log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
+            kept = freed_memory_kept() if "keep-memory" in config.fast else nullcontext()
             try:
                 if world.is_main:
                     make_room(out, training.step, training.text.tokenizer)
-                keep_memory = "keep-memory" in config.fast
-                with guarded(world), freed_memory_kept() if keep_memory else nullcontext():
+                with guarded(world), kept:
                     run(training, log)
             finally:
                 log.close()

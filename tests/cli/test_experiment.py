@@ -7,7 +7,7 @@ import pytest
 from llmtutor import cli
 from llmtutor.cli import experiment
 from llmtutor.experiments import catalogue, study
-from llmtutor.experiments.study import Study, once
+from llmtutor.experiments.study import Study
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         description="Three runs",
         runs=lambda plan: [{"n": n} for n in range(3)],
         run=lambda n: {"valid_loss": None if n == 2 else n / 2},
-        plan=once(lambda: {"prediction": 0.5}),
+        plan=lambda written: {} if written else {"prediction": 0.5},
     )
     monkeypatch.setattr(catalogue, "CATALOGUE", {"fake": fake})
     monkeypatch.setattr(study, "results_dir", lambda: tmp_path)
