@@ -7,10 +7,10 @@ One unit of work is everything that a step does: a random batch is cut out of th
 Shakespeare's works (1,024 tokens learned from it), forward, loss, backward, the norm of the
 gradient clipped to 1, one update of AdamW. The library's side is what its users write: the model
 with `labels`, `clip_grad_norm_`, `torch.optim.AdamW`, as it comes; its batches are cut by indexing
-one tensor of ids. Ours is `batch_at`, `train_step` and `make_optimizer`, with both things that
-`llmtutor train` does where its `fast` names them: `freed_memory_kept` and `side_by_side`. Both also
-after `torch.compile` (left out without a C++ compiler), and there the library gets all that ours
-has: `fused=True`, and freed memory kept as well.
+one tensor of ids. Ours is `batch_at`, `train_step` and `make_optimizer`, with what `llmtutor train`
+does where its `fast` names it: `freed_memory_kept`. Both also after `torch.compile` (left out
+without a C++ compiler), and there the library gets all that ours has: `fused=True`, and freed
+memory kept as well.
 
 Each of them has a process of its own, since the memory that is kept belongs to a process. The
 processes are alive together and work in turn, the others asleep: a turn is one step that is not
@@ -45,7 +45,6 @@ from llmtutor.data import load_corpus
 from llmtutor.data.batches import batch_at
 from llmtutor.fast.compiling import compiled, compiled_loss
 from llmtutor.fast.memory import freed_memory_kept
-from llmtutor.fast.threads import equal_parts, side_by_side
 from llmtutor.interop.hf import load_hf, save_hf
 from llmtutor.model.losses import Batch, Loss, Losses, batch_losses
 from llmtutor.model.presets import build, preset
@@ -61,7 +60,7 @@ MODELS: dict[str, type[PreTrainedModel]] = {
 SHAPES = ((12, 64), (8, 256))  # sequences × tokens of a step: those of the record, and longer ones
 LR, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
 IDS = "ids.npy"
-AIM = 1.3
+AIM = 1.2
 STEPS = 4
 """Timed in a turn, after one that is not: it finds what the other processes left of the caches."""
 PEER, OURS = "transformers", "ours"
@@ -138,7 +137,7 @@ def made_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -
         loss = compiled(their_losses, CPU)
     elif who == OURS_COMPILED:
         loss = compiled_loss(model, CPU)
-    with freed_memory_kept(), side_by_side(loss, equal_parts(shape[0])) as loss:
+    with freed_memory_kept():
         yield our_step(model.train(), ids, shape, loss)
 
 

@@ -26,7 +26,6 @@ SECONDS = {
     "tests/fast/test_compiling.py": 6,
     "tests/fast/test_decoding.py": 8,
     "tests/fast/test_memory.py": 5,
-    "tests/fast/test_threads.py": 10,
     "tests/generate/test_speculative.py": 5,
     "tests/interop/test_hf_config.py": 8,
     "tests/model/test_compile.py": 15,

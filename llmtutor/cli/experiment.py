@@ -1,6 +1,12 @@
 """`llmtutor experiment`: list the studies of the book, run them, show what they measured."""
 
 import cyclopts
+import torch
+
+from llmtutor.checks import check_at_least
+from llmtutor.experiments import catalogue
+from llmtutor.experiments.study import load_record, results_dir, run_study, size
+from llmtutor.train.distributed import choose_device
 
 app = cyclopts.App(
     name="experiment",
@@ -15,11 +21,8 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_studies() -> None:
     """Show the studies: how many of their runs are recorded, and what they took."""
-    from llmtutor.experiments.catalogue import CATALOGUE  # noqa: PLC0415
-    from llmtutor.experiments.study import results_dir, size  # noqa: PLC0415
-
     print(f"{'NAME':16} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
-    for name, study in CATALOGUE.items():
+    for name, study in catalogue.CATALOGUE.items():
         done, whole, seconds = size(study)
         runs = f"{done}/{'?' if whole is None else whole}"
         print(f"{name:16} {runs:>8} {seconds / 60:12.1f}  {study.description}")
@@ -36,9 +39,7 @@ def run(
     processes: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Make the runs of a study that are not recorded yet, each written down as it ends.
-
-    Stop it whenever you like: a second call makes what is left.
+    """Make the runs of a study that are not recorded yet; a second call makes what is left.
 
     Parameters
     ----------
@@ -53,18 +54,9 @@ def run(
     device
         cpu, which the recorded studies used, cuda, mps, or auto for the best there is.
     """
-    import torch  # noqa: PLC0415
-
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-    from llmtutor.experiments.study import run_study  # noqa: PLC0415
-    from llmtutor.train.distributed import choose_device  # noqa: PLC0415
-
-    study = find_study(name)
-    if min(threads, processes) < 1 or (limit is not None and limit < 0):
-        raise ValueError(
-            "expected at least 1 thread, 1 process and a limit of 0 or more, "
-            f"got {threads}, {processes} and {limit}"
-        )
+    study = catalogue.find_study(name)
+    check_at_least(1, threads=threads, processes=processes)
+    check_at_least(0, limit=limit or 0)
     where = str(choose_device(device))
     torch.set_num_threads(threads)
     try:
@@ -83,10 +75,7 @@ def show(name: str, /) -> None:
     name
         The study (see `llmtutor experiment list`).
     """
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-    from llmtutor.experiments.study import load_record  # noqa: PLC0415
-
-    record = load_record(find_study(name).name)
+    record = load_record(catalogue.find_study(name).name)
     print(record.description)
     for key, value in record.plan.items():
         print(f"planned {record.planned}: {key} = {value}")
@@ -99,40 +88,6 @@ def show(name: str, /) -> None:
         where = here.get("device", "cpu")
         where = here["cpu"] if where == "cpu" else f"{where}, {here['cpu']}"
         print(f"made on {here['date']}: {where}, {here['threads']} threads, {versions}")
-
-
-@app.command
-def check(name: str, /, *only: str, limit: int = 2) -> None:
-    """Make a few recorded runs again and compare: does the code still give what is recorded?
-
-    The final loss of a run made again may differ from the recorded one by no more than the standard
-    deviation over seeds. What has been made is kept beside the corpora, so that a second call goes
-    on; the records stay as they are.
-
-    Parameters
-    ----------
-    name
-        The study (see `llmtutor experiment list`).
-    only
-        Settings of the runs to take, such as variant=baseline; without any, the cheapest runs.
-    limit
-        How many runs to make again.
-    """
-    from llmtutor.experiments.again import ALLOWED, again_dir, make_again  # noqa: PLC0415
-    from llmtutor.experiments.catalogue import find_study  # noqa: PLC0415
-
-    if wrong := [text for text in only if "=" not in text]:
-        raise ValueError(f"expected settings as NAME=VALUE, got {wrong[0]!r}")
-    some = list(make_again(find_study(name), limit, **dict(text.split("=", 1) for text in only)))
-    print(f"{'RECORDED':>9} {'NOW':>9} {'DIFFERENCE':>11} {'SEEDS':>7} {'IN SEEDS':>9}")
-    for one in some:
-        print(
-            f"{one.recorded:9.4f} {one.now:9.4f} {one.now - one.recorded:+11.4f} "
-            f"{one.noise:7.4f} {one.deviations:+9.2f}  {one.settings}"
-        )
-    print(f"SEEDS: standard deviation over seeds; kept in {again_dir()}")
-    if any(abs(one.deviations) > ALLOWED for one in some):
-        raise SystemExit("a run came out otherwise than recorded, by more than seeds differ")
 
 
 def _line(made: dict) -> str:

@@ -1,7 +1,6 @@
 """Studies of every chapter, by name."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
@@ -10,9 +9,9 @@ from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
 from llmtutor.experiments.uptraining import UPTRAINING
 
-CATALOGUE: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON)}
-)
+CATALOGUE: Mapping[str, Study] = {
+    study.name: study for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON)
+}
 
 
 def find_study(name: str) -> Study:

@@ -1,10 +1,4 @@
-"""Chapter 20, comparison: its studies, and what all their runs say together.
-
-``comparison-rates`` finds a learning rate for each variant, on Shakespeare and with a seed of its
-own; ``comparison`` then trains every variant with the same seeds on two corpora;
-``comparison-cost`` takes the times; ``comparison-head`` asks one of the questions again, with as
-many new seeds as the first answer says it needs.
-"""
+"""Chapter 20, comparison: its studies, and what all their runs say together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +6,15 @@ from typing import Any
 from llmtutor.evaluate.compare import Comparison, compare_family, seeds_needed
 from llmtutor.experiments.cost import measure_variant
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Settings, Study, load_record, once
+from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS
 
 CORPORA = ("shakespeare", "tinystories-sample")
 RATES = (0.004, 0.008, 0.016, 0.032)
-RATE_SEED = 100
+RATE_SEED = 100  # none of the comparison's own
 SEEDS = 8
-ROUNDS = 5
+ROUNDS = 5  # through all variants: a busy moment of the machine falls on none alone
 HEAD_CHANCE = 0.9
 """With which ``comparison-head`` is to tell a difference as large as the one measured before."""
 FRESH_SEED = 200
@@ -30,8 +24,7 @@ FRESH_SEED = 200
 def best_rate(record: Record, variant: str) -> float:
     """The minimum of the parabola through the best rate tried and its neighbours.
 
-    A best rate at the end of those tried has no neighbour on one side, and is taken as it is. Rates
-    at which training diverged do not count.
+    A best rate at an end of those tried is taken as it is; one at which training diverged is none.
 
     Raises:
         ValueError: no recorded run of the variant has a final loss.
@@ -55,8 +48,7 @@ def best_rate(record: Record, variant: str) -> float:
 def losses(record: Record, corpus: str) -> dict[str, dict[int, float]]:
     """Final validation losses by variant and seed, in the order of VARIANTS.
 
-    A variant that has not all seeds of the baseline is left out: its runs are still to be made, or
-    one of them diverged.
+    A variant without all seeds of the baseline is left out: runs are to be made, or one diverged.
     """
     found: dict[str, dict[int, float]] = {name: {} for name in VARIANTS}
     for run in record.runs:
@@ -98,61 +90,45 @@ def _plan_head() -> dict[str, Any]:
     }
 
 
-def _rates(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
-        for name, variant in VARIANTS.items()
-        for lr in RATES
-        if variant.rate_of is None
-    ]
-
-
-def _comparison(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": corpus, "lr": plan["learning_rate"][name], "seed": seed}
-        for seed in range(SEEDS)
-        for name in VARIANTS
-        for corpus in CORPORA
-    ]
-
-
-def _costs(plan: Mapping[str, Any]) -> list[Settings]:
-    return [{"variant": name, "round": i} for i in range(ROUNDS) for name in VARIANTS]
-
-
-def _head(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
-        for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])
-        for name in ("baseline", "head lost")
-    ]
-
-
 COMPARISON = (
     Study(
         name="comparison-rates",
         description="A learning rate for each variant of the comparison",
-        runs=_rates,
+        runs=lambda plan: [
+            {"variant": name, "corpus": CORPORA[0], "lr": lr, "seed": RATE_SEED}
+            for name, variant in VARIANTS.items()
+            for lr in RATES
+            if variant.rate_of is None
+        ],
         run=train_variant,
     ),
     Study(
         name="comparison",
         description="Variants against one baseline: paired seeds, equal parameters, two corpora",
         plan=_plan_comparison,
-        runs=_comparison,
+        runs=lambda plan: [
+            {"variant": name, "corpus": corpus, "lr": plan["learning_rate"][name], "seed": seed}
+            for seed in range(SEEDS)
+            for name in VARIANTS
+            for corpus in CORPORA
+        ],
         run=train_variant,
     ),
     Study(
         name="comparison-cost",
         description="What each variant costs: training and decoding speed, memory, cache",
-        runs=_costs,
+        runs=lambda plan: [{"variant": v, "round": i} for i in range(ROUNDS) for v in VARIANTS],
         run=measure_variant,
     ),
     Study(
         name="comparison-head",
         description="One lost head again, on Shakespeare, with new seeds and as many as it takes",
-        plan=once(_plan_head),
-        runs=_head,
+        plan=lambda written: {} if written else _plan_head(),
+        runs=lambda plan: [
+            {"variant": name, "corpus": CORPORA[0], "lr": plan["learning_rate"], "seed": seed}
+            for seed in range(FRESH_SEED, FRESH_SEED + plan["n_seeds"])
+            for name in ("baseline", "head lost")
+        ],
         run=train_variant,
     ),
 )

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from llmtutor.data.batches import batch_at
-from llmtutor.experiments.variants import BATCH_SIZE, CLIP, SEQ_LEN, VOCAB_SIZE, build_variant
+from llmtutor.experiments.variants import BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, build_variant
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.model.accounting import cache_bytes, forward_flops, parameters
@@ -28,17 +28,13 @@ PROMPT = 8
 
 
 def measure_variant(*, variant: str, round: int) -> dict[str, Any]:
-    """Speeds and memory of a variant, in a process of its own.
-
-    The study goes round by round through all variants, so that a busy moment of the machine does
-    not fall on one of them alone; ``round`` only tells the runs apart.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_measure, variant, torch.get_num_threads()).result()
+    """Speeds and memory of a variant, in a process of its own; ``round`` only tells runs apart."""
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        return pool.submit(_measure, variant).result()
 
 
-def _measure(variant: str, threads: int) -> dict[str, Any]:
-    torch.set_num_threads(threads)
+def _measure(variant: str) -> dict[str, Any]:
     peak = peak_bytes(lambda: _train(variant, 2))
     times, model = _train(variant, 60)
     config = model.config
@@ -63,7 +59,7 @@ def _train(variant: str, steps: int) -> tuple[list[float], Transformer]:
     for step in range(steps):
         began = time.perf_counter()
         batch = batch_at(ids, BATCH_SIZE, SEQ_LEN, seed=0, step=step)
-        train_step(model, [batch], optimizer, clip=CLIP)
+        train_step(model, [batch], optimizer, clip=1.0)
         times.append(time.perf_counter() - began)
     return times, model
 
@@ -77,11 +73,7 @@ def _decode(model: Transformer) -> float:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes that tensors made during ``work`` held at one time, as the allocator saw it.
-
-    >>> peak_bytes(lambda: [torch.zeros(1000), torch.zeros(500)]) >= 6000
-    True
-    """
+    """The most bytes that tensors made during ``work`` held at one time, by the allocator."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as traced:
         kept = work()
     del kept

@@ -1,12 +1,11 @@
 """Chapter 12, scaling: a model trained by its settings, and the curve that it leaves.
 
-Every study trains here, with the step, the optimizers and the schedules of the package: what
-differs between two runs is in their settings. Losses are plain ones, in nats a token.
+Every study trains here: what differs between two runs is in their settings. Losses are plain ones,
+in nats a token.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from llmtutor.evaluate.perplexity import LossReport, evaluate_loss
 from llmtutor.model.losses import Batch
 from llmtutor.optim import Schedule, make_optimizer
-from llmtutor.train.step import NonFiniteLoss, train_step
+from llmtutor.train.step import NonFiniteLoss, set_learning_rate, train_step
 
 
 @dataclass(frozen=True)
@@ -40,24 +39,21 @@ def train_curve(
     steps: int,
     lr: float,
     schedule: Schedule,
-    optimizer: str = "adamw",
     clip: float | None = 1.0,
     held_out: Callable[[], Iterable[Batch]] | None = None,
     marks: Collection[int] = (),
     device: str | torch.device = "cpu",
-    **options: Any,
 ) -> Curve:
-    """Train ``model`` in place, on ``device``, for one batch (inputs, targets) a step.
+    """Train ``model`` in place with AdamW, one batch (inputs, targets) a step.
 
     ``lr`` is the peak, of which ``schedule`` gives the part for each step. The loss on the
     ``held_out`` batches is taken after as many steps as ``marks`` say, 0 being before the first.
-    ``options`` are those of ``make_optimizer``, such as ``weight_decay``.
 
     Raises:
-        ValueError: an unknown optimizer, settings out of range; fewer batches than steps.
+        ValueError: settings out of range; fewer batches than steps.
     """
     model.to(device)
-    rule = make_optimizer(model, optimizer, lr, **options)
+    optimizer = make_optimizer(model, "adamw", lr)
     curve = Curve()
 
     def mark(done: int) -> None:
@@ -66,11 +62,9 @@ def train_curve(
 
     mark(0)
     for step, batch in zip(range(steps), placed(batches, device), strict=False):
-        factor = schedule(step)
-        for group in rule.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        set_learning_rate(optimizer, schedule(step))
         try:
-            metrics = train_step(model, [batch], rule, clip=clip, step=step + 1)
+            metrics = train_step(model, [batch], optimizer, clip=clip, step=step + 1)
         except NonFiniteLoss:
             return replace(curve, diverged=True)
         curve.losses.append(metrics.loss)

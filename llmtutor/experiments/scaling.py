@@ -110,9 +110,8 @@ def predict(
     """The loss to expect at the sizes ``at``, with an interval for one more measurement there.
 
     The interval covers what the measurements can tell: that other constants would have fitted as
-    well, and that a measurement misses its law as those in the fit do (seeds, and the wrong form of
-    the law as far as it shows inside the range). It does *not* cover a law that changes its form
-    beyond the range.
+    well, and that a measurement misses its law as those in the fit do. It does *not* cover a law
+    that changes its form beyond the range.
     """
     laws, errors = bootstrap(x, losses, n, seed=seed)
     draws = [law(*at) + error for law, error in zip(laws, errors, strict=True)]
@@ -136,22 +135,13 @@ def compute_optimal(law: Law, flops: float) -> tuple[float, float]:
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> Law:
-    """``y = c · x^(−a)``: a straight line through the logarithms; no floor.
-
-    >>> round(power_law([1, 10, 100], [3, 0.3, 0.03])(1000), 9)
-    0.003
-    """
+    """``y = c · x^(−a)``: a straight line through the logarithms; no floor."""
     slope, start = np.polyfit(np.log(x), np.log(y), 1)
     return Law(0.0, (float(np.exp(start)),), (float(-slope),))
 
 
 def best_learning_rate(losses: Mapping[float, float]) -> float:
-    """Where the parabola through the lowest loss and its two neighbours has its minimum.
-
-    The parabola is one of the logarithm of the learning rate.
-
-    >>> round(best_learning_rate({0.001: 2.1, 0.01: 2.0, 0.1: 2.1}), 6)
-    0.01
+    """Where the parabola, in log lr, through the lowest loss and its neighbours has its minimum.
 
     Raises:
         ValueError: the lowest loss is the first or the last, so the best may lie outside.
@@ -204,11 +194,8 @@ def _fit_many(
         error = (sets**2).sum(1) - (inside**2).sum(1)
         constants = inside @ inverse[i].T
         better = (error < least) & (constants >= 0).all(1)
-        least[better], chosen[better], picked[better] = (
-            error[better],
-            constants[better],
-            exponents[i],
-        )
+        least[better], chosen[better] = error[better], constants[better]
+        picked[better] = exponents[i]
     if not np.isfinite(least).all():
         raise ValueError(
             "no law with a floor and coefficients of at least 0 fits: do the losses fall with size?"

@@ -4,7 +4,6 @@ stories260K has 4 heads of keys and values for 8 of queries. It is decoded and m
 published, and again with the 4 heads averaged to 2 and to 1, without any further training.
 """
 
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from llmtutor.data.corpora import stream_documents
 from llmtutor.evaluate.perplexity import evaluate_loss
-from llmtutor.experiments.study import Settings, Study
+from llmtutor.experiments.study import Study
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.interop.llama2c import load_stories260k
@@ -26,10 +25,9 @@ N_NEW = 200
 
 
 def stories_run(*, n_kv_heads: int) -> dict[str, Any]:
-    """Loss on stories, the text that greedy decoding writes, and the bytes of its cache.
+    """Loss on stories, N_NEW tokens that greedy decoding writes, bytes of the cache in float32.
 
-    The text has N_NEW tokens after the sign of a beginning; the cache is that of one text as long
-    as the context, in float32. With 4 heads the model is the published one.
+    The cache is that of one text as long as the context. 4 heads are the published model.
 
     Raises:
         FetchError: the weights or the stories are not here; it says where they come from.
@@ -49,13 +47,9 @@ def stories_run(*, n_kv_heads: int) -> dict[str, Any]:
     }
 
 
-def _runs(plan: Mapping[str, Any]) -> list[Settings]:
-    return [{"n_kv_heads": n_kv_heads} for n_kv_heads in N_KV_HEADS]
-
-
 STORIES = Study(
     name="stories260k",
     description="A published grouped model: its loss, text and cache, and with its heads merged on",
-    runs=_runs,
+    runs=lambda plan: [{"n_kv_heads": n_kv_heads} for n_kv_heads in N_KV_HEADS],
     run=stories_run,
 )

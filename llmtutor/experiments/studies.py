@@ -1,55 +1,43 @@
-"""Chapter 12, scaling: its studies.
-
-They build on each other: ``sizes`` takes its learning rates from ``learning-rate``, and
-``held-out`` writes down what the law fitted to ``sizes`` predicts before it makes its runs.
-"""
+"""Chapter 12, scaling: its studies, some of which take their plan from what others found."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import mean
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
-from llmtutor.experiments.study import Record, Settings, Study, load_record, once, results_dir
+from llmtutor.experiments.study import Record, Study, load_record, results_dir
 from llmtutor.experiments.training import model_config, train_run
 from llmtutor.model.accounting import parameters
 
 K = 1000
-LEARNING_RATES: Mapping[int, tuple[float, ...]] = MappingProxyType(
-    {
-        16: (0.008, 0.016, 0.032, 0.064, 0.128),
-        40: (0.004, 0.008, 0.016, 0.032, 0.064),
-        96: (0.002, 0.004, 0.008, 0.016, 0.032),
-    }
-)
+LEARNING_RATES: Mapping[int, tuple[float, ...]] = {
+    16: (0.008, 0.016, 0.032, 0.064, 0.128),
+    40: (0.004, 0.008, 0.016, 0.032, 0.064),
+    96: (0.002, 0.004, 0.008, 0.016, 0.032),
+}
 """Peak learning rates tried for each width; the best one has to lie inside its row."""
 BATCHES = (4, 16, 64)
 BATCH_RATES = (0.004, 0.008, 0.016, 0.032)
 WIDTHS = (16, 24, 32, 48, 64, 96)
 TOKENS = (150 * K, 300 * K, 600 * K)
-HELD_OUT: Mapping[str, int] = MappingProxyType({"d_model": 128, "n_tokens": 800 * K})
+HELD_OUT: Mapping[str, int] = {"d_model": 128, "n_tokens": 800 * K}
 """1.8 times the parameters and 1.3 times the tokens of the largest run that is fitted."""
 SEEDS = 2
-TYING: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "untied": {"tie_weights": False, "init": "glorot"},
-        "tied, output-layer start": {"tie_weights": True, "init": "glorot"},
-        "tied, embedding start": {"tie_weights": True, "init": "glorot-embedding"},
-    }
-)
+TYING_SHAPE = {"d_model": 64, "n_tokens": 500 * K, "vocab_size": 1024}
+TYING: Mapping[str, dict[str, Any]] = {
+    "untied": {"tie_weights": False, "init": "glorot"},
+    "tied, output-layer start": {"tie_weights": True, "init": "glorot"},
+    "tied, embedding start": {"tie_weights": True, "init": "glorot-embedding"},
+}
 """The three of reference: what the one matrix starts as, when it has two uses."""
 
 
 def n_params(d_model: int) -> int:
-    """N of a model in these studies: its parameters without the embedding.
-
-    >>> [n_params(d) for d in (16, 96, 128)]
-    [6736, 221664, 395904]
-    """
+    """N of a model in these studies: its parameters without the embedding."""
     return parameters(model_config(d_model, 2, 84)).non_embedding
 
 
@@ -123,80 +111,60 @@ def _plan_held_out() -> dict[str, Any]:
     }
 
 
-def _learning_rates(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"d_model": d, "n_tokens": 500 * K, "lr": lr, "seed": seed}
-        for seed in range(2)
-        for d, rates in LEARNING_RATES.items()
-        for lr in rates
-        if seed == 0 or d < 96  # the widest has a second seed in ``sizes``
-    ]
-
-
-def _batches(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"d_model": 32, "n_tokens": 250 * K, "batch_size": batch, "lr": lr, "seed": seed}
-        for seed in range(1)
-        for batch in BATCHES
-        for lr in BATCH_RATES
-    ]
-
-
-def _tying(plan: Mapping[str, Any]) -> list[Settings]:
-    shape = {"d_model": 64, "n_tokens": 500 * K, "vocab_size": 1024}
-    return [
-        {**shape, "lr": lr, "model": model, "seed": seed}
-        for seed in range(2)
-        for model in TYING.values()
-        for lr in (0.004, 0.008)
-    ]
-
-
-def _sizes(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"d_model": d, "n_tokens": n, "lr": plan["learning_rate"][str(d)], "seed": seed}
-        for seed in range(SEEDS)
-        for d in WIDTHS
-        for n in TOKENS
-    ]
-
-
-def _held_out(plan: Mapping[str, Any]) -> list[Settings]:
-    return [{**HELD_OUT, "lr": plan["learning_rate"], "seed": seed} for seed in range(SEEDS)]
-
-
-_ALL = [
+_ALL = (
     Study(
         name="learning-rate",
         description="Loss against peak learning rate, for three widths",
-        runs=_learning_rates,
+        runs=lambda plan: [
+            {"d_model": d, "n_tokens": 500 * K, "lr": lr, "seed": seed}
+            for seed in range(2)
+            for d, rates in LEARNING_RATES.items()
+            for lr in rates
+            if seed == 0 or d < 96  # the widest has a second seed in ``sizes``
+        ],
         run=train_run,
     ),
     Study(
         name="batch-size",
         description="Loss against batch size at equal tokens, each at four learning rates",
-        runs=_batches,
+        runs=lambda plan: [
+            {"d_model": 32, "n_tokens": 250 * K, "batch_size": batch, "lr": lr, "seed": 0}
+            for batch in BATCHES
+            for lr in BATCH_RATES
+        ],
         run=train_run,
     ),
     Study(
         name="tying",
         description="Untied and tied weights with two starts: losses and gradient norms",
-        runs=_tying,
+        runs=lambda plan: [
+            {**TYING_SHAPE, "lr": lr, "model": model, "seed": seed}
+            for seed in range(2)
+            for model in TYING.values()
+            for lr in (0.004, 0.008)
+        ],
         run=train_run,
     ),
     Study(
         name="sizes",
         description="Loss against parameters and tokens, the learning rate tuned by size",
         plan=_plan_sizes,
-        runs=_sizes,
+        runs=lambda plan: [
+            {"d_model": d, "n_tokens": n, "lr": plan["learning_rate"][str(d)], "seed": seed}
+            for seed in range(SEEDS)
+            for d in WIDTHS
+            for n in TOKENS
+        ],
         run=train_run,
     ),
     Study(
         name="held-out",
         description="A run beyond all sizes, predicted in writing before it was made",
-        plan=once(_plan_held_out),
-        runs=_held_out,
+        plan=lambda written: {} if written else _plan_held_out(),
+        runs=lambda plan: [
+            {**HELD_OUT, "lr": plan["learning_rate"], "seed": seed} for seed in range(SEEDS)
+        ],
         run=train_run,
     ),
-]
-SCALING: Mapping[str, Study] = MappingProxyType({study.name: study for study in _ALL})
+)
+SCALING: Mapping[str, Study] = {study.name: study for study in _ALL}

@@ -1,7 +1,8 @@
 """Chapter 12, scaling: studies that have a name, can be interrupted and keep what they measured.
 
-A study is a list of runs. What each run returns is written into ``data/results/NAME.json`` the
-moment it ends, so a study that was stopped, by whatever means, goes on where it stopped.
+What a run returns is written into ``data/results/NAME.json`` the moment it ends, so a study that
+was stopped, by whatever means, goes on where it stopped. It can grow: runs are told by their
+settings, and what is recorded stays recorded.
 """
 
 import datetime
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -27,37 +29,24 @@ from llmtutor.tokenizer.files import read_json
 
 Settings = dict[str, Any]
 """What tells one run from another; plain JSON values, a seed among them."""
-
-
 UNPLANNED = "not planned yet"
 """Stands in the settings of a run for a value that the plan does not have so far."""
 
 
-def once(plan: Callable[[], Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """A plan that is made before the first run and never grows."""
-    return lambda written: {} if written else plan()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is to be found out, and the runs that do it.
-
-    ``plan`` is shown what has been written down so far, nothing at first, and returns the entries
-    that are missing: a prediction, a learning rate taken from another study. They are on disk
-    before a run starts, and no entry is ever changed. ``runs`` gets the plan as it is written and
-    gives the settings of each run (UNPLANNED is what a missing entry reads as); ``run`` is called
-    with one of them and returns what was measured. All of these are plain JSON values.
-
-    So a study can grow: runs are told by their settings, and what is recorded stays recorded.
-    """
+    """What is to be found out, and the runs that do it; all values are plain ones of JSON."""
 
     name: str
     """Also the name of the file, without ``.json``."""
     description: str
-    """One line."""
     runs: Callable[[Mapping[str, Any]], Sequence[Settings]]
+    """From the plan as it is written (a missing entry reads as UNPLANNED) to all settings."""
     run: Callable[..., Mapping[str, Any]]
+    """From the settings of one run to what was measured."""
     plan: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda written: {}
+    """From what is written down, nothing at first, to the entries that are missing: a prediction, a
+    learning rate from another study. They are on disk before a run starts, and never changed."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +68,11 @@ class Record:
 
     def results(self, **settings: Any) -> list[dict[str, Any]]:
         """Results of the runs that have these settings, whatever their others."""
-
-        def fits(run: dict[str, Any]) -> bool:
-            return all(run["settings"].get(name) == value for name, value in settings.items())
-
-        return [run["result"] for run in self.runs if fits(run)]
+        return [
+            run["result"]
+            for run in self.runs
+            if all(run["settings"].get(name) == value for name, value in settings.items())
+        ]
 
     @property
     def cpu_seconds(self) -> float:
@@ -128,11 +117,10 @@ def run_study(
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Make the runs that are not recorded yet, and yield each when it is safely on disk.
 
-    Yields ``(how many are recorded now, how many there are, the run)``. A run that was under way
-    when the study was stopped is made again from its beginning. Nothing happens unless the
-    iterator is used. ``processes`` make runs side by side; this one alone writes. Do not call this
-    for one study in two programs at the same time: they would make the same runs. Recorded runs
-    that the study does not have (any more) stay in the file and are not counted.
+    Yields ``(how many are recorded now, how many there are, the run)``. Nothing happens unless the
+    iterator is used. A run that was stopped is made again from its beginning. ``processes`` make
+    runs side by side; this one alone writes. Two programs at the same time would make the same
+    runs. Recorded runs that the study does not have any more stay, and are not counted.
 
     Raises:
         ValueError: two runs have the same settings; a plan that changes what is written or lacks
@@ -156,16 +144,11 @@ def run_study(
         yield done, len(todo), result
 
 
-class _Open(dict):
-    """A plan, or entries in it, of which any may still be missing."""
-
-    def __missing__(self, name: str) -> str:
-        return UNPLANNED
-
-
 def _runs(study: Study, record: Record) -> tuple[list[Settings], list[Settings]]:
     """The settings of all runs, and of those that are not recorded."""
-    plan = json.loads(json.dumps(record.plan), object_hook=_Open)
+    plan = json.loads(
+        json.dumps(record.plan), object_hook=lambda written: defaultdict(lambda: UNPLANNED, written)
+    )
     todo = [json.loads(json.dumps(settings)) for settings in study.runs(plan)]
     if len({_key(settings) for settings in todo}) < len(todo):
         raise ValueError(f"study {study.name!r}: two runs have the same settings")
@@ -177,12 +160,12 @@ def _planned(study: Study, folder: Path | None) -> Record:
     """The record of a study; what its plan lacked is made, and on disk."""
     path = _path(study.name, folder)
     record = Record(study.name, study.description, {}, _now(), [], [])
-    if path.is_file():
+    if begun := path.is_file():
         record = load_record(study.name, folder)
     entries = json.loads(json.dumps(study.plan(record.plan)))
     plan = _grown(record.plan, entries)
-    if plan != record.plan or not path.is_file():
-        if path.is_file():
+    if plan != record.plan or not begun:
+        if begun:
             record.added.append({"planned": _now(), "plan": entries})
         record = replace(record, plan=plan)
         _write(path, record)
@@ -207,10 +190,8 @@ def _make(
     if processes == 1:
         yield from (_measured(run, settings) for settings in left)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        processes, context, torch.set_num_threads, (torch.get_num_threads(),)
-    )
+    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    pool = ProcessPoolExecutor(processes, spawn, torch.set_num_threads, (threads,))
     try:
         for future in as_completed([pool.submit(_measured, run, settings) for settings in left]):
             yield future.result()

@@ -29,7 +29,6 @@ WARMUP = 0.05
 """Share of the steps after which the learning rate is at its peak."""
 FINAL = 0.1
 """The cosine ends at this part of the peak."""
-CLIP = 1.0
 VALID_WINDOWS = 1600
 """Windows of SEQ_LEN tokens, spread evenly over the held-out works, that a final loss is taken on:
 102,400 characters. Every run is measured on the same ones."""
@@ -39,25 +38,20 @@ VALID_WINDOWS = 1600
 def tokens(vocab_size: int = 0, corpus: str = "shakespeare") -> tuple[np.ndarray, np.ndarray, int]:
     """Ids of a corpus for training and validation, and the number of different ones.
 
-    Characters by default, or the tokens of a BPE tokenizer with ``vocab_size`` of them, trained on
-    the same text.
+    Characters by default, or ``vocab_size`` byte pairs, learned from the same text.
     """
     text = load_corpus(corpus)
-    tokenizer: CharTokenizer | BPETokenizer
-    if vocab_size:
-        tokenizer = BPETokenizer.train(text.train_documents, vocab_size)
-    else:
-        tokenizer = CharTokenizer.from_text(text.train + text.valid)
+    tokenizer = (
+        BPETokenizer.train(text.train_documents, vocab_size)
+        if vocab_size
+        else CharTokenizer.from_text(text.train + text.valid)
+    )
     train, valid = (np.array(tokenizer.encode(t), np.uint16) for t in (text.train, text.valid))
     return train, valid, tokenizer.vocab_size
 
 
 def model_config(d_model: int, n_layers: int, vocab_size: int, **changes: Any) -> ModelConfig:
-    """Llama's parts at any width: heads of 8 channels, tied weights, Glorot's deviations.
-
-    >>> parameters(model_config(32, 2, 84)).non_embedding
-    25248
-    """
+    """Llama's parts at any width: heads of 8 channels, tied weights, Glorot's deviations."""
     sizes = {"vocab_size": vocab_size, "max_seq_len": SEQ_LEN, "n_layers": n_layers}
     shape = {"n_heads": d_model // HEAD_DIM, "d_ff": swiglu_width(d_model, 8)}
     parts = {"tie_weights": True, "init": "glorot"}
@@ -65,11 +59,7 @@ def model_config(d_model: int, n_layers: int, vocab_size: int, **changes: Any) -
 
 
 def schedule(steps: int) -> Schedule:
-    """Linear warm-up to the peak, then half a cosine down to FINAL of it.
-
-    >>> [round(schedule(40)(step), 2) for step in (0, 1, 2, 20, 40)]
-    [0.5, 1.0, 1.0, 0.57, 0.1]
-    """
+    """Linear warm-up to the peak, then half a cosine down to FINAL of it."""
     return warmup_cosine(steps, max(1, round(WARMUP * steps)) - 1, FINAL)
 
 
@@ -79,7 +69,6 @@ def train_run(
     n_tokens: int,
     lr: float,
     seed: int,
-    n_layers: int = 2,
     batch_size: int = 16,
     vocab_size: int = 0,
     model: dict[str, Any] | None = None,
@@ -89,11 +78,11 @@ def train_run(
 
     The curve holds the first ten steps one by one and then the mean of every ten: the loss, the
     norm of the gradient before clipping, and the norm of the part of it that belongs to the
-    embedding (which, tied, is also the output layer). A run whose loss stops being a finite number
-    ends there and has no final loss.
+    embedding (which, tied, is also the output layer). A run that diverges ends there, without a
+    final loss.
     """
     train, valid, size = tokens(vocab_size)
-    config = model_config(d_model, n_layers, size, **(model or {}))
+    config = model_config(d_model, 2, size, **(model or {}))
     torch.manual_seed(seed)
     net = build(config)
     of_embedding: list[float] = []
@@ -108,7 +97,6 @@ def train_run(
         steps=steps,
         lr=lr,
         schedule=schedule(steps),
-        clip=CLIP,
         held_out=lambda: spread_windows(valid, VALID_WINDOWS, SEQ_LEN),
         marks=(steps,),
         device=device,

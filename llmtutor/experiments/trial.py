@@ -5,7 +5,6 @@ function of the seed and the step. So two variants with one seed are a pair.
 """
 
 import statistics
-from functools import cache
 from typing import Any
 
 from llmtutor.data.batches import batch_at
@@ -14,7 +13,6 @@ from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
 from llmtutor.experiments.training import tokens
 from llmtutor.experiments.variants import (
     BATCH_SIZE,
-    CLIP,
     SEQ_LEN,
     VARIANTS,
     VOCAB_SIZE,
@@ -33,20 +31,13 @@ FINAL_WINDOWS = 1024
 """Validation windows for the final loss: 65,536 tokens, the same for every run on a corpus."""
 
 
-@cache
-def bytes_per_token(corpus: str) -> float:
-    """Bytes of a validation token on average; the tokenizer is a BPE with VOCAB_SIZE tokens."""
-    return len(load_corpus(corpus).valid.encode()) / len(tokens(VOCAB_SIZE, corpus)[1])
-
-
 def train_variant(
     *, variant: str, corpus: str, lr: float, seed: int, steps: int = STEPS, device: str = "cpu"
 ) -> dict[str, Any]:
     """Train a variant once and report its size, its curves and its final validation loss.
 
     ``curve`` has the training loss as the mean of every ten steps, ``valid`` the loss on
-    CURVE_WINDOWS after every EVAL_EVERY. A run whose loss stops being a number ends there and has
-    no final loss.
+    CURVE_WINDOWS after every EVAL_EVERY. A run that diverges ends there, without a final loss.
 
     Raises:
         ValueError: an unknown variant or corpus.
@@ -59,7 +50,6 @@ def train_variant(
         steps=steps,
         lr=lr,
         schedule=warmup_cosine(steps, WARMUP),
-        clip=CLIP,
         held_out=lambda: spread_windows(valid, CURVE_WINDOWS, SEQ_LEN),
         marks=range(EVAL_EVERY, steps + 1, EVAL_EVERY),
         device=device,
@@ -67,7 +57,8 @@ def train_variant(
     if VARIANTS[variant].zeroed_head == "evaluation":
         zero_first_head(model)
     final = loss_on(model, spread_windows(valid, FINAL_WINDOWS, SEQ_LEN))
-    n_bytes = round(final.n_tokens * bytes_per_token(corpus))
+    bytes_per_token = len(load_corpus(corpus).valid.encode()) / len(valid)
+    n_bytes = round(final.n_tokens * bytes_per_token)
     tens = range(0, len(curve.losses) // 10 * 10, 10)
     return {
         "n_params": parameters(model.config).total,

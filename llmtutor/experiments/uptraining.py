@@ -2,11 +2,10 @@
 
 A multi-head model is trained once for each seed. Its heads of keys and values are then merged in
 three ways, those of Ainslie et al. (2023), figure 4, and each result is trained on for a tenth of
-the steps. Merging eight heads into eight changes nothing: that is the control, the same model
-trained on for as long.
+the steps. The control is the same model, not merged, trained on for as long.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from llmtutor.data.batches import random_batches, sequential_batches
 from llmtutor.experiments.curve import loss_on, train_curve
-from llmtutor.experiments.study import Settings, Study
-from llmtutor.experiments.training import CLIP, SEQ_LEN, model_config, tokens
+from llmtutor.experiments.study import Study
+from llmtutor.experiments.training import SEQ_LEN, model_config, tokens
 from llmtutor.layers.attention import first_heads, mean_pool_heads
 from llmtutor.model.grouping import Pool, group_heads
 from llmtutor.model.losses import Batch
@@ -63,10 +62,7 @@ def held_out_loss(model: nn.Module) -> float:
 def train_on(
     model: Transformer, schedule: Schedule, marks: tuple[int, ...], seed: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Train with a new AdamW to the last of ``marks``; the held-out loss at each that it reaches.
-
-    A run whose loss stops being a number ends there.
-    """
+    """Train with a new AdamW to the last of ``marks``; the held-out loss at each one reached."""
     generator = torch.Generator().manual_seed(seed)
     curve = train_curve(
         model,
@@ -74,7 +70,6 @@ def train_on(
         steps=marks[-1],
         lr=PEAK,
         schedule=schedule,
-        clip=CLIP,
         held_out=held_out,
         marks=marks,
         device=device,
@@ -101,25 +96,17 @@ def uptrain_run(*, n_kv_heads: int, pool: str, seed: int, device: str = "cpu") -
 
 
 def falling(steps: int) -> Schedule:
-    """From AGAIN on a line to FINAL, which step ``steps`` would have.
-
-    >>> [round(falling(4)(step), 2) for step in range(5)]
-    [0.5, 0.4, 0.3, 0.2, 0.1]
-    """
+    """From AGAIN on a line to FINAL, which step ``steps`` would have."""
     return lambda step: AGAIN + (FINAL - AGAIN) * step / steps
-
-
-def _runs(plan: Mapping[str, Any]) -> list[Settings]:
-    return [
-        {"n_kv_heads": n_kv_heads, "pool": pool, "seed": seed}
-        for seed in range(SEEDS)
-        for n_kv_heads, pool in MERGES
-    ]
 
 
 UPTRAINING = Study(
     name="uptraining",
     description="Heads of keys and values merged in a trained model, which is then trained on",
-    runs=_runs,
+    runs=lambda plan: [
+        {"n_kv_heads": n_kv_heads, "pool": pool, "seed": seed}
+        for seed in range(SEEDS)
+        for n_kv_heads, pool in MERGES
+    ],
     run=uptrain_run,
 )

@@ -6,7 +6,6 @@ in ``d_ff``, so that no variant wins by being larger.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -21,7 +20,6 @@ from llmtutor.model.transformer import Transformer
 
 SEQ_LEN = 64
 BATCH_SIZE = 8
-CLIP = 1.0
 VOCAB_SIZE = 512
 BASELINE = ModelConfig.uniform(
     vocab_size=VOCAB_SIZE,
@@ -41,14 +39,12 @@ BASELINE = ModelConfig.uniform(
 """The transformer of Vaswani et al. (2017) as a decoder, but with pre-norm, which trains without
 a long warm-up; post-norm is one of the variants."""
 
-Kind = Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "planted"]
-
 
 @dataclass(frozen=True)
 class Variant:
     """What differs from the baseline."""
 
-    kind: Kind
+    kind: Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "planted"]
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the configuration, all but ``d_ff``."""
     match: Literal["parameters", "flops"] = "parameters"
@@ -63,36 +59,31 @@ class Variant:
 
 
 _MODERN = {"position": "rope", "norm": "rmsnorm", "ffn": "swiglu", "bias": False}
-_GQA_2 = {"n_kv_heads": 2}
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {
-        "baseline": Variant("baseline"),
-        "learned": Variant("position", {"position": "learned"}),
-        "learned, equal FLOPs": Variant(
-            "position", {"position": "learned"}, match="flops", rate_of="learned"
-        ),
-        "shaw": Variant("position", {"position": "shaw"}),
-        "shaw, equal FLOPs": Variant(
-            "position", {"position": "shaw"}, match="flops", rate_of="shaw"
-        ),
-        "t5": Variant("position", {"position": "t5"}),
-        "alibi": Variant("position", {"position": "alibi"}),
-        "rope": Variant("position", {"position": "rope"}),
-        "no position": Variant("position", {"position": "none"}),
-        "mqa": Variant("attention", {"n_kv_heads": 1}),
-        "gqa-2": Variant("attention", _GQA_2),
-        "gqa-4": Variant("attention", {"n_kv_heads": 4}),
-        "gelu": Variant("feed-forward", {"ffn": "gelu"}),
-        "swiglu": Variant("feed-forward", {"ffn": "swiglu"}),
-        "rmsnorm": Variant("norm", {"norm": "rmsnorm"}),
-        "post-norm": Variant("norm", {"norm_placement": "post"}),
-        "modern": Variant("stack", _MODERN),
-        "modern, gqa-2": Variant("stack", {**_MODERN, **_GQA_2}),
-        "baseline again": Variant("planted", weights_seed=1000, rate_of="baseline"),
-        "head missing": Variant("planted", zeroed_head="training", rate_of="baseline"),
-        "head lost": Variant("planted", zeroed_head="evaluation", rate_of="baseline"),
-    }
-)
+VARIANTS: Mapping[str, Variant] = {
+    "baseline": Variant("baseline"),
+    "learned": Variant("position", {"position": "learned"}),
+    "learned, equal FLOPs": Variant(
+        "position", {"position": "learned"}, match="flops", rate_of="learned"
+    ),
+    "shaw": Variant("position", {"position": "shaw"}),
+    "shaw, equal FLOPs": Variant("position", {"position": "shaw"}, match="flops", rate_of="shaw"),
+    "t5": Variant("position", {"position": "t5"}),
+    "alibi": Variant("position", {"position": "alibi"}),
+    "rope": Variant("position", {"position": "rope"}),
+    "no position": Variant("position", {"position": "none"}),
+    "mqa": Variant("attention", {"n_kv_heads": 1}),
+    "gqa-2": Variant("attention", {"n_kv_heads": 2}),
+    "gqa-4": Variant("attention", {"n_kv_heads": 4}),
+    "gelu": Variant("feed-forward", {"ffn": "gelu"}),
+    "swiglu": Variant("feed-forward", {"ffn": "swiglu"}),
+    "rmsnorm": Variant("norm", {"norm": "rmsnorm"}),
+    "post-norm": Variant("norm", {"norm_placement": "post"}),
+    "modern": Variant("stack", _MODERN),
+    "modern, gqa-2": Variant("stack", {**_MODERN, "n_kv_heads": 2}),
+    "baseline again": Variant("planted", weights_seed=1000, rate_of="baseline"),
+    "head missing": Variant("planted", zeroed_head="training", rate_of="baseline"),
+    "head lost": Variant("planted", zeroed_head="evaluation", rate_of="baseline"),
+}
 """By name, the baseline first. ``baseline again`` is the baseline with other weights at the start:
 its difference from the baseline is what chance alone makes. ``head missing`` trains without one of
 its heads, ``head lost`` loses it when it has been trained."""
@@ -116,7 +107,11 @@ def variant_config(name: str) -> ModelConfig:
             f"variant {name!r} is to have the baseline's size, but its {', '.join(lacking)} has no "
             "d_ff to change for it"
         )
-    size = _flops if variant.match == "flops" else _parameters
+
+    def size(config: ModelConfig) -> int:
+        by_flops = variant.match == "flops"
+        return forward_flops(config, 1, SEQ_LEN) if by_flops else parameters(config).total
+
     one, two = (size(config.replace(d_ff=d_ff)) for d_ff in (1, 2))  # linear in d_ff
     sized = config.replace(d_ff=max(1, 1 + round((size(BASELINE) - one) / (two - one))))
     if 2 * abs(size(sized) - size(BASELINE)) > two - one:
@@ -128,11 +123,7 @@ def variant_config(name: str) -> ModelConfig:
 
 
 def build_variant(name: str, seed: int) -> Transformer:
-    """The model of a variant, its weights drawn from ``seed``.
-
-    Raises:
-        ValueError: an unknown name, with the nearest one.
-    """
+    """The model of a variant (see ``variant_config``), its weights drawn from ``seed``."""
     config = variant_config(name)
     torch.manual_seed(seed + VARIANTS[name].weights_seed)
     model = build(config)
@@ -152,11 +143,3 @@ def zero_first_head(model: Transformer) -> None:
     for block in model.blocks:
         head_dim = block.get_submodule("mixer").head_dim
         block.get_submodule("mixer.output").register_forward_pre_hook(silence)
-
-
-def _parameters(config: ModelConfig) -> int:
-    return parameters(config).total
-
-
-def _flops(config: ModelConfig) -> int:
-    return forward_flops(config, 1, SEQ_LEN)

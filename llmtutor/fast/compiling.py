@@ -74,9 +74,9 @@ def compiled(
 ) -> Callable[..., Any]:
     """``function`` as one program for ``device``, made at its first call.
 
-    On a CPU what calls the operations is part of it: from Python, calling the small ones takes
-    their time, and no other thread gets on in the meantime. ``dynamic`` as in ``torch.compile``:
-    True for a program that serves any shape, None to make another one for each, at first.
+    On a CPU what calls the operations is part of it: from Python, calling the small ones takes its
+    time. ``dynamic`` as in ``torch.compile``: True for a program that serves any shape, None to
+    make another one for each, at first.
 
     Raises:
         ValueError: for a CPU, and no C++ compiler.

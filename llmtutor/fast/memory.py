@@ -17,10 +17,8 @@ def freed_memory_kept() -> Iterator[None]:
 
     A step on the CPU frees its activations, and the C library returns much of them to the system.
     The next step asks for as much again, and gets it page by page: for each 4 KiB that are touched
-    for the first time the system stops the program and writes zeros. Kept memory is there at once.
-    Blocks over 32 MiB are returned all the same. On leaving, the others are too.
-
-    Only glibc, the C library of most Linux systems, is told so. Elsewhere nothing changes.
+    for the first time the system stops the program and writes zeros. Blocks over 32 MiB are
+    returned all the same. Only glibc, the C library of most Linux systems, is told so.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

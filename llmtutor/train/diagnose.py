@@ -5,6 +5,7 @@ again with an eye on every layer, forward in the order of the computation and th
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ def first_non_finite(
 ) -> str:
     """In words, the first layer whose output or gradient is not finite.
 
-    Weights are looked at first, then for each batch the outputs in the order in which layers
-    finish (so a layer is named before those around it), the loss, and the gradients: of outputs in
-    the order of the backward pass, then of weights. Nothing is added to ``.grad``.
+    Weights are looked at first, then for each batch the outputs in the order in which layers finish
+    (a layer is named before those around it), the loss, and the gradients: of outputs in the order
+    of the backward pass, then of weights. Nothing is added to ``.grad``.
     """
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
@@ -33,25 +34,21 @@ def first_non_finite(
 
 
 def _in_batch(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], batch: Any) -> str:
+    names = {module: name or "model" for name, module in model.named_modules()}
     outputs: list[tuple[str, Tensor]] = []
     seen: list[str] = []
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in (t for t in tree_leaves(output) if isinstance(t, Tensor)):
-                if not _finite(tensor):
-                    seen.append(f"the first output that is not finite is that of layer {name}")
-                elif tensor.requires_grad:
-                    outputs.append((f"the output of layer {name}", tensor))
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        for tensor in (t for t in tree_leaves(output) if isinstance(t, Tensor)):
+            if not _finite(tensor):
+                seen.append(f"the first output that is not finite is that of layer {names[module]}")
+            elif tensor.requires_grad:
+                outputs.append((f"the output of layer {names[module]}", tensor))
 
-        return hook
-
-    handles = [m.register_forward_hook(watch(name or "model")) for name, m in model.named_modules()]
-    try:
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_hook(watch))
         value = loss(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     if seen:
         return seen[0]
     if not _finite(value):

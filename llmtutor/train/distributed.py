@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 
 from llmtutor.checks import check_name
 
+Numbers = TypeVar("Numbers", float, list[float])
 CPU = torch.device("cpu")
 STRATEGIES = ("ddp", "fsdp")
 LOST = re.compile(
@@ -38,16 +39,12 @@ class LostRankError(ConnectionError):
 
 @dataclass(frozen=True)
 class World:
-    """Which process this is, and of how many."""
+    """Which process this is, of how many, and where it computes."""
 
     rank: int = 0
     """0 … world_size − 1, unique in the job."""
     world_size: int = 1
-    """The number of processes."""
-    local_rank: int = 0
-    """The rank among the processes of this machine: which of its GPUs to take."""
     device: torch.device = CPU
-    """Where this process computes."""
 
     @property
     def is_main(self) -> bool:
@@ -58,8 +55,7 @@ class World:
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """The device called ``name``; ``"auto"`` is the first there is of cuda, mps, cpu.
 
-    >>> choose_device("cpu")
-    device(type='cpu')
+    ``local_rank`` is the rank among the processes of this machine: which of its GPUs to take.
     """
     if name == "auto":
         mps = torch.backends.mps.is_available()
@@ -69,8 +65,7 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     if found.get(name, local_rank + 1) <= local_rank:
         raise ValueError(
             f"process {local_rank} of this machine wants {name} device {local_rank}, but there "
-            f"{'is' if found[name] == 1 else 'are'} {found[name]}; start fewer processes, or take "
-            "--device cpu"
+            f"are {found[name]}; start fewer processes, or take --device cpu"
         )
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 
@@ -78,18 +73,16 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 def connect(device: str = "auto", timeout: float = 60.0) -> World:
     """Join the processes that torchrun started; without torchrun, a world of one.
 
-    The processes talk through NCCL on GPUs and gloo on CPUs (mps has no such library; several
-    processes on a Mac compute on its CPU). One that waits for another longer than ``timeout``
-    seconds gives up with an error, so that a hanging rank does not hang the job for ever.
+    The processes talk through NCCL on GPUs and gloo on CPUs (mps has no such library: several
+    processes on a Mac compute on its CPU). One that waits longer than ``timeout`` seconds for
+    another gives up with an error.
 
     Raises:
         ValueError: an unknown device, or one that is not there; variables of the environment that
             no torchrun has set.
     """
-    rank, world_size, local_rank = (
-        _number_from_torchrun(name, default)
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    rank, local_rank = _number_from_torchrun("RANK", 0), _number_from_torchrun("LOCAL_RANK", 0)
+    world_size = _number_from_torchrun("WORLD_SIZE", 1)
     if world_size == 1:
         return World(device=choose_device(device))
     if device == "auto" and not torch.cuda.is_available():
@@ -100,7 +93,7 @@ def connect(device: str = "auto", timeout: float = 60.0) -> World:
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    world = World(rank, world_size, local_rank, chosen)
+    world = World(rank, world_size, chosen)
     try:
         with guarded(world):
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -143,16 +136,12 @@ def guarded(world: World) -> Iterator[None]:
     except RuntimeError as error:
         if world.world_size == 1 or not LOST.search(str(error)):
             raise
+        source_file = r"^\[\S+\]\s*"
+        said = re.sub(source_file, "", str(error).splitlines()[0]).rstrip(". ")
         raise LostRankError(
             f"rank {world.rank} of {world.world_size} stops: another rank has died or does not "
-            f"answer ({_last_sentence(error)}); start the job again, it resumes from its last "
-            "checkpoint"
+            f"answer ({said}); start the job again, it resumes from its last checkpoint"
         ) from error
-
-
-def _last_sentence(error: Exception) -> str:
-    """The text of an error without the source file that raised it."""
-    return re.sub(r"^\[\S+\]\s*", "", str(error).splitlines()[0]).rstrip(". ")
 
 
 def local_batches(
@@ -162,8 +151,7 @@ def local_batches(
 ) -> list[tuple[Tensor, Tensor]]:
     """The rows ``[rank::world_size]`` of a global batch, cut into ``accumulate`` micro-batches.
 
-    All parts of all ranks have the same number of tokens, so that the mean of their means is the
-    mean over the batch.
+    All parts have the same number of tokens, so the mean of their means is that over the batch.
 
     >>> inputs = torch.arange(8).view(4, 2)
     >>> [x.tolist() for x, _ in local_batches((inputs, inputs + 1), World(1, 2), accumulate=2)]
@@ -194,7 +182,7 @@ def wrap(model: nn.Module, world: World, strategy: str = "ddp") -> nn.Module:
     ``"ddp"``: each rank holds all of the model; gradients are all-reduced. ``"fsdp"``: each rank
     holds a slice of each parameter, gradient and optimizer state (FSDP2, `fully_shard`); weights
     of a block are gathered when it needs them, gradients reduce-scattered. All ranks start with
-    the weights of rank 0. Make the optimizer after this call: ``"fsdp"`` exchanges parameters.
+    the weights of rank 0. Make the optimizer afterwards: ``"fsdp"`` exchanges parameters.
 
     Raises:
         ValueError: an unknown strategy, with the nearest name.
@@ -235,19 +223,14 @@ def accumulating(model: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
-def mean(value: float, world: World) -> float:
-    """The mean of a number over all ranks, the same on each of them."""
+def mean(value: Numbers, world: World) -> Numbers:
+    """The mean of a number, or of each in a list, over all ranks, the same on each of them."""
     if world.world_size == 1:
-        return float(value)
-    total = torch.tensor(float(value), dtype=torch.float64, device=world.device)
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=world.device)
     with guarded(world):
         dist.all_reduce(total)
-    return total.item() / world.world_size
-
-
-def any_rank(flag: bool, world: World) -> bool:
-    """Whether the flag is set on at least one rank: how all of them stop at the same step."""
-    return mean(flag, world) > 0
+    return (total / world.world_size).tolist()  # type: ignore[return-value]
 
 
 def full_state(
@@ -258,7 +241,6 @@ def full_state(
     All ranks must call it, since shards are gathered; only rank 0 keeps the tensors, the others
     get empty ones. Names are those of the unwrapped model.
     """
-
     is_main = not dist.is_initialized() or dist.get_rank() == 0
 
     def gather(value: Any) -> Any:
@@ -279,8 +261,7 @@ def load_full_state(
 ) -> None:
     """Set model and optimizer to full states, of which each rank keeps its own slices.
 
-    Every rank hands over the same states (all read the same checkpoint). The number of ranks and
-    the strategy may differ from those that saved.
+    All ranks hand over the same states. Their number and strategy may differ from those that saved.
     """
     model = unwrap(model)
     now = model.state_dict()

@@ -1,8 +1,7 @@
 """Chapter 11, training: the folder of a run, into which one process at a time writes.
 
-``checkpoints/`` and ``tokenizer/`` are what a run needs to go on, also after the folder has moved;
-``log.jsonl`` is what it tells. Nothing that is there and belongs to something else is overwritten:
-it is set aside, once, or refused.
+``checkpoints/`` and ``tokenizer/`` are what a run needs to go on, also after the folder has moved.
+Nothing that is there and belongs to something else is overwritten: it is set aside or refused.
 """
 
 import errno
@@ -23,6 +22,7 @@ from llmtutor.train.state import (
     last_config,
     load_checkpoint,
     load_latest,
+    step_of,
     sweep,
 )
 
@@ -65,11 +65,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def run_folder(path: Path) -> Path:
-    """The folder of the run that ``path``, a run or one of its checkpoints, belongs to.
-
-    >>> run_folder(Path("runs/a/checkpoints/step-00000100")).as_posix()
-    'runs/a'
-    """
+    """The folder of the run that ``path``, a run or one of its checkpoints, belongs to."""
     if path.parent.name == CHECKPOINTS:
         return path.parents[1]
     return Path(os.path.abspath(path)).parents[1] if is_checkpoint(path) else path
@@ -113,12 +109,6 @@ def config_of(values: dict, path: Path) -> TrainConfig:
         raise ValueError(f"{path}: the settings of its checkpoint do not fit: {error}") from None
 
 
-def own_tokenizer(path: Path) -> Path | None:
-    """The folder of the tokenizer that the run (or checkpoint) at ``path`` has kept, if any."""
-    folder = run_folder(path) / TOKENIZER
-    return folder if folder.is_dir() else None
-
-
 def make_room(out: Path, step: int, tokenizer: Tokenizer) -> None:
     """Clear what a killed process left, and set aside what is not of the run that begins here.
 
@@ -127,7 +117,7 @@ def make_room(out: Path, step: int, tokenizer: Tokenizer) -> None:
     """
     sweep(out / CHECKPOINTS)
     for path in checkpoints(out / CHECKPOINTS):
-        if int(path.name.removeprefix("step-")) > step:
+        if step_of(path) > step:
             _set_aside(path)
     own = out / TOKENIZER
     if own.exists():

@@ -1,8 +1,7 @@
 """Chapter 11, training: what a run tells, to people and to programs.
 
-A logger takes one record (a dictionary of plain numbers) at a time. ``log.jsonl`` holds them all,
-one JSON object a line: a line is whole or not there, and no step is there twice, however often the
-run was stopped.
+``log.jsonl`` holds all records, one JSON object a line: a line is whole or not there, and no step
+is there twice, however often the run was stopped.
 """
 
 import errno
@@ -11,23 +10,25 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from llmtutor.checks import check_name
 from llmtutor.evaluate.perplexity import perplexity
+from llmtutor.tokenizer.files import write_files
 
 Record = Mapping[str, Any]
+"""Plain numbers by name; all records of a step have the same ``step``."""
 
 
 class Logger(Protocol):
     """Takes records, and is closed at the end."""
 
     def log(self, record: Record) -> None:
-        """Take one record; all of a step's have the same ``step``."""
+        """Take one record."""
 
     def close(self) -> None:
         """Give back files and connections."""
@@ -36,8 +37,7 @@ class Logger(Protocol):
 class JsonLines:
     """Appends to ``path``; of what is there it keeps the records up to ``step``.
 
-    A resumed run takes some steps a second time, because it goes on from a checkpoint and not from
-    the moment of the stop. Their first records are dropped here.
+    A resumed run goes on from a checkpoint and takes the steps after it a second time.
 
     Raises:
         OSError: the file cannot be written or the disk is full; it ends with a whole line.
@@ -48,12 +48,9 @@ class JsonLines:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [r for r in read_log(path) if r["step"] <= step] if path.exists() else []
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text("".join(map(_line, kept)), encoding="utf-8", newline="")
-            os.replace(temporary, path)
+            write_files(path.parent, {path.name: "".join(map(_line, kept))})
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _failed(error, path) from error
         self._file = path.open("ab", buffering=0)  # each line goes out in one call
 
@@ -87,8 +84,6 @@ def _line(record: Record) -> str:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a ``log.jsonl``; a last line that a power cut left unfinished is not one.
 
-    A loss that is no number, which earlier versions wrote, is None.
-
     Raises:
         ValueError: a line that is no record, with its number.
     """
@@ -96,7 +91,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last "\n" is unfinished
         try:
-            record = json.loads(line, parse_constant=lambda _: None)
+            record = json.loads(line)
         except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
@@ -109,27 +104,21 @@ class Progress:
     """A bar on standard error with the loss, where that is a terminal; else a line now and then."""
 
     def __init__(self, steps: int, step: int = 0) -> None:
-        self._terminal = sys.stderr.isatty()
         self._every = max(1, steps // 20)
-        self._bar = tqdm(
-            total=steps, initial=step, unit="step", disable=not self._terminal, dynamic_ncols=True
-        )
+        hidden = not sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=step, unit="step", disable=hidden, dynamic_ncols=True)
 
     def log(self, record: Record) -> None:
-        """Move the bar on, or show a validation loss."""
-        step = int(record["step"])
+        """Move the bar on, or show a validation loss in a line above it."""
+        step, say = record["step"], partial(tqdm.write, file=sys.stderr)
         if "valid_loss" in record:
-            loss = float(record["valid_loss"])
-            self.say(f"step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.2f}")
-        elif self._terminal:
+            loss = record["valid_loss"]
+            say(f"step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.2f}")
+        elif not self._bar.disable:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
         elif step % self._every == 0:
-            self.say(f"step {step}: loss {record['loss']:.4f}, lr {record['lr']:.2e}")
-
-    def say(self, text: str) -> None:
-        """One line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+            say(f"step {step}: loss {record['loss']:.4f}, lr {record['lr']:.2e}")
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -148,7 +137,7 @@ class TensorBoard:
         """One point on each curve; several numbers make none."""
         for name, value in record.items():
             if name != "step" and not isinstance(value, list):
-                self._writer.add_scalar(name, value, int(record["step"]))
+                self._writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -172,7 +161,7 @@ class Wandb:
     def log(self, record: Record) -> None:
         """One point on each curve."""
         values = {name: value for name, value in record.items() if name != "step"}
-        self._run.log(values, step=int(record["step"]))
+        self._run.log(values, step=record["step"])
 
     def close(self) -> None:
         """Finish the run."""
@@ -212,12 +201,12 @@ class Loggers:
         self._each(lambda logger: logger.close())
 
     def _each(self, act: Callable[[Logger], None]) -> None:
-        for logger in self._loggers[:1]:
-            act(logger)
-        for logger in self._loggers[1:]:
+        for i, logger in enumerate([*self._loggers]):
             try:
                 act(logger)
             except Exception as error:
+                if i == 0:
+                    raise
                 self._loggers.remove(logger)
                 say(f"{type(logger).__name__} is left out from here on: {error}")
 
@@ -230,7 +219,6 @@ def say(text: str) -> None:
 
 def open_loggers(out: Path, names: tuple[str, ...], steps: int, step: int, quiet: bool) -> Loggers:
     """``log.jsonl`` in ``out``, the progress bar unless ``quiet``, and those called ``names``."""
-    loggers: list[Logger] = [] if quiet else [Progress(steps, step)]
-    for name in names:
-        loggers.append(LOGGERS[check_name("logger", name, LOGGERS)](out / name, step))
-    return Loggers([JsonLines(out / "log.jsonl", step), *loggers])
+    bar = [] if quiet else [Progress(steps, step)]
+    further = [LOGGERS[name](out / name, step) for name in names]
+    return Loggers([JsonLines(out / "log.jsonl", step), *bar, *further])

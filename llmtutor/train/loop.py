@@ -1,8 +1,7 @@
 """Chapter 11, training: many steps, with everything around them that a real run needs.
 
-``train(config)`` is the whole, from the settings to the last checkpoint; ``run`` is the loop. Its
-learning rate and its batch are functions of the step, so all it carries from one step to the next
-is in the model and the optimizer.
+``train`` is the whole, ``run`` the loop. Its learning rate and its batch are functions of the step,
+so all it carries from one step to the next is in the model and the optimizer.
 """
 
 import math
@@ -10,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ import torch
 from llmtutor.checks import shell_line
 from llmtutor.data.batches import batch_at
 from llmtutor.fast.memory import freed_memory_kept
-from llmtutor.fast.threads import equal_parts, side_by_side
 from llmtutor.train.config import PRECISIONS, TrainConfig
 from llmtutor.train.distributed import (
     World,
-    any_rank,
     check_batch_size,
     connect,
     disconnect,
@@ -34,16 +31,16 @@ from llmtutor.train.distributed import (
 )
 from llmtutor.train.folder import (
     CHECKPOINTS,
+    TOKENIZER,
     config_of,
     locked,
     make_room,
-    own_tokenizer,
     read_state,
     run_folder,
 )
 from llmtutor.train.log import Loggers, open_loggers, say
-from llmtutor.train.state import TrainState, checkpoints
-from llmtutor.train.step import NonFiniteLoss, StepMetrics, train_step
+from llmtutor.train.state import checkpoints
+from llmtutor.train.step import NonFiniteLoss, set_learning_rate, train_step
 from llmtutor.train.training import Training, save_training, setup, text_fingerprint, validate
 
 
@@ -60,18 +57,13 @@ def run(training: Training, log: Loggers) -> None:
         Interrupted: Ctrl-C or SIGTERM, after the step in which it came; the state is saved.
         ValueError: the memory of the GPU is too small.
     """
-    config, world = training.config, training.world
+    config, world, ids = training.config, training.world, training.text.train.ids
     with stop_on_signal(patient=world.world_size > 1) as wanted:
-        while training.step < config.steps:
+        while (step := training.step) < config.steps:
             began = time.perf_counter()
-            lr = set_learning_rate(training)
-            batch = batch_at(
-                training.text.train.ids,
-                config.batch_size,
-                config.seq_len,
-                seed=config.seed,
-                step=training.step,
-            )
+            factor = training.schedule(step)
+            set_learning_rate(training.optimizer, factor)
+            batch = batch_at(ids, config.batch_size, config.seq_len, seed=config.seed, step=step)
             try:
                 metrics = train_step(
                     training.wrapped,
@@ -79,7 +71,7 @@ def run(training: Training, log: Loggers) -> None:
                     training.optimizer,
                     clip=config.clip,
                     precision=PRECISIONS[config.precision],
-                    step=training.step + 1,
+                    step=step + 1,
                     loss=training.loss,
                 )
             except NonFiniteLoss as error:
@@ -87,22 +79,27 @@ def run(training: Training, log: Loggers) -> None:
                 raise NonFiniteLoss(f"{error}. {_save_and_say(training)}") from None
             except torch.OutOfMemoryError as error:
                 raise ValueError(
-                    f"step {training.step + 1} needs more memory than there is ({error}); take a "
+                    f"step {step + 1} needs more memory than there is ({error}); take a "
                     "larger accumulate, a smaller batch_size or a smaller model"
                 ) from None
             training.step += 1
             training.n_tokens += metrics.n_tokens * world.world_size
             training.valid_loss = None
             training.seconds += time.perf_counter() - began
+            extras = {
+                f"{kind}.{name}": mean(value, world)
+                for kind in ("auxiliary", "statistics")
+                for name, value in getattr(metrics, kind).items()
+            }
             log.log(
                 {
                     "step": training.step,
                     "loss": mean(metrics.loss, world),
-                    "lr": lr,
+                    "lr": config.lr * factor,
                     "grad_norm": metrics.grad_norm,
                     "n_tokens": training.n_tokens,
                     "seconds": round(training.seconds, 4),
-                    **extras_of(metrics, world),
+                    **extras,
                 }
             )
             last = training.step == config.steps
@@ -112,19 +109,8 @@ def run(training: Training, log: Loggers) -> None:
                 log.log({"step": training.step, "valid_loss": validate_or_stop(training, why)})
             if save:
                 save_training(training)
-            if any_rank(wanted.is_set(), world) and not last:
+            if mean(float(wanted.is_set()), world) > 0 and not last:  # all ranks at the same step
                 raise Interrupted(f"stopped after step {training.step}. {_save_and_say(training)}")
-
-
-def extras_of(metrics: StepMetrics, world: World) -> dict[str, float | list[float]]:
-    """What the layers returned beside the loss, as means over all ranks, under names of its own."""
-    found: dict[str, float | list[float]] = {}
-    for kind in ("auxiliary", "statistics"):
-        for name, value in getattr(metrics, kind).items():
-            several = isinstance(value, list)
-            means = [mean(number, world) for number in (value if several else [value])]
-            found[f"{kind}.{name}"] = means if several else means[0]
-    return found
 
 
 def go_on(out: str | Path) -> str:
@@ -151,31 +137,6 @@ def validate_or_stop(training: Training, why: str) -> float:
     return loss
 
 
-@contextmanager
-def sped_up(training: Training) -> Iterator[None]:
-    """Within it the run has what its settings name under ``fast``; what is computed is the same.
-
-    Rows are taken side by side where one process computes on a CPU. The cores stay divided until
-    the run ends, so validation takes longer.
-    """
-    config, world = training.config, training.world
-    with ExitStack() as stack:
-        if "keep-memory" in config.fast:
-            stack.enter_context(freed_memory_kept())
-        if "side-by-side" in config.fast and world.world_size == 1 and world.device.type == "cpu":
-            parts = equal_parts(config.batch_size // config.accumulate)
-            training.loss = stack.enter_context(side_by_side(training.loss, parts))
-        yield
-
-
-def set_learning_rate(training: Training) -> float:
-    """Set each group's learning rate for the next step; returns the one that the settings name."""
-    factor = training.schedule(training.step)
-    for group in training.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    return training.config.lr * factor
-
-
 def train(
     config: TrainConfig,
     *,
@@ -191,9 +152,8 @@ def train(
     refused unless ``with_changes``; the differences are told either way.
 
     Raises:
-        ValueError: settings that cannot be, a folder that holds another run, a damaged checkpoint
-            (``CheckpointError``), another process that writes into ``config.out``, and
-            ``NonFiniteLoss`` from the loop.
+        ValueError: settings that cannot be, a folder that holds another run or is being written, a
+            damaged checkpoint (``CheckpointError``), and ``NonFiniteLoss`` from the loop.
         Interrupted: Ctrl-C or SIGTERM.
         OSError: a full disk or a folder that cannot be written; another process of the job has
             died (``LostRankError``).
@@ -207,10 +167,11 @@ def train(
             log = Loggers([])
             if world.is_main:
                 log = open_loggers(out, config.loggers, config.steps, training.step, quiet)
+            kept = freed_memory_kept() if "keep-memory" in config.fast else nullcontext()
             try:
                 if world.is_main:
                     make_room(out, training.step, training.text.tokenizer)
-                with guarded(world), sped_up(training):
+                with guarded(world), kept:
                     run(training, log)
             finally:
                 log.close()
@@ -219,21 +180,18 @@ def train(
         disconnect()
 
 
-def _load(config: TrainConfig, resume: Path | None, fallback: bool) -> TrainState | None:
-    """The state to resume; None for a new run in an unused folder."""
+def _set_up(
+    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
+) -> Training:
+    """A new run in an unused folder, or the one to resume if it has the same settings and text."""
     out = Path(config.out)
     goes_on = resume is not None and run_folder(resume).resolve() == out.resolve()
     if not goes_on and checkpoints(out / CHECKPOINTS):
         raise ValueError(
             f"{out} holds a run already: go on with `{go_on(out)}`, or take another --out"
         )
-    return None if resume is None else read_state(resume, fallback=fallback)
-
-
-def _set_up(
-    config: TrainConfig, world: World, resume: Path | None, fallback: bool, with_changes: bool
-) -> Training:
-    """A new run, or the one to resume if it is the same in settings and text."""
+    if resume is None:
+        return setup(config, world)
 
     def compare(differences: list[str]) -> None:
         lines = "\n  ".join(["checkpoint → now", *differences])
@@ -245,25 +203,22 @@ def _set_up(
         if differences and world.is_main:
             say(f"going on with changes:\n  {lines}")
 
-    state = _load(config, resume, fallback)
-    if resume is None or state is None:
-        return setup(config, world)
+    state = read_state(resume, fallback=fallback)
     before = config_of(state.config, resume).located()
-    tokenizer = own_tokenizer(resume) if before.tokenizer == config.tokenizer else None
-    if state.text is not None:  # the text itself is compared below, wherever it lies
-        before = replace(before, corpus=config.corpus)
-    compare(before.differences(config))
+    kept = run_folder(resume) / TOKENIZER
+    tokenizer = kept if before.tokenizer == config.tokenizer and kept.is_dir() else None
+    # The text itself is compared below, wherever it lies.
+    compare(replace(before, corpus=config.corpus).differences(config))
     training = setup(config, world, state, tokenizer)
     now = text_fingerprint(training.text)
-    if state.text is not None and state.text != now:
+    if state.text != now:
         compare([f"text of {config.corpus}: {state.text[:12]}… → {now[:12]}…"])
     return training
 
 
 def _save_and_say(training: Training) -> str:
     save_training(training)
-    out = training.config.out
-    return f"A checkpoint is saved; go on with: {go_on(out)}"
+    return f"A checkpoint is saved; go on with: {go_on(training.config.out)}"
 
 
 @contextmanager

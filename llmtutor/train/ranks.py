@@ -1,7 +1,7 @@
 """Chapter 13, distributed: processes that wait for work, so that a notebook can talk to them.
 
-Training starts its processes with torchrun. A reader wants to write a function in a cell and see
-what two processes make of it; `Ranks` starts them once and sends them one function after another.
+Training starts its processes with torchrun; a reader wants to write a function in a cell and see
+what two processes make of it.
 """
 
 import importlib
@@ -12,6 +12,7 @@ import pickle
 import tempfile
 import time
 import traceback
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -30,17 +31,16 @@ class RankError(RuntimeError):
     """A function failed on some rank, or the process of a rank died."""
 
 
-class Ranks:
+class Ranks(AbstractContextManager["Ranks"]):
     """``world_size`` processes on this machine, joined by gloo, with one thread each.
 
     >>> with Ranks(2) as ranks:  # doctest: +SKIP
     ...     ranks.run(lambda world, x: x + world.rank, 10)
     [10, 11]
 
-    The functions may be defined in a notebook. They are sent as code, together with the functions,
-    modules and values of the notebook that they mention; decorated functions and classes of the
-    notebook cannot travel. After an error all processes are ended, and the next call starts new
-    ones.
+    The functions may be defined in a notebook: they are sent as code, with the functions, modules
+    and values that they mention (but no decorated functions, and no classes). After an error all
+    processes are ended, and the next call starts new ones.
     """
 
     def __init__(self, world_size: int, timeout: float = 180.0) -> None:
@@ -82,8 +82,8 @@ class Ranks:
             silent = [p for rank, p in enumerate(self._pipes) if rank not in outcomes]
             ready = wait(silent, max(0.0, end - time.monotonic()))
             if not ready:
-                late = [rank for rank in range(self.world_size) if rank not in outcomes]
-                return outcomes | dict.fromkeys(late, (False, "has not answered"))
+                late = dict.fromkeys(range(self.world_size), (False, "has not answered"))
+                return late | outcomes
             for pipe in ready:
                 rank = self._pipes.index(pipe)  # type: ignore[arg-type]
                 try:
@@ -102,7 +102,7 @@ class Ranks:
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-", ignore_cleanup_errors=True)
         for rank in range(self.world_size):
             ours, theirs = spawn.Pipe()
-            world = World(rank, self.world_size, rank)
+            world = World(rank, self.world_size)
             process = spawn.Process(
                 target=_serve, args=(theirs, world, self._folder.name, self.timeout), daemon=True
             )
@@ -122,9 +122,6 @@ class Ranks:
             self._folder.cleanup()
         self._processes, self._pipes = [], []
 
-    def __enter__(self) -> "Ranks":
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -134,23 +131,20 @@ def _serve(pipe: Connection, world: World, folder: str, timeout: float) -> None:
     torch.set_num_threads(1)
     log = os.open(Path(folder, f"stderr-{world.rank}"), os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)  # torch's own remarks about a broken connection belong to nobody's cell
-    if world.world_size > 1:
-        store = dist.FileStore(str(Path(folder, "store")), world.world_size)
-        dist.init_process_group(
-            "gloo",
-            store=store,
-            rank=world.rank,
-            world_size=world.world_size,
-            timeout=timedelta(seconds=timeout),
-        )
+    dist.init_process_group(
+        "gloo",
+        store=dist.FileStore(str(Path(folder, "store")), world.world_size),
+        rank=world.rank,
+        world_size=world.world_size,
+        timeout=timedelta(seconds=timeout),
+    )
     while True:
         try:
             packed, args = pickle.loads(pipe.recv_bytes())
         except (EOFError, ConnectionError):
             return disconnect()
         try:
-            outcome = True, unpack(packed)(world, *args)
-            answer = pickle.dumps(outcome)
+            answer = pickle.dumps((True, unpack(packed)(world, *args)))
         except Exception:
             answer = pickle.dumps((False, traceback.format_exc(limit=-3).strip()))
         pipe.send_bytes(answer)
@@ -160,7 +154,7 @@ Packed = tuple[str, dict[str, tuple[str, Any]]]
 
 
 def pack(function: FunctionType) -> Packed:
-    """A function and all that it mentions of its own module, in a form that can be pickled.
+    """A function and what it mentions of its own module, in a form that can be pickled.
 
     Spawned processes find a function by importing its module, and a notebook cannot be imported.
     """

@@ -1,28 +1,9 @@
-"""Chapter 13, distributed: sums over processes, from one who does it all to a ring of equals."""
+"""Chapter 13, distributed: sums over processes that stand in a ring, all of them equal."""
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-
-
-def gather_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
-    """The sum over all ranks, by sending everything to rank 0, which adds and sends it back.
-
-    Rank 0 receives and sends ``(world_size − 1) · n`` numbers each, the others ``n``.
-    """
-    total = x.clone()
-    if rank == 0:
-        incoming = torch.empty_like(x)
-        for other in range(1, world_size):
-            dist.recv(incoming, other)
-            total += incoming
-        for other in range(1, world_size):
-            dist.send(total, other)
-    else:
-        dist.send(x, 0)
-        dist.recv(total, 0)
-    return total
 
 
 def ring_reduce_scatter(parts: list[Tensor], rank: int, world_size: int) -> None:
@@ -49,9 +30,8 @@ def ring_all_gather(parts: list[Tensor], rank: int, world_size: int) -> None:
 def ring_all_reduce(x: Float[Tensor, "n"], rank: int, world_size: int) -> Float[Tensor, "n"]:
     """The sum over all ranks; each sends and receives ``2 (world_size − 1) / world_size · n``.
 
-    The scheme of Patarasuk and Yuan (2009): a reduce-scatter, then an all-gather. ``n`` is padded
-    with zeros to a multiple of ``world_size``. The same on every rank, to the last bit, because
-    each part is added up once and then copied.
+    The scheme of Patarasuk and Yuan (2009): a reduce-scatter, then an all-gather, of ``n`` padded
+    to a multiple of ``world_size``. All ranks get the same bits: a part is added up once.
     """
     padded = torch.nn.functional.pad(x, (0, -len(x) % world_size))
     parts = list(padded.clone().chunk(world_size))

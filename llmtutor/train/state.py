@@ -2,9 +2,8 @@
 
 A checkpoint is a folder of three files: ``model.safetensors``, ``optimizer.safetensors`` (with the
 states of the random generators) and ``state.json``, which holds all the rest and the sha256 of
-everything. It is written under another name, forced to the disk and renamed when complete, so that
-a power cut leaves the whole checkpoint or none. Nothing is ever unpickled: a checkpoint from a
-stranger can be wrong, but it cannot run code.
+everything. It is written under another name, forced to the disk and renamed when complete. Nothing
+is ever unpickled: a checkpoint from a stranger can be wrong, but it cannot run code.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -32,6 +31,7 @@ from llmtutor.train.trees import put_tensors, take_tensors, unique
 NAME = re.compile(r"step-(\d{8,})")
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 FORMAT = 1
+T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
@@ -47,21 +47,19 @@ class TrainState:
     config: dict[str, Any]
     """The ``TrainConfig`` as plain values."""
     tokenizer: str
-    """Fingerprint of the tokenizer."""
+    """Its fingerprint."""
+    text: str
+    """The text's fingerprint."""
     model: dict[str, Tensor]
-    """The model's state dict; names that share a tensor are stored once."""
+    """Its state dict; names that share a tensor are stored once."""
     optimizer: dict[str, Any]
-    """The optimizer's state dict."""
+    """Its state dict."""
     random: dict[str, Any] = field(default_factory=dict)
-    """States of the random generators, as ``random_state`` gives them."""
+    """States of the generators, as ``random_state`` gives them."""
     valid_loss: float | None = None
-    """Validation loss after this step, if it was taken."""
+    """After this step, if it was taken."""
     n_tokens: int = 0
-    """Tokens trained on so far."""
     seconds: float = 0.0
-    """Time spent on it, over all parts of the run."""
-    text: str | None = None
-    """Fingerprint of the text; earlier versions did not write it down."""
 
 
 def seed_everything(seed: int) -> None:
@@ -146,16 +144,19 @@ def load_checkpoint(path: Path) -> TrainState:
         model = files[MODEL]
         model |= {alias: model[name] for alias, name in record["aliases"].items()}
         rest = put_tensors(record["skeleton"], files[OPTIMIZER])
-        scalars = {name: record[name] for name in SCALARS if name in record}
-        return TrainState(model=model, **scalars, **rest)
+        return TrainState(model=model, **{name: record[name] for name in SCALARS}, **rest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path / STATE, f"it does not fit the tensors ({error!r})") from None
 
 
+def step_of(path: Path) -> int:
+    """The number of steps in a checkpoint's name."""
+    return int(path.name.removeprefix("step-"))
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted((p for p in found if NAME.fullmatch(p.name)), key=_step_of)
+    return sorted((p for p in folder.glob("*") if NAME.fullmatch(p.name)), key=step_of)
 
 
 def load_latest(
@@ -169,16 +170,7 @@ def load_latest(
         CheckpointError: there is none, or the last (with ``fallback``: each one) is damaged.
     """
     paths = checkpoints(folder)
-    if not paths:
-        raise CheckpointError(f"{folder}: expected a checkpoint (step-…), found none")
-    for path in reversed(paths):
-        try:
-            return load_checkpoint(path)
-        except CheckpointError as error:
-            if path == paths[0] or not fallback:
-                raise
-            warn(f"passed over: {error}")
-    raise AssertionError("unreachable")
+    return _last_of(paths if fallback else paths[-1:], folder, load_checkpoint, warn)
 
 
 def last_config(paths: list[Path], where: Path) -> dict[str, Any]:
@@ -187,19 +179,27 @@ def last_config(paths: list[Path], where: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: none of them is readable, or there is none.
     """
-    error = CheckpointError(f"{where}: expected a checkpoint (step-…), found none")
+    config: dict[str, Any] = _last_of(paths, where, _read_record, lambda text: None)["config"]
+    return config
+
+
+def _last_of(
+    paths: list[Path], where: Path, read: Callable[[Path], T], warn: Callable[[str], None]
+) -> T:
+    error = None
     for path in reversed(paths):
+        if error:
+            warn(f"passed over: {error}")
         try:
-            config: dict[str, Any] = _read_record(path)["config"]
-            return config
+            return read(path)
         except CheckpointError as damage:
             error = damage
-    raise error
+    raise error or CheckpointError(f"{where}: expected a checkpoint (step-…), found none")
 
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half-written or half-deleted."""
-    for path in folder.glob(".*.partial") if folder.is_dir() else []:
+    for path in folder.glob(".*.partial"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -225,12 +225,10 @@ def _write_folder(path: Path, contents: dict[str, bytes]) -> None:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = f"cannot save the checkpoint: {error.strerror}; earlier ones are untouched"
         raise OSError(error.errno, reason, str(path)) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # it is not there if all went well
 
 
 def _sync_folder(folder: Path) -> None:
@@ -263,10 +261,6 @@ def _prune(folder: Path, keep: int) -> None:
     for path in set(paths[:-keep]) - {best}:
         with suppress(OSError):
             _remove(path)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
 
 
 def _read_record(path: Path) -> dict[str, Any]:

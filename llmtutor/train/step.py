@@ -1,9 +1,9 @@
 """Chapter 11, training: one step, from micro-batches to new weights.
 
 The loss of a step is the mean over *all* its tokens. Each micro-batch is therefore divided by the
-tokens of the step, and not by its own: a mean of means is another number as soon as micro-batches
-differ in length. Gradients add up in ``.grad`` from one backward pass to the next, which is why one
-micro-batch after the other gives the same step as all of them at once.
+tokens of the step: a mean of means is another number as soon as micro-batches differ in length.
+Gradients add up in ``.grad`` from one backward pass to the next, so one micro-batch after the other
+gives the same step as all of them at once.
 """
 
 import math
@@ -38,6 +38,12 @@ class StepMetrics:
 
 class NonFiniteLoss(ValueError):  # noqa: N818
     """The loss or the gradient is infinite or not a number; no weight has been touched."""
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Each group's learning rate is ``factor`` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 def train_step(

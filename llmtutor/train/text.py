@@ -1,12 +1,12 @@
 """Chapter 11, training: from the name of a corpus to ids in memory-mapped files.
 
-Tokenizing is done once: what is made lies in the data folder under the tokenizer's fingerprint,
-and every later run with the same text and tokenizer opens it. Of the processes of a run one makes
-it while the others wait. No text is held in memory whole.
+Tokenizing is done once: what is made lies in the data folder under the tokenizer's fingerprint. Of
+several processes one makes it while the others wait. No text is held in memory whole.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -52,37 +52,33 @@ def load_text(config: TrainConfig) -> Text:
 def load_or_train_tokenizer(name: str, corpus: str) -> Tokenizer:
     """``char`` and ``bpe-N`` are learned from the corpus, anything else is a tokenizer's folder.
 
-    The characters are those of both splits, so that no held-out text is refused; byte pairs are
-    counted in the training split alone. Learned byte pairs are kept in the data folder.
+    Characters are those of both splits, so that no held-out text is refused; byte pairs are counted
+    in the training split alone, and kept in the data folder.
     """
     if os.path.isdir(name):
         return load_tokenizer(Path(name))
     prepared = _prepared_folder(corpus)
-    kind, _, size = name.partition("-")
-    if prepared or (kind, bool(size)) not in (("char", False), ("bpe", True)):
+    known = re.fullmatch(r"char|bpe-(\d+)", name)
+    if prepared or not known:
         raise ValueError(
             f"expected the tokenizer to be char, bpe-N (such as bpe-1024) or a folder, got {name!r}"
             + (f"; {corpus} is prepared, so give its tokenizer" if prepared else "")
         )
-    if kind == "char":
+    if name == "char":
         letters = set(DOCUMENT_BREAK)
         for split in SPLITS:
             for document in stream_pieces(corpus, split):
                 for piece in document:
                     letters.update(piece)
         return CharTokenizer("".join(sorted(letters)))
-    if not size.isdecimal():
-        raise ValueError(f"expected a whole number after bpe-, such as bpe-1024, got {name!r}")
-    place = Path("tokenizers", f"{_key(corpus)}-{name}")
-    if not _has(folder := data_dir() / place, VOCAB_FILE, MERGES_FILE):
-        folder = work_dir() / place
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            if not _has(folder, VOCAB_FILE, MERGES_FILE):
-                documents = stream_pieces(corpus, "train")
-                texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
-                BPETokenizer.train(texts, int(size), [END_OF_TEXT]).save(folder)
-    return load_tokenizer(folder)
+
+    def learn(folder: Path) -> None:
+        documents = stream_pieces(corpus, "train")
+        texts = chain.from_iterable(safe_pieces(d, [END_OF_TEXT]) for d in documents)
+        BPETokenizer.train(texts, int(known[1]), [END_OF_TEXT]).save(folder)
+
+    place = f"tokenizers/{_key(corpus)}-{name}"
+    return load_tokenizer(_made(place, (VOCAB_FILE, MERGES_FILE), learn))
 
 
 def _prepared_folder(corpus: str) -> Path | None:
@@ -100,19 +96,27 @@ def _prepared_folder(corpus: str) -> Path | None:
 
 def _tokens_folder(corpus: str, tokenizer: Tokenizer) -> Path:
     """The folder of the corpus' token files, which are made unless they are there."""
-    place = Path("tokens", f"{_key(corpus)}-{tokenizer.fingerprint()[:12]}")
-    if _has(folder := data_dir() / place, *TOKEN_FILES):
+    separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
+
+    def tokenise(folder: Path) -> None:
+        for split, file in zip(SPLITS, TOKEN_FILES, strict=True):
+            documents = stream_pieces(corpus, split)
+            if separator is None:
+                documents = _with_breaks(documents)
+            prepare(documents, tokenizer, folder / file, separator=separator)
+
+    return _made(f"tokens/{_key(corpus)}-{tokenizer.fingerprint()[:12]}", TOKEN_FILES, tokenise)
+
+
+def _made(place: str, files: Sequence[str], make: Callable[[Path], None]) -> Path:
+    """The folder ``place`` with these files, which one process makes unless they are there."""
+    if _has(folder := data_dir() / place, *files):
         return folder
     folder = work_dir() / place
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, file in zip(SPLITS, TOKEN_FILES, strict=True):
-        with alone(folder / file):
-            if not _has(folder, file):
-                separator = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
-                documents = stream_pieces(corpus, split)
-                if separator is None:
-                    documents = _with_breaks(documents)
-                prepare(documents, tokenizer, folder / file, separator=separator)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        if not _has(folder, *files):
+            make(folder)
     return folder
 
 

@@ -1,18 +1,13 @@
-"""Chapter 11, training: a run in the middle, from its settings or from a checkpoint.
-
-``Training`` is everything the loop reads and changes. ``setup`` makes it, ``validate`` measures
-it, ``save_training`` writes it down so that ``setup`` brings it back to the bit.
-"""
+"""Chapter 11, training: a run in the middle, from its settings or, to the bit, a checkpoint."""
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from llmtutor.data.batches import sequential_batches
 from llmtutor.evaluate.perplexity import evaluate_loss
@@ -34,21 +29,18 @@ from llmtutor.train.text import Text, load_text
 
 @dataclass
 class Training:
-    """A run in the middle."""
+    """A run in the middle; ``wrapped`` is what a step calls: the model, or the same inside DDP."""
 
     config: TrainConfig
     world: World
     text: Text
     model: nn.Module
-    """The model under its own names."""
     wrapped: nn.Module
-    """What a step calls: the model, or the same inside DDP."""
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     loss: Loss = batch_losses
     """Of a batch; compiled, if the settings say so."""
     step: int = 0
-    """Steps done."""
     n_tokens: int = 0
     """Tokens trained on, over all processes."""
     seconds: float = 0.0
@@ -130,13 +122,9 @@ def validate(training: Training) -> float:
     batches = sequential_batches(ids, config.batch_size, config.seq_len)
     if config.strategy == "ddp":
         batches = islice(batches, world.rank, None, world.world_size)
-    report = evaluate_loss(training.model, _to(batches, world.device))
+    placed = ((inputs.to(world.device), targets.to(world.device)) for inputs, targets in batches)
+    report = evaluate_loss(training.model, placed)
     return mean(report.total_nats, world) / mean(report.n_tokens, world)
-
-
-def _to(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator:
-    for inputs, targets in batches:
-        yield inputs.to(device), targets.to(device)
 
 
 def save_training(training: Training) -> Path:

@@ -1,8 +1,8 @@
 """Chapter 11, training: nested states as JSON beside a flat table of tensors.
 
-An optimizer's state is dictionaries in dictionaries, with tensors here and there. Pickle would
-store that in one go, and run whatever code it finds when it reads it back; safetensors stores named
-tensors and nothing else. So the tensors are taken out, and what is left is JSON.
+An optimizer's state is dictionaries in dictionaries, with tensors here and there. Pickle would run
+whatever code it finds when it reads that back; safetensors stores named tensors and nothing else.
+So the tensors are taken out, and what is left is JSON.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ from typing import IO, Any
 import pytest
 
 from llmtutor.experiments import study as module
-from llmtutor.experiments.study import Study, environment, load_record, once, run_study, size
+from llmtutor.experiments.study import Study, environment, load_record, run_study, size
 
 
 def squares(up_to: int = 4, **changes: Any) -> Study:
@@ -21,7 +21,7 @@ def squares(up_to: int = 4, **changes: Any) -> Study:
     fields = {
         "name": "squares",
         "description": "n²",
-        "plan": once(lambda: {"up_to": up_to}),
+        "plan": lambda written: {} if written else {"up_to": up_to},
         "runs": runs,
         "run": lambda n: {"square": n * n},
     }
@@ -147,7 +147,7 @@ def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:
 
 def test_the_plan_is_written_before_the_first_run_and_never_made_again(tmp_path: Path) -> None:
     plans = iter([{"up_to": 3}, {"up_to": 99}])
-    study = squares(plan=once(lambda: next(plans)))
+    study = squares(plan=lambda written: {} if written else next(plans))
     runs = run_study(study, tmp_path)
     next(runs)
     assert load_record("squares", tmp_path).plan == {"up_to": 3}

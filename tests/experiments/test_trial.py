@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from llmtutor.data.corpora import load_corpus
 from llmtutor.data.places import mirror_dir
 from llmtutor.experiments import curve
 from llmtutor.experiments.study import load_record
-from llmtutor.experiments.trial import bytes_per_token, train_variant
+from llmtutor.experiments.training import tokens
+from llmtutor.experiments.trial import train_variant
 from llmtutor.experiments.variants import VARIANTS, build_variant
 
 SHORT = {"corpus": "shakespeare", "lr": 0.01, "seed": 0, "steps": 50}
@@ -33,7 +35,8 @@ def test_a_run_reports_its_size_its_curves_and_a_loss_that_fell() -> None:
     assert result["valid_loss"] == pytest.approx(result["valid"]["loss"][0], abs=0.1)
     # nats a token over bits a byte is ln 2 times the bytes of a token
     ratio = result["valid_loss"] / result["bits_per_byte"]
-    assert ratio == pytest.approx(np.log(2) * bytes_per_token("shakespeare"), rel=1e-3)
+    bytes_per_token = len(load_corpus("shakespeare").valid.encode()) / len(tokens(512)[1])
+    assert ratio == pytest.approx(np.log(2) * bytes_per_token, rel=1e-3)
 
 
 def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from llmtutor.train.distributed import (
     LostRankError,
     World,
     accumulating,
-    any_rank,
     check_batch_size,
     choose_device,
     connect,
@@ -202,15 +201,14 @@ def test_only_the_last_micro_batch_talks(ranks):
 def talk(world):
     return (
         mean(world.rank * 3.0, world),
-        any_rank(world.rank == 1, world),
-        any_rank(False, world),
+        mean([world.rank * 1.0, 2.0], world),
         world.is_main,
     )
 
 
-def test_mean_and_any_rank(ranks):
-    assert ranks.run(talk) == [(1.5, True, False, True), (1.5, True, False, False)]
-    assert talk(World()) == (0.0, False, False, True)
+def test_means_over_ranks(ranks):
+    assert ranks.run(talk) == [(1.5, [0.5, 2.0], True), (1.5, [0.5, 2.0], False)]
+    assert talk(World()) == (0.0, [0.0, 2.0], True)
 
 
 # State across worlds -----------------------------------------------------------------------------
@@ -284,7 +282,7 @@ def test_without_torchrun_a_world_of_one(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     world = connect("cpu")
-    assert world == World(0, 1, 0, torch.device("cpu")) and world.is_main
+    assert world == World(0, 1, torch.device("cpu")) and world.is_main
     assert not dist.is_initialized()
     model = torch.nn.Linear(2, 2)
     assert wrap(model, world, "fsdp") is model

@@ -199,13 +199,6 @@ def test_what_only_shows_may_fail_and_the_record_may_not(tmp_path: Path, capsys)
         Loggers([Broken()]).log(record(1))
 
 
-def test_a_loss_that_an_earlier_version_wrote_as_nan_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1, "valid_loss": NaN}\n', encoding="utf-8")
-    JsonLines(path, step=1).close()
-    assert path.read_text(encoding="utf-8") == '{"step": 1, "valid_loss": null}\n'
-
-
 def test_no_loggers_take_anything() -> None:
     log = Loggers([])
     log.log(record(1))

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +16,7 @@ import pytest
 import torch
 
 from llmtutor.fast.compiling import losses_to_compile
-from llmtutor.fast.threads import threads
 from llmtutor.layers.ffn import GatedMLP
-from llmtutor.model.losses import batch_losses
 from llmtutor.train import loop
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.folder import read_config, run_folder
@@ -305,59 +302,15 @@ def test_compile_without_a_compiler_says_so_and_leaves_nothing(tiny, monkeypatch
     assert not Path(config.out).exists()
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"batch_size": 3}])
-def test_rows_side_by_side_give_the_same_curve(tiny, tmp_path: Path, changes) -> None:
-    """Of 3 rows no two parts are equal: these stay together."""
-    runs = [tiny(out=str(tmp_path / name), fast=["side-by-side"], **changes) for name in "abc"]
-    for config, cores in zip(runs, (1, 2, 2), strict=True):
-        with threads(cores):
-            train(config, quiet=True)
-    one, two, again = map(losses, runs)
-    assert [x for _, _, x in two] == pytest.approx([x for _, _, x in one], abs=1e-4)
-    assert two == again
-
-
-def test_side_by_side_a_resumed_run_goes_on_to_the_bit(tiny, tmp_path: Path) -> None:
-    whole, stopped = (tiny(out=str(tmp_path / name), fast=["side-by-side"]) for name in "ab")
-    with threads(2):
-        want = train(whole, quiet=True)
-        train(stopped, quiet=True)
-        shutil.rmtree(Path(stopped.out) / "checkpoints" / "step-00000012")
-        got = train(stopped, resume=Path(stopped.out), quiet=True)
-    assert losses(whole) == losses(stopped)
-    assert equal(got.model.state_dict(), want.model.state_dict())
-
-
-def test_the_cores_are_divided_until_the_run_ends(tiny, monkeypatch) -> None:
-    seen: dict[str, set[int]] = {"losses": set(), "validation": set()}
-    real_validate = loop.validate
-
-    def loss(*args):
-        seen["losses"].add(torch.get_num_threads())
-        return batch_losses(*args)
-
-    def validation(training):
-        seen["validation"].add(torch.get_num_threads())
-        return real_validate(training)
-
-    monkeypatch.setattr("llmtutor.train.training.batch_losses", loss)
-    monkeypatch.setattr(loop, "validate", validation)
-    with threads(2):
-        train(tiny(fast=["side-by-side"]), quiet=True)
-        assert torch.get_num_threads() == 2
-    assert seen == {"losses": {1}, "validation": {1}}
-
-
 def test_nothing_is_done_for_speed_unless_it_is_named(tiny, tmp_path: Path, monkeypatch) -> None:
     done = []
-    real_cut, real_keep = loop.side_by_side, loop.freed_memory_kept
-    monkeypatch.setattr(loop, "side_by_side", lambda *a: done.append("cut") or real_cut(*a))
-    monkeypatch.setattr(loop, "freed_memory_kept", lambda: done.append("keep") or real_keep())
+    real = loop.freed_memory_kept
+    monkeypatch.setattr(loop, "freed_memory_kept", lambda: done.append("keep") or real())
     train(tiny(steps=1), quiet=True)
     assert done == []
     out = str(tmp_path / "other")
-    train(tiny(steps=1, out=out, fast=["side-by-side", "keep-memory"]), quiet=True)
-    assert sorted(done) == ["cut", "keep"]
+    train(tiny(steps=1, out=out, fast=["keep-memory"]), quiet=True)
+    assert done == ["keep"]
 
 
 # Resuming -----------------------------------------------------------------------------------------
@@ -430,19 +383,17 @@ def test_a_run_is_not_overwritten(tiny, tmp_path: Path) -> None:
 # Trouble ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_nan_stops_saves_and_says_where(tiny, monkeypatch, cores) -> None:
-    """Each core takes its rows through the layer, in each step; validation is as it should be."""
-    config = tiny(steps=20, save_every=20, eval_every=20, fast=["side-by-side"])
+def test_nan_stops_saves_and_says_where(tiny, monkeypatch) -> None:
+    config = tiny(steps=20, save_every=20, eval_every=20)
     real, calls = GatedMLP.forward, iter(range(1000))
 
     def forward(self, x):
-        broken = self.training and next(calls) >= 5 * cores
+        broken = self.training and next(calls) >= 5
         return real(self, x) * (float("nan") if broken else 1.0)
 
     monkeypatch.setattr(GatedMLP, "forward", forward)
     message = r"step 6: the loss is nan.* layer blocks\.0\.ffn"
-    with threads(cores), pytest.raises(NonFiniteLoss, match=message) as e:
+    with pytest.raises(NonFiniteLoss, match=message) as e:
         train(config, quiet=True)
     assert f"A checkpoint is saved; go on with: llmtutor train --resume {config.out}" in str(
         e.value

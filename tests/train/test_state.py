@@ -36,6 +36,7 @@ def some_state(step: int = 3, loss: float | None = None) -> TrainState:
         step=step,
         config={"lr": 0.1},
         tokenizer="abc",
+        text="def",
         model={"embedding.weight": weight, "head.weight": weight, "norm": weight[0] + 1},
         optimizer={"state": {0: moments}, "param_groups": groups},
         random=random_state(),

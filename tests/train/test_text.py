@@ -143,7 +143,7 @@ def test_a_prepared_folder_needs_its_tokenizer(tiny, tmp_path) -> None:
         ({"tokenizer": "x" * 300}, "char, bpe-N"),
         ({"tokenizer": "bpe"}, "char, bpe-N .* got 'bpe'"),
         ({"tokenizer": "chars"}, "char, bpe-N .* got 'chars'"),
-        ({"tokenizer": "bpe-many"}, "whole number after bpe-"),
+        ({"tokenizer": "bpe-many"}, "char, bpe-N .* got 'bpe-many'"),
         ({"seq_len": 4000}, "4,000 tokens and its next token do not fit into the validation text"),
         ({"seq_len": 400_000}, "do not fit into the training text of"),
         ({"batch_size": 5000}, "batch of 5,000 sequences of 16 tokens is larger than the training"),

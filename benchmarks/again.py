@@ -1,17 +1,24 @@
-"""Chapter 12, scaling: recorded runs made again, and whether they still say the same.
+"""Recorded runs of a study made again: does the code still give what is recorded?
+
+    python benchmarks/again.py sizes                          # the two cheapest runs
+    python benchmarks/again.py comparison variant=baseline --limit 1
 
 With the settings and the seed of its record a run should come out as it did, up to rounding, which
 differs between processors and versions and grows from step to step. How much may that be? Less than
-another seed changes, which no study counts as a finding.
+another seed changes, which no study counts as a finding. What has been made is kept in the data
+folder, so that a second call goes on; the records stay as they are.
 """
 
+import argparse
 import math
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmtutor.data.places import data_dir
+from llmtutor.experiments.catalogue import find_study
 from llmtutor.experiments.study import Record, Settings, Study, load_record, run_study
 
 ALLOWED = 1.0
@@ -83,3 +90,32 @@ def seed_noise(record: Record) -> float:
     if not squares:
         raise ValueError(f"study {record.study!r} has no two seeds of one setting to judge by")
     return math.sqrt(squares / sum(len(losses) - 1 for losses in several))
+
+
+def main(name: str, only: list[str], limit: int) -> None:
+    if wrong := [text for text in only if "=" not in text]:
+        raise ValueError(f"expected settings as NAME=VALUE, got {wrong[0]!r}")
+    some = list(make_again(find_study(name), limit, **dict(text.split("=", 1) for text in only)))
+    print(f"{'RECORDED':>9} {'NOW':>9} {'DIFFERENCE':>11} {'SEEDS':>7} {'IN SEEDS':>9}")
+    for one in some:
+        print(
+            f"{one.recorded:9.4f} {one.now:9.4f} {one.now - one.recorded:+11.4f} "
+            f"{one.noise:7.4f} {one.deviations:+9.2f}  {one.settings}"
+        )
+    print(f"SEEDS: standard deviation over seeds; kept in {again_dir()}")
+    if any(abs(one.deviations) > ALLOWED for one in some):
+        sys.exit("a run came out otherwise than recorded, by more than seeds differ")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", help="one of those that `llmtutor experiment list` shows")
+    parser.add_argument("only", nargs="*", metavar="NAME=VALUE", help="settings of the runs")
+    parser.add_argument("--limit", type=int, default=2, help="how many runs to make again")
+    options = parser.parse_intermixed_args()
+    try:
+        main(options.study, options.only, options.limit)
+    except ValueError as error:
+        sys.exit(str(error))
