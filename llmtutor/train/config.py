@@ -41,7 +41,7 @@ class TrainConfig:
 
     Raises:
         ValueError: an unknown name (with the nearest one), a number out of range, a value of
-            another type.
+            another type, a batch that its micro-batches do not divide.
     """
 
     preset: str = "llama-nano"
@@ -129,6 +129,11 @@ class TrainConfig:
             check_at_least(least, **{name: v for name, v in given.items() if v is not None})
         if not 0 <= self.seed < 2**64:  # what torch's generators take
             raise ValueError(f"seed must lie between 0 and 2**64 - 1, got {self.seed}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size, got {self.batch_size} sequences in "
+                f"{self.accumulate} micro-batches"
+            )
 
     def model_config(self, vocab_size: int = 1) -> ModelConfig:
         """The model's configuration for a tokenizer with that many ids.

@@ -30,7 +30,7 @@ from llmtutor.train.trees import put_tensors, take_tensors, unique
 
 NAME = re.compile(r"step-(\d{8,})")
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-FORMAT = 1
+FORMAT = 2
 T = TypeVar("T")
 
 

@@ -72,6 +72,7 @@ def test_each_field_is_documented_in_the_help() -> None:
         ({"steps": True}, "steps must be int"),
         ({"clip": "1"}, "clip must be float or nothing"),
         ({"compile": 1}, "compile must be bool"),
+        ({"batch_size": 32, "accumulate": 5}, "accumulate must divide batch_size"),
         ({"steps": 50, "warmup": 50}, "warmup = 50 do not fit into steps = 50"),
         ({"eval_tokens": 0}, "eval_tokens must be at least 1"),
     ],

@@ -219,6 +219,16 @@ def test_a_record_that_does_not_fit_its_tensors_is_refused(tmp_path: Path) -> No
         load_checkpoint(path)
 
 
+def test_a_checkpoint_of_another_version_is_refused_by_a_sentence_that_says_so(tmp_path) -> None:
+    path = save_checkpoint(tmp_path, some_state(), keep=1)
+    record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    record["format"] = 1
+    record["seal"] = state_module._seal(record)
+    (path / "state.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="format 2, found 1; it was written by another vers"):
+        load_checkpoint(path)
+
+
 def test_nothing_that_reads_files_unpickles() -> None:
     room = Path(state_module.__file__).parent
     for path in room.glob("*.py"):
