@@ -13,33 +13,14 @@ from typing import Any
 from llmtutor.checks import check_name
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.published import PUBLISHED
+from llmtutor.model.published import PUBLISHED, decoder
 from llmtutor.model.transformer import Transformer
 
 _GPT2 = PUBLISHED["gpt2"]
-_LLAMA = ModelConfig.uniform(
-    vocab_size=32000,
-    max_seq_len=2048,
-    n_layers=12,
-    d_model=768,
-    n_heads=12,
-    d_ff=swiglu_width(768),
-    ffn="swiglu",
-    norm="rmsnorm",
-    position="rope",
-    rope_pairing="half",
-    tie_weights=False,
-    init="gpt2",
-)
-_BASELINE = ModelConfig.uniform(
-    vocab_size=16000,
-    max_seq_len=512,
-    n_layers=8,
-    d_model=512,
-    n_heads=16,
-    d_ff=2048,
+_LLAMA = decoder(32000, 2048, 12, 768, 12, swiglu_width(768), tie_weights=False)
+_BASELINE = decoder(
+    *(16000, 512, 8, 512, 16, 2048),
     ffn="gelu",
-    norm="rmsnorm",
     position="sinusoidal",
     tie_weights=False,
     init="glorot",  # an embedding of deviation 0.02 would drown in sinusoids of amplitude 1
