@@ -1,7 +1,7 @@
 """Chapter 09, the transformer: one block, two sub-layers around the residual stream."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxtyping import Float
@@ -144,20 +144,33 @@ class BlockConfig:
         """The inverse of ``to_dict``; ``where`` names its place in messages.
 
         Raises:
-            ValueError: no object, unknown or missing fields, what ``part_from_dict`` refuses.
+            ValueError: as ``fields_from_dict``.
         """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{where} must be an object with {', '.join(ROLES)}, got {values!r}")
-        for name in values:
-            check_name(f"field of {where}", name, [f.name for f in fields(cls)])
-        if missing := [name for name in ("mixer", "ffn") if name not in values]:
-            raise ValueError(f"{where} lacks {', '.join(missing)}")
-        parts = {
-            name: part_from_dict(values[name], role, f"{where}.{name}")
-            for name, role in ROLES.items()
-            if name in values
-        }
-        return cls(**{**values, **parts})
+        return cls(**fields_from_dict(cls, values, ROLES, where))
 
 
 ROLES: dict[str, type[Part]] = {"mixer": MixerConfig, "ffn": FeedForwardConfig, "norm": NormConfig}
+
+
+def fields_from_dict(
+    record: type, values: Any, roles: Mapping[str, type[Part]], where: str = ""
+) -> dict[str, Any]:
+    """What ``to_dict`` of a ``record`` wrote, with the parts of the ``roles`` made again.
+
+    Raises:
+        ValueError: no object, unknown or missing fields, what ``part_from_dict`` refuses.
+    """
+    whole, names = where or "the configuration", [f.name for f in fields(record)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{whole} must be an object with {', '.join(names)}, got {values!r:.60}")
+    for name in values:
+        check_name(f"field of {whole}", name, names)
+    needed = [f.name for f in fields(record) if f.default is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise ValueError(f"{whole} lacks {', '.join(missing)}")
+    parts = {
+        name: part_from_dict(values[name], role, f"{where}.{name}".lstrip("."))
+        for name, role in roles.items()
+        if name in values and values[name] is not getattr(record, name, MISSING)  # such as None
+    }
+    return {**values, **parts}

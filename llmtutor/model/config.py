@@ -1,12 +1,12 @@
 """Chapter 09, the transformer: everything that decides a model's shape, in one frozen record.
 
 A ``ModelConfig`` is the sizes of the model and a block for each layer. It is checked when it is
-made, so that what cannot be built is refused at once, and goes to JSON and back without loss.
+made, so that what cannot be built is refused at once, and goes to plain values, as in JSON, and
+back without loss.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Self, get_type_hints
 
@@ -18,8 +18,7 @@ from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.norms import NormConfig
 from llmtutor.layers.part import Part, Site, field_names
 from llmtutor.layers.positions import EmbeddingPositionConfig, RopeConfig
-from llmtutor.layers.registry import part_from_dict
-from llmtutor.model.block import BlockConfig
+from llmtutor.model.block import BlockConfig, fields_from_dict
 from llmtutor.model.changes import change_blocks, check_blocks, pick_position
 from llmtutor.model.init import INITS
 
@@ -34,7 +33,7 @@ class ModelConfig:
     >>> from llmtutor.layers.ffn import GatedMLPConfig
     >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=44))
     >>> config = ModelConfig(vocab_size=65, max_seq_len=32, d_model=16, blocks=2 * (block,))
-    >>> ModelConfig.from_json(config.to_json()) == config, config.n_layers
+    >>> ModelConfig.from_dict(config.to_dict()) == config, config.n_layers
     (True, 2)
 
     ``uniform`` writes a stack of equal blocks in one line, ``replace`` changes one thing in every
@@ -94,7 +93,6 @@ class ModelConfig:
     @classmethod
     def uniform(
         cls,
-        *,
         vocab_size: int,
         max_seq_len: int,
         n_layers: int,
@@ -105,26 +103,16 @@ class ModelConfig:
     ) -> Self:
         """A stack of equal blocks, Llama's unless ``changes`` (as in ``replace``) say otherwise.
 
-        >>> config = ModelConfig.uniform(
-        ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
-        ... )
-        >>> config.blocks[0].ffn
+        >>> ModelConfig.uniform(65, 32, n_layers=2, d_model=16, n_heads=4, d_ff=64).blocks[0].ffn
         GatedMLPConfig(d_ff=64, activation='silu', bias=False)
 
         Raises:
             ValueError: as ``ModelConfig`` and ``replace``.
         """
         block = BlockConfig(AttentionConfig(1, position=RopeConfig()), GatedMLPConfig(1))
-        start = cls(vocab_size=1, max_seq_len=1, d_model=2, blocks=(block,), norm=block.norm)
-        return start.replace(
-            vocab_size=vocab_size,
-            max_seq_len=max_seq_len,
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=n_heads,
-            d_ff=d_ff,
-            **changes,
-        )
+        outside = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "norm": block.norm}
+        sizes = {"n_layers": n_layers, "d_model": d_model, "n_heads": n_heads, "d_ff": d_ff}
+        return cls(d_model=2, blocks=(block,), **outside).replace(**sizes, **changes)
 
     def replace(self, **changes: Any) -> Self:
         """The same configuration with some things changed, in every block that has them.
@@ -176,44 +164,17 @@ class ModelConfig:
         Raises:
             ValueError: unknown or missing fields, or bad values.
         """
-        values = dict(values)
-        for name in values:
-            check_name("field", name, FIELDS)
-        needed = [f.name for f in fields(cls) if f.default is MISSING]
-        if missing := [name for name in needed if name not in values]:
-            raise ValueError(f"the configuration lacks {', '.join(missing)}")
-        if not isinstance(values["blocks"], list | tuple):
-            raise ValueError(f"blocks must be a list, got {values['blocks']!r:.60}")
-        values["blocks"] = tuple(
-            BlockConfig.from_dict(block, f"blocks[{i}]") for i, block in enumerate(values["blocks"])
-        )
-        for name, role in (("norm", NormConfig), ("position", EmbeddingPositionConfig)):
-            if values.get(name) is not None:
-                values[name] = part_from_dict(values[name], role, name)
-        return cls(**values)
-
-    def to_json(self) -> str:
-        """One JSON object, indented, fields in the order of the class."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The inverse of ``to_json``.
-
-        Raises:
-            ValueError: text that is not a JSON object, and what ``from_dict`` refuses.
-        """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"a configuration is JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"a configuration is a JSON object, got {type(values).__name__}")
-        return cls.from_dict(values)
+        roles = {"norm": NormConfig, "position": EmbeddingPositionConfig}
+        read = fields_from_dict(cls, values, roles)
+        if not isinstance(read["blocks"], list | tuple):
+            raise ValueError(f"blocks must be a list, got {read['blocks']!r:.60}")
+        blocks = enumerate(read["blocks"])
+        read["blocks"] = tuple(BlockConfig.from_dict(one, f"blocks[{i}]") for i, one in blocks)
+        return cls(**read)
 
 
 HINTS = get_type_hints(ModelConfig)
-FIELDS = tuple(field.name for field in fields(ModelConfig))
+FIELDS = field_names(ModelConfig)
 
 
 @lru_cache(maxsize=256)

@@ -13,12 +13,12 @@ from typing import Any
 from llmtutor.checks import check_name
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.config import ModelConfig
-from llmtutor.model.published import PUBLISHED, decoder
+from llmtutor.model.published import PUBLISHED
 from llmtutor.model.transformer import Transformer
 
 _GPT2 = PUBLISHED["gpt2"]
-_LLAMA = decoder(32000, 2048, 12, 768, 12, swiglu_width(768), tie_weights=False)
-_BASELINE = decoder(
+_LLAMA = ModelConfig.uniform(32000, 2048, 12, 768, 12, swiglu_width(768), tie_weights=False)
+_BASELINE = ModelConfig.uniform(
     *(16000, 512, 8, 512, 16, 2048),
     ffn="gelu",
     position="sinusoidal",

@@ -14,13 +14,6 @@ from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.positions import Llama3Scaling, RopeConfig
 from llmtutor.model.config import ModelConfig
 
-COLUMNS = ("vocab_size", "max_seq_len", "n_layers", "d_model", "n_heads", "d_ff")
-
-
-def decoder(*sizes: int, **changes: Any) -> ModelConfig:
-    """A stack of equal blocks, its sizes in the order of ``COLUMNS``; else as ``uniform``."""
-    return ModelConfig.uniform(**dict(zip(COLUMNS, sizes, strict=True)), **changes)
-
 
 def _with_windows(config: ModelConfig, every: int, **full: Any) -> ModelConfig:
     """Each block numbered a multiple of ``every`` sees all, and has what ``full`` changes."""
@@ -38,36 +31,38 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
     {
         # Radford et al. 2019, table 2 (which counts 117M for the smallest; its weights are 124M).
         # openai-community/gpt2, gpt2-medium, gpt2-large, gpt2-xl.
-        "gpt2": decoder(50257, 1024, 12, 768, 12, 3072, **GPT2),
-        "gpt2-medium": decoder(50257, 1024, 24, 1024, 16, 4096, **GPT2),
-        "gpt2-large": decoder(50257, 1024, 36, 1280, 20, 5120, **GPT2),
-        "gpt2-xl": decoder(50257, 1024, 48, 1600, 25, 6400, **GPT2),
+        "gpt2": ModelConfig.uniform(50257, 1024, 12, 768, 12, 3072, **GPT2),
+        "gpt2-medium": ModelConfig.uniform(50257, 1024, 24, 1024, 16, 4096, **GPT2),
+        "gpt2-large": ModelConfig.uniform(50257, 1024, 36, 1280, 20, 5120, **GPT2),
+        "gpt2-xl": ModelConfig.uniform(50257, 1024, 48, 1600, 25, 6400, **GPT2),
         # Touvron et al. 2023b (arXiv 2307.09288); meta-llama/Llama-2-7b-hf.
-        "llama2-7b": decoder(32000, 4096, 32, 4096, 32, 11008, tie_weights=False),
+        "llama2-7b": ModelConfig.uniform(32000, 4096, 32, 4096, 32, 11008, tie_weights=False),
         # Grattafiori et al. 2024 (arXiv 2407.21783), table 3; meta-llama/Meta-Llama-3-8B.
-        "llama3-8b": decoder(128256, 8192, 32, 4096, 32, 14336, tie_weights=False, **LLAMA3),
+        "llama3-8b": ModelConfig.uniform(
+            128256, 8192, 32, 4096, 32, 14336, tie_weights=False, **LLAMA3
+        ),
         # meta-llama/Llama-3.2-1B, whose context was stretched from 8,192 tokens.
-        "llama3.2-1b": decoder(
+        "llama3.2-1b": ModelConfig.uniform(
             128256, 131072, 16, 2048, 32, 8192, rope_scaling=Llama3Scaling(32.0, 8192), **LLAMA3
         ),
         # Jiang et al. 2023 (arXiv 2310.06825), table 1; mistralai/Mistral-7B-v0.1.
-        "mistral-7b": decoder(
+        "mistral-7b": ModelConfig.uniform(
             32000, 32768, 32, 4096, 32, 14336, n_kv_heads=8, window=4096, tie_weights=False
         ),
         # Qwen team 2024 (arXiv 2412.15115), table 1; Qwen/Qwen2.5-0.5B.
-        "qwen2.5-0.5b": decoder(
+        "qwen2.5-0.5b": ModelConfig.uniform(
             *(151936, 32768, 24, 896, 14, 4864),
             eps=1e-6,
             mixer=AttentionConfig(14, 2, position=RopeConfig(1e6), bias=True, output_bias=False),
         ),
         # Yang et al. 2025 (arXiv 2505.09388), table 1; Qwen/Qwen3-0.6B.
-        "qwen3-0.6b": decoder(
+        "qwen3-0.6b": ModelConfig.uniform(
             *(151936, 40960, 28, 1024, 16, 3072),
             **(QWEN | {"n_kv_heads": 8, "head_dim": 128, "qk_norm": "rmsnorm"}),
         ),
         # Riviere et al. 2024 (arXiv 2408.00118), table 1; google/gemma-2-2b.
         "gemma2-2b": _with_windows(
-            decoder(
+            ModelConfig.uniform(
                 *(256_000, 8192, 26, 2304, 8, 9216),
                 **(GEMMA | {"n_kv_heads": 4, "head_dim": 256, "window": 4096, "softcap": 50.0}),
                 embedding_scale=2304**0.5,
@@ -77,7 +72,7 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
         ),
         # Gemma team 2025 (arXiv 2503.19786), table 1; google/gemma-3-1b-pt.
         "gemma3-1b": _with_windows(
-            decoder(
+            ModelConfig.uniform(
                 *(262_144, 32768, 26, 1152, 4, 6912),
                 **(GEMMA | {"n_kv_heads": 1, "head_dim": 256, "window": 512, "qk_norm": "rmsnorm"}),
                 embedding_scale=1152**0.5,
@@ -86,7 +81,7 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             rope_base=1_000_000.0,
         ),
         # OLMo team 2025 (arXiv 2501.00656); allenai/OLMo-2-0425-1B.
-        "olmo2-1b": decoder(
+        "olmo2-1b": ModelConfig.uniform(
             *(100_352, 4096, 16, 2048, 16, 8192),
             **(QWEN | {"rope_base": 500_000.0, "qk_norm": "rmsnorm", "qk_norm_over": "heads"}),
             norm_placement="res-post",
