@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llmtutor.evaluate.perplexity import mode
+
 Model = Callable[[Int[Tensor, "batch seq"]], Float[Tensor, "batch seq vocab"]]
 
 BATCH = 2
@@ -92,7 +94,7 @@ def find_leak(model: Model, vocab_size: int, *, seq_len: int = 16, seed: int = 0
     changed = (ids + other) % vocab_size
     leaks: list[Leak] = []
     for training in (False, True) if isinstance(model, nn.Module) else (False,):
-        with _mode(model, training):
+        with mode(model, training):
             run = _repeatable(model, seed)
             if found := _by_perturbation(run, ids, changed):
                 leaks.append(Leak(*found, "perturbation", training))
@@ -164,16 +166,13 @@ def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
             return None
         if given.is_floating_point() or not output.is_floating_point():
             return None
-        if given.shape != ids.shape or output.shape[:2] != ids.shape:
-            return None
-        if not torch.equal(given.to(ids), ids):
+        if output.shape[:2] != ids.shape or not torch.equal(given.to(ids), ids):
             return None
         if output.requires_grad:
             found.append(output)
             return None
-        frozen = output.detach().requires_grad_()
-        found.append(frozen)
-        return frozen.clone()  # the model may write into what it is given
+        found.append(output.detach().requires_grad_())
+        return found[-1].clone()  # the model may write into what it is given
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
     try:
@@ -181,20 +180,6 @@ def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _mode(model: Model, training: bool) -> Iterator[None]:
-    """Training or evaluation mode for a while; every submodule gets its own mode back."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = training
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _repeatable(model: Model, seed: int) -> Model:
