@@ -28,13 +28,10 @@ Prompts = Sequence[Row] | Tensor | np.ndarray
 class Model(Protocol):
     """What can read a text: a ``Transformer``, or one compiled for it."""
 
-    @property
-    def config(self) -> ModelConfig:
-        """Its context and vocabulary."""
-
-    @property
-    def embedding(self) -> Embedding:
-        """Its first layer, which stands on the device where the ids go."""
+    config: ModelConfig
+    """Its context and vocabulary."""
+    embedding: Embedding
+    """Its first layer, which stands on the device where the ids go."""
 
     def make_caches(
         self, batch: int, max_len: int | None, starts: Int[Tensor, " batch"] | None
@@ -140,7 +137,7 @@ def prompt_ids(
         which = f"prompt {i}" if len(rows) > 1 else "the prompt"
         for id in prompt:
             check_integer(f"an id of {which}", id)
-        if not len(prompt):
+        if not prompt:
             raise ValueError(
                 f"{which} is empty: the model needs at least one token to go on from, such as "
                 "the token that separates documents"

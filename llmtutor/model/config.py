@@ -110,9 +110,10 @@ class ModelConfig:
             ValueError: as ``ModelConfig`` and ``replace``.
         """
         block = BlockConfig(AttentionConfig(1, position=RopeConfig()), GatedMLPConfig(1))
-        outside = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "norm": block.norm}
-        sizes = {"n_layers": n_layers, "d_model": d_model, "n_heads": n_heads, "d_ff": d_ff}
-        return cls(d_model=2, blocks=(block,), **outside).replace(**sizes, **changes)
+        start = cls(vocab_size=1, max_seq_len=1, d_model=2, blocks=(block,), norm=block.norm)
+        sizes = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "n_layers": n_layers}
+        sizes |= {"d_model": d_model, "n_heads": n_heads, "d_ff": d_ff}
+        return start.replace(**sizes, **changes)
 
     def replace(self, **changes: Any) -> Self:
         """The same configuration with some things changed, in every block that has them.

@@ -22,10 +22,16 @@ def _with_windows(config: ModelConfig, every: int, **full: Any) -> ModelConfig:
     return config.replace(blocks=pattern, n_layers=config.n_layers)
 
 
-GPT2 = {"ffn": "gelu_tanh", "norm": "layernorm", "position": "learned", "bias": True}
-LLAMA3 = {"n_kv_heads": 8, "rope_base": 500_000.0}
-QWEN = {"rope_base": 1_000_000.0, "eps": 1e-6}
-GEMMA = {"activation": "gelu_tanh", "eps": 1e-6, "offset": True, "norm_placement": "sandwich"}
+Parts = dict[str, Any]
+GPT2: Parts = {"ffn": "gelu_tanh", "norm": "layernorm", "position": "learned", "bias": True}
+LLAMA3: Parts = {"n_kv_heads": 8, "rope_base": 500_000.0}
+QWEN: Parts = {"rope_base": 1_000_000.0, "eps": 1e-6}
+GEMMA: Parts = {
+    "activation": "gelu_tanh",
+    "eps": 1e-6,
+    "offset": True,
+    "norm_placement": "sandwich",
+}
 
 PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
     {
