@@ -32,11 +32,6 @@ class LossReport:
         """Sum of −log p(token): the length in nats of the text under the model's code."""
         return self.nats_per_token * self.n_tokens
 
-    @property
-    def perplexity(self) -> float:
-        """``exp(nats_per_token)``; inf where that overflows."""
-        return perplexity(self.nats_per_token)
-
     def bits_per_byte(self, n_bytes: int) -> float:
         """Bits per byte; ``n_bytes`` are the UTF-8 bytes of the *predicted* tokens."""
         return bits_per_byte(self.total_nats, n_bytes)

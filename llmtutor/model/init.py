@@ -15,16 +15,14 @@ from llmtutor.layers.basic import RESIDUAL, Embedding, Linear, has_tag
 GPT2_STD = 0.02
 
 
-@torch.no_grad()
 def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Every matrix normal with deviation 0.02, as in the code published with GPT-2.
 
     Matrices that write into the residual stream (their layers are tagged so, two in each block) are
     divided by √(2 · n_layers), the root of the number of writes, so that the variance of the stream
-    does not grow with depth
-    (Radford et al. 2019, section 2.3; the published code leaves it out). The deviation is the same
-    at every width; at GPT-2's 768 it is about half of 1/√d_model, at d_model = 128 less than a
-    quarter.
+    does not grow with depth (Radford et al. 2019, section 2.3; the published code leaves it out).
+    The deviation is the same at every width; at GPT-2's 768 it is about half of 1/√d_model, at
+    d_model = 128 less than a quarter.
     """
     for layer in _linears(blocks):
         writes = has_tag(layer, RESIDUAL)
@@ -35,7 +33,6 @@ def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None
         nn.init.normal_(head.weight, std=GPT2_STD)
 
 
-@torch.no_grad()
 def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Linear layers with variance 2 / (d_in + d_out), the embedding with deviation 1.
 
@@ -43,13 +40,12 @@ def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> No
     variance 2 / (d_model + vocab_size).
     """
     for layer in _linears(blocks):
-        _cut_normal(layer.weight, _glorot_std(layer))
+        _glorot(layer)
     if head.weight is not embedding.weight:
         _cut_normal(embedding.weight, 1.0)
-    _cut_normal(head.weight, _glorot_std(head))
+    _glorot(head)
 
 
-@torch.no_grad()
 def init_glorot_embedding(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """As ``init_glorot``, but a tied matrix starts as the embedding it also is, with deviation 1.
 
@@ -72,9 +68,9 @@ def _linears(blocks: nn.ModuleList) -> Iterator[Linear]:
     return (layer for layer in blocks.modules() if isinstance(layer, Linear))
 
 
-def _glorot_std(layer: Linear) -> float:
+def _glorot(layer: Linear) -> None:
     d_out, d_in = layer.weight.shape[-2:]
-    return math.sqrt(2 / (d_in + d_out))
+    _cut_normal(layer.weight, math.sqrt(2 / (d_in + d_out)))
 
 
 def _cut_normal(weight: torch.Tensor, std: float) -> None:

@@ -21,6 +21,8 @@ ALWAYS = ("activation", "base", "eps")
 ABSENT = object()
 DTYPE = torch.bfloat16
 """Of the numbers in the cache."""
+LARGE = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+BYTES = {" GiB": 2**30, " MiB": 2**20, " KiB": 2**10, " bytes": 1}
 
 
 def pattern(labels: Sequence[str]) -> str:
@@ -169,8 +171,8 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
     matrix = "the embedding's matrix" if config.tie_weights else "a matrix of their own"
     bound = config.logit_softcap
     active = "" if counts["active"] == counts["total"] else f", {counts['active']:,} for a token"
-    first, last = (f"{_short(flops[n])} for the {n}" for n in ("first", "last"))
-    kept, most = _bytes(cache["first"]), _bytes(cache["context"])
+    first, last = (f"{_short(flops[n], LARGE, 3)} for the {n}" for n in ("first", "last"))
+    kept, most = (_short(cache[n], BYTES, 4) for n in ("first", "context"))
     full = f"{config.max_seq_len:,} tokens"
     return [
         ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{_outside(config)}"),
@@ -191,17 +193,7 @@ def _outside(config: ModelConfig) -> str:
     return text if config.position is None else f"{text}, {config.position.kind} positions added"
 
 
-def _short(number: int) -> str:
-    """1_234_567 → "1.23M"."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return str(number)
-
-
-def _bytes(number: int) -> str:
-    """36864 → "36 KiB"."""
-    for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= size:
-            return f"{number / size:.4g} {name}"
-    return f"{number} bytes"
+def _short(number: int, units: Mapping[str, float], digits: int) -> str:
+    """1_234_567 → "1.23M", 36_864 → "36 KiB"."""
+    unit = next((unit for unit, size in units.items() if number >= size), "")
+    return f"{number / units.get(unit, 1):.{digits}g}{unit}"
