@@ -83,12 +83,6 @@ def compiled(
     """
     if device.type != "cpu":
         return torch.compile(function, dynamic=dynamic)
-    _check_compiler()
-    return torch.compile(function, dynamic=dynamic, options={"cpp_wrapper": True})
-
-
-def _check_compiler() -> None:
-    """Raise ``ValueError`` unless there is the C++ compiler that torch.compile calls."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     compiler = os.environ.get("CXX", usual)
     if shutil.which(compiler) is None:
@@ -96,3 +90,4 @@ def _check_compiler() -> None:
             f"compiling for the CPU needs a C++ compiler, but there is no {compiler!r}: install "
             "one, name another in the environment variable CXX, or go without compiling"
         )
+    return torch.compile(function, dynamic=dynamic, options={"cpp_wrapper": True})

@@ -135,18 +135,17 @@ def prompt_ids(
         )
     for i, prompt in enumerate(rows):
         which = f"prompt {i}" if len(rows) > 1 else "the prompt"
-        for id in prompt:
-            check_integer(f"an id of {which}", id)
         if not prompt:
             raise ValueError(
                 f"{which} is empty: the model needs at least one token to go on from, such as "
                 "the token that separates documents"
             )
-        if wrong := [id for id in prompt if not 0 <= id < vocab_size]:
-            raise ValueError(
-                f"{which} holds the id {wrong[0]}, but the model's are 0 … {vocab_size - 1}: was "
-                "it encoded with another tokenizer?"
-            )
+        for id in prompt:
+            if not 0 <= check_integer(f"an id of {which}", id) < vocab_size:
+                raise ValueError(
+                    f"{which} holds the id {id}, but the model's are 0 … {vocab_size - 1}: was it "
+                    "encoded with another tokenizer?"
+                )
         if len(prompt) > context:
             raise ValueError(
                 f"{which} has {len(prompt)} tokens, more than the model's context of {context}; "

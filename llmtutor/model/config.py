@@ -75,10 +75,8 @@ class ModelConfig:
         check_number("embedding_scale", self.embedding_scale, above=0)
         if self.logit_softcap is not None:
             check_number("logit_softcap", self.logit_softcap, above=0)
-        for block in dict.fromkeys(self.blocks):
-            _check_builds(block, self.d_model, self.max_seq_len)
-        if self.position is not None:
-            _check_position(self.position, self.d_model)
+        for part in dict.fromkeys((*self.blocks, self.position)):
+            _check_builds(part, self.d_model, self.max_seq_len)
 
     @property
     def n_layers(self) -> int:
@@ -132,9 +130,8 @@ class ModelConfig:
         """
         places = ("blocks", "norm", "position")
         own = {n: v for n, v in changes.items() if n in FIELDS and n not in places}
-        blocks = changes.get("blocks", self.blocks)
         inner = {n: v for n, v in changes.items() if n not in own and n != "blocks"}
-        own["blocks"] = change_blocks(blocks, inner, also=FIELDS)
+        own["blocks"] = change_blocks(changes.get("blocks", self.blocks), inner, also=FIELDS)
         own |= self._outside(inner, own["blocks"][0])
         return replace(self, **own)
 
@@ -143,10 +140,8 @@ class ModelConfig:
         found: dict[str, Any] = {}
         if "norm_placement" in changes:
             found["norm"] = None if changes["norm_placement"] == "post" else first.norm
-        elif self.norm is not None:
-            names = ("norm", *field_names(type(self.norm)))
-            if any(name in changes for name in names):
-                found["norm"] = first.norm
+        elif self.norm is not None and changes.keys() & {"norm", *field_names(type(self.norm))}:
+            found["norm"] = first.norm
         if "position" in changes:
             scheme = pick_position(changes["position"], self.blocks[0])
             found["position"] = scheme if isinstance(scheme, EmbeddingPositionConfig) else None
@@ -179,13 +174,10 @@ FIELDS = field_names(ModelConfig)
 
 
 @lru_cache(maxsize=256)
-def _check_builds(block: BlockConfig, d_model: int, max_seq_len: int) -> None:
-    """Build the block without memory: whatever its parts refuse is refused here."""
+def _check_builds(
+    part: BlockConfig | EmbeddingPositionConfig | None, d_model: int, max_seq_len: int
+) -> None:
+    """Build the part without memory: whatever it refuses is refused here."""
     with torch.device("meta"):
-        block.build(Site(d_model, max_seq_len))
-
-
-@lru_cache(maxsize=256)
-def _check_position(position: EmbeddingPositionConfig, d_model: int) -> None:
-    with torch.device("meta"):
-        position.build(Site(d_model, max_seq_len=1))
+        if part is not None:
+            part.build(Site(d_model, max_seq_len))

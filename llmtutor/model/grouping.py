@@ -34,10 +34,11 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
 
     Raises:
         ValueError: a mixer without heads of keys and values, ``n_kv_heads`` that does not divide
-            those there are, a ``pool`` that gives another shape.
+            those there are.
+        RuntimeError: a ``pool`` that gives another shape.
     """
     config = model.config
-    pooled: dict[str, tuple[int, int]] = {}
+    pooled: dict[str, int] = {}
     for i, block in enumerate(config.blocks):
         mixer = block.mixer
         if not isinstance(mixer, AttentionConfig):
@@ -48,17 +49,11 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
                 f"got {n_kv_heads}"
             )
         for name in POOLED:
-            pooled[f"blocks.{i}.{name}"] = mixer.kv_heads, mixer.width(config.d_model)
+            pooled[f"blocks.{i}.{name}"] = mixer.kv_heads
     state = model.state_dict()
     for name, weight in state.items():
         if name.rpartition(".")[0] in pooled:
-            n_heads, head_dim = pooled[name.rpartition(".")[0]]
-            state[name] = pool(weight, n_heads, n_kv_heads)
-            shape = (n_kv_heads * head_dim, *weight.shape[1:])
-            if state[name].shape != shape:
-                raise ValueError(
-                    f"pool must make {shape} of {name}, it made {tuple(state[name].shape)}"
-                )
+            state[name] = pool(weight, pooled[name.rpartition(".")[0]], n_kv_heads)
     with torch.random.fork_rng(devices=[]):  # the first weights of the copy are thrown away
         grouped = Transformer(config.replace(n_kv_heads=n_kv_heads))
     grouped.to(model.head.weight.device, model.head.weight.dtype)

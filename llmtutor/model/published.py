@@ -26,12 +26,7 @@ Parts = dict[str, Any]
 GPT2: Parts = {"ffn": "gelu_tanh", "norm": "layernorm", "position": "learned", "bias": True}
 LLAMA3: Parts = {"n_kv_heads": 8, "rope_base": 500_000.0}
 QWEN: Parts = {"rope_base": 1_000_000.0, "eps": 1e-6}
-GEMMA: Parts = {
-    "activation": "gelu_tanh",
-    "eps": 1e-6,
-    "offset": True,
-    "norm_placement": "sandwich",
-}
+GEMMA: Parts = {"activation": "gelu_tanh", "offset": True, "norm_placement": "sandwich"}
 
 PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
     {
@@ -71,6 +66,7 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             ModelConfig.uniform(
                 *(256_000, 8192, 26, 2304, 8, 9216),
                 **(GEMMA | {"n_kv_heads": 4, "head_dim": 256, "window": 4096, "softcap": 50.0}),
+                eps=1e-6,
                 embedding_scale=2304**0.5,
                 logit_softcap=30.0,
             ),
@@ -81,6 +77,7 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             ModelConfig.uniform(
                 *(262_144, 32768, 26, 1152, 4, 6912),
                 **(GEMMA | {"n_kv_heads": 1, "head_dim": 256, "window": 512, "qk_norm": "rmsnorm"}),
+                eps=1e-6,
                 embedding_scale=1152**0.5,
             ),
             every=6,
