@@ -55,8 +55,7 @@ class Block(nn.Module):
             )
         self.mixer, self.ffn = mixer, ffn
         self.norm_1, self.norm_2 = norm_1, norm_2
-        self.after_1 = None if after is None else after[0]
-        self.after_2 = None if after is None else after[1]
+        self.after_1, self.after_2 = after or (None, None)
         self.placement = placement
 
     def forward(

@@ -113,7 +113,7 @@ def _change_part(part: Part, changes: Mapping[str, Any]) -> Part:
     for name, field in _fields(part).items():
         value = changes.get(name, getattr(part, field))
         values[field] = _change_part(value, changes) if isinstance(value, Part) else value
-    return replace(part, **values)  # type: ignore[type-var]
+    return replace(part, **values) if values else part  # type: ignore[type-var]
 
 
 def _names(part: Part) -> set[str]:
