@@ -114,7 +114,8 @@ def _by_perturbation(
             perturbed = ids.clone()
             perturbed[:, source] = changed[:, source]
             after = run(perturbed)
-            moved = _by_position(after - before) / _largest(before, after)
+            largest = max(float(x.abs().amax()) for x in (before, after)) or 1.0
+            moved = _by_position(after - before) / largest
             late = (moved[:source] > _threshold(before)).nonzero()
             if len(late):
                 position = int(late[0])
@@ -211,10 +212,6 @@ def _repeatable(model: Model, seed: int) -> Model:
 def _by_position(x: Tensor) -> Float[Tensor, " seq"]:
     """Largest absolute value at each position of (batch, seq, …)."""
     return x.detach().abs().flatten(2).amax((0, 2))
-
-
-def _largest(*tensors: Tensor) -> float:
-    return max(float(x.abs().amax()) for x in tensors) or 1.0
 
 
 def _threshold(logits: Tensor) -> float:

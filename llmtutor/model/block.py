@@ -1,6 +1,6 @@
 """Chapter 09, the transformer: one block, two sub-layers around the residual stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -44,7 +44,7 @@ class Block(nn.Module):
         norm_2: nn.Module,
         placement: Placement = "pre",
         *,
-        after: tuple[nn.Module, nn.Module] | None = None,
+        after: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         check_name("placement", placement, get_args(Placement))
@@ -55,7 +55,8 @@ class Block(nn.Module):
             )
         self.mixer, self.ffn = mixer, ffn
         self.norm_1, self.norm_2 = norm_1, norm_2
-        self.after_1, self.after_2 = after or (None, None)
+        self.after_1 = None if after is None else after[0]
+        self.after_2 = None if after is None else after[1]
         self.placement = placement
 
     def forward(
@@ -93,12 +94,6 @@ class Block(nn.Module):
 class BlockConfig:
     """A mixer, a feed-forward part, and the norms around them.
 
-    >>> from llmtutor.layers.attention import AttentionConfig
-    >>> from llmtutor.layers.ffn import GatedMLPConfig
-    >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=176))
-    >>> len(4 * (block,))
-    4
-
     Raises:
         ValueError: a part of another role, an unknown placement.
     """
@@ -115,13 +110,10 @@ class BlockConfig:
 
     def build(self, site: Site) -> Block:
         """The block at its place."""
-        d = site.d_model
-        mixer, ffn = self.mixer.build(site), self.ffn.build(site)
-        norm_1, norm_2 = self.norm.build(d), self.norm.build(d)
-        after = None
-        if self.norm_placement == "sandwich":
-            after = self.norm.build(d), self.norm.build(d)
-        return Block(mixer, ffn, norm_1, norm_2, self.norm_placement, after=after)
+        n_norms = 4 if self.norm_placement == "sandwich" else 2
+        parts = self.mixer.build(site), self.ffn.build(site)
+        norm_1, norm_2, *after = (self.norm.build(site.d_model) for _ in range(n_norms))
+        return Block(*parts, norm_1, norm_2, self.norm_placement, after=after or None)
 
     def norm_costs(self, site: Site, load: Load) -> Costs:
         """Of all its norms."""
@@ -140,11 +132,7 @@ class BlockConfig:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> "BlockConfig":
-        """The inverse of ``to_dict``; ``where`` names its place in messages.
-
-        Raises:
-            ValueError: as ``fields_from_dict``.
-        """
+        """The inverse of ``to_dict``; ``where`` names its place in messages (``ValueError``)."""
         return cls(**fields_from_dict(cls, values, ROLES, where))
 
 

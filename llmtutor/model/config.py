@@ -1,8 +1,7 @@
 """Chapter 09, the transformer: everything that decides a model's shape, in one frozen record.
 
-A ``ModelConfig`` is the sizes of the model and a block for each layer. It is checked when it is
-made, so that what cannot be built is refused at once, and goes to plain values, as in JSON, and
-back without loss.
+It is checked when it is made, so that what cannot be built is refused at once, and goes to plain
+values, as in JSON, and back without loss.
 """
 
 from collections.abc import Mapping
@@ -27,10 +26,8 @@ SIZES = ("vocab_size", "max_seq_len", "d_model")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a decoder.
+    """The sizes of a decoder and a block for each of its layers.
 
-    >>> from llmtutor.layers.attention import AttentionConfig
-    >>> from llmtutor.layers.ffn import GatedMLPConfig
     >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=44))
     >>> config = ModelConfig(vocab_size=65, max_seq_len=32, d_model=16, blocks=2 * (block,))
     >>> ModelConfig.from_dict(config.to_dict()) == config, config.n_layers

@@ -15,7 +15,6 @@ from llmtutor.model.transformer import Transformer
 
 Pool = Callable[[Tensor, int, int], Tensor]
 """``pool(weight, n_heads, n_kv_heads)``: a projection (or bias) with fewer heads, row by row."""
-POOLED = ("mixer.key", "mixer.value")
 
 
 @torch.no_grad()
@@ -37,9 +36,8 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
             those there are.
         RuntimeError: a ``pool`` that gives another shape.
     """
-    config = model.config
-    pooled: dict[str, int] = {}
-    for i, block in enumerate(config.blocks):
+    state = model.state_dict()
+    for i, block in enumerate(model.config.blocks):
         mixer = block.mixer
         if not isinstance(mixer, AttentionConfig):
             raise ValueError(f"only attention has heads to group, block {i} has {mixer.kind!r}")
@@ -48,14 +46,11 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
                 f"n_kv_heads must divide the model's {mixer.kv_heads} heads of keys and values, "
                 f"got {n_kv_heads}"
             )
-        for name in POOLED:
-            pooled[f"blocks.{i}.{name}"] = mixer.kv_heads
-    state = model.state_dict()
-    for name, weight in state.items():
-        if name.rpartition(".")[0] in pooled:
-            state[name] = pool(weight, pooled[name.rpartition(".")[0]], n_kv_heads)
+        for name, weight in state.items():
+            if name.startswith((f"blocks.{i}.mixer.key.", f"blocks.{i}.mixer.value.")):
+                state[name] = pool(weight, mixer.kv_heads, n_kv_heads)
     with torch.random.fork_rng(devices=[]):  # the first weights of the copy are thrown away
-        grouped = Transformer(config.replace(n_kv_heads=n_kv_heads))
+        grouped = Transformer(model.config.replace(n_kv_heads=n_kv_heads))
     grouped.to(model.head.weight.device, model.head.weight.dtype)
     grouped.load_state_dict(state)
     return grouped.train(model.training)

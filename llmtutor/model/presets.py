@@ -1,9 +1,7 @@
 """Chapter 09, the transformer: configurations with a name.
 
-``preset("gpt2-nano", vocab_size=65)`` is a configuration, ``build`` makes the model. The nano
-sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE tokenizer of
-this book learns, and is meant to be overridden together with the tokenizer. ``published`` has the
-large ones that others trained.
+The nano sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE
+tokenizer of this book learns, and is meant to be overridden together with the tokenizer.
 """
 
 from collections.abc import Mapping

@@ -30,8 +30,6 @@ def pattern(labels: Sequence[str]) -> str:
 
     >>> pattern(["near", "near", "far"] * 3 + ["near"])
     '3 × (2 × near, 1 × far), 1 × near'
-    >>> pattern(["dense", "experts", "experts"])
-    '1 × dense, 2 × experts'
     """
     n = len(labels)
     period = next(
@@ -168,6 +166,8 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
     """
     known = figures(config)
     counts, flops, cache = (known[n] for n in ("parameters", "flops_per_token", "cache_bytes"))
+    scaled = f", times {config.embedding_scale:.4g}" if config.embedding_scale != 1 else ""
+    position = f", {config.position.kind} positions added" if config.position else ""
     matrix = "the embedding's matrix" if config.tie_weights else "a matrix of their own"
     bound = config.logit_softcap
     active = "" if counts["active"] == counts["total"] else f", {counts['active']:,} for a token"
@@ -175,7 +175,7 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
     kept, most = (_short(cache[n], BYTES, 4) for n in ("first", "context"))
     full = f"{config.max_seq_len:,} tokens"
     return [
-        ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{_outside(config)}"),
+        ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{scaled}{position}"),
         ("blocks", known["pattern"]),
         *((f"  {role}", text) for role, text in part_lines(config.blocks)),
         ("last norm", "none" if config.norm is None else _part(config.norm.to_dict())),
@@ -185,12 +185,6 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
         ("FLOPs", f"{first} token, {last} of {full}"),
         ("cache", f"{kept} for the first token, {most} for {full} ({cache['dtype']})"),
     ]
-
-
-def _outside(config: ModelConfig) -> str:
-    """What happens to the embeddings below the first block."""
-    text = f", times {config.embedding_scale:.4g}" if config.embedding_scale != 1 else ""
-    return text if config.position is None else f"{text}, {config.position.kind} positions added"
 
 
 def _short(number: int, units: Mapping[str, float], digits: int) -> str:

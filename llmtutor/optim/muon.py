@@ -109,7 +109,10 @@ class Muon(Rule):
         directions = [d.full_tensor() if isinstance(d, DTensor) else d for d in directions]
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         adjust = ADJUST[group["adjust_lr_fn"]]
-        for places in _by_shape(params):
+        together = defaultdict(list)  # matrices of equal shapes, once wide
+        for i, p in enumerate(params):
+            together[_wide(p).shape, p.device].append(i)
+        for places in together.values():
             wide = [_wide(directions[i]) for i in places]
             # One matrix alone goes the way that torch.optim.Muon goes, bit for bit.
             stack = torch.stack(wide) if len(wide) > 1 else wide[0]
@@ -120,14 +123,6 @@ class Muon(Rule):
                 if isinstance(p, DTensor):  # every rank has made the whole step and takes its slice
                     step = distribute_tensor(step, p.device_mesh, p.placements, src_data_rank=None)
                 p.add_(step, alpha=-lr * adjust(rows, columns))
-
-
-def _by_shape(params: list[Tensor]) -> list[list[int]]:
-    """Places of parameters that are made orthogonal together: equal shapes, once wide."""
-    places = defaultdict(list)
-    for i, p in enumerate(params):
-        places[_wide(p).shape, p.device].append(i)
-    return list(places.values())
 
 
 def _wide(x: Tensor) -> Tensor:
