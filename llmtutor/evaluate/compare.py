@@ -202,10 +202,8 @@ def power(difference: float, deviation: float, n_seeds: int, alpha: float = 0.05
     """
     _check_alpha(alpha)
     if not deviation > 0 or n_seeds < 2:
-        raise ValueError(
-            "expected a deviation above 0 and at least two seeds, "
-            f"got {deviation} and {n_seeds} seeds"
-        )
+        got = f"got {deviation} and {n_seeds} seeds"
+        raise ValueError(f"expected a deviation above 0 and at least two seeds, {got}")
     bound = stats.t.isf(alpha / 2, n_seeds - 1) ** 2
     centre = n_seeds * (difference / deviation) ** 2
     if centre == 0:
@@ -229,10 +227,8 @@ def seeds_needed(
     """
     _check_alpha(alpha)
     if not 0 < chance < 1 or deviation < 0:
-        raise ValueError(
-            "expected a chance between 0 and 1 and a deviation of at least 0, "
-            f"got {chance} and {deviation}"
-        )
+        got = f"got {chance} and {deviation}"
+        raise ValueError(f"expected a chance between 0 and 1 and a deviation of at least 0, {got}")
     if difference == 0:
         return None
     if abs(difference) > 1e4 * deviation:

@@ -123,16 +123,11 @@ def prompt_ids(
                     f"{which} holds the id {id}, but the model's are 0 … {vocab_size - 1}: was it "
                     "encoded with another tokenizer?"
                 )
-        if len(prompt) > context:
-            raise ValueError(
-                f"{which} has {len(prompt)} tokens, more than the model's context of {context}; "
-                "keep its last part"
-            )
-        if len(prompt) + max_new_tokens > context:
+        if (room := context - len(prompt)) < max_new_tokens:
             raise ValueError(
                 f"{which} of {len(prompt)} tokens and {max_new_tokens} new ones are longer than "
-                f"the model's context of {context}; ask for at most {context - len(prompt)}, or "
-                "keep the last part of the prompt"
+                f"the model's context of {context}; keep its last part"
+                + (f", or ask for at most {room}" if room > 0 else "")
             )
     longest = max(map(len, rows))
     padded = [[PAD] * (longest - len(row)) + row for row in rows]

@@ -21,11 +21,7 @@ from llmtutor.layers.basic import softmax
 PAD = -1
 """Stands where a shorter row of a batch has no token; never given to a model."""
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (
-        lambda value: value > 0,
-        "be above 0, got {}; for the likeliest token, which is where ever lower temperatures lead, "
-        "decode greedily",
-    ),
+    "temperature": (lambda t: t > 0, "be above 0, got {}; for the likeliest token decode greedily"),
     "top_p": (lambda p: 0 < p <= 1, "lie in (0, 1], got {}; 1 keeps everything"),
     "min_p": (lambda p: 0 <= p <= 1, "lie in [0, 1], got {}; 0 keeps everything"),
     "repetition_penalty": (  # beyond, a product could overflow

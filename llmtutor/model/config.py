@@ -21,8 +21,6 @@ from llmtutor.model.block import BlockConfig, fields_from_dict
 from llmtutor.model.changes import change_blocks, check_blocks, pick_position
 from llmtutor.model.init import INITS
 
-SIZES = ("vocab_size", "max_seq_len", "d_model")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -67,7 +65,8 @@ class ModelConfig:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         check_types(self, HINTS)
         check_blocks(self.blocks)
-        check_at_least(1, **{name: getattr(self, name) for name in SIZES})
+        sizes = {name: getattr(self, name) for name in ("vocab_size", "max_seq_len", "d_model")}
+        check_at_least(1, **sizes)
         check_name("init", self.init, INITS)
         check_number("embedding_scale", self.embedding_scale, above=0)
         if self.logit_softcap is not None:

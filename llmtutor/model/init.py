@@ -25,9 +25,8 @@ def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None
     d_model = 128 less than a quarter.
     """
     for layer in _linears(blocks):
-        writes = has_tag(layer, RESIDUAL)
-        std = GPT2_STD / math.sqrt(2 * len(blocks)) if writes else GPT2_STD
-        nn.init.normal_(layer.weight, std=std)
+        shrink = math.sqrt(2 * len(blocks)) if has_tag(layer, RESIDUAL) else 1
+        nn.init.normal_(layer.weight, std=GPT2_STD / shrink)
     nn.init.normal_(embedding.weight, std=GPT2_STD)
     if head.weight is not embedding.weight:
         nn.init.normal_(head.weight, std=GPT2_STD)

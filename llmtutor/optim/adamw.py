@@ -6,9 +6,6 @@ from torch import Tensor
 from llmtutor.optim.base import Group, Params, Rule
 from llmtutor.optim.sgd import has_kernel
 
-FUSED = {"fused": True}
-"""Where torch loads a state, it puts the steps of such a group on the device of the parameters."""
-
 
 def adamw_(
     p: Tensor,
@@ -61,7 +58,8 @@ class AdamW(Rule):
         weight_decay: float = 0.1,
     ) -> None:
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults | FUSED)
+        # Loading a state, torch puts the steps of a group that says so where the kernel wants them.
+        super().__init__(params, defaults | {"fused": True})
 
     def update(self: Rule, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """One step of a group, which may belong to an optimizer of several rules."""

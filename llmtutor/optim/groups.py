@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from llmtutor.checks import check_name
 from llmtutor.layers.basic import HEAD, has_tag
-from llmtutor.optim.adamw import FUSED, AdamW
+from llmtutor.optim.adamw import AdamW
 from llmtutor.optim.base import Group, Params, Rule
 from llmtutor.optim.muon import Muon
 from llmtutor.optim.sgd import SGD
@@ -104,7 +104,7 @@ def make_optimizer(
         muon = {"rule": "muon", "lr": lr, "momentum": 0.95 if momentum is None else momentum}
         muon |= {"nesterov": True, "ns_steps": 5, "adjust_lr_fn": adjust_lr_fn}
         adamw = {"rule": "adamw", "lr": lr if adam_lr is None else adam_lr}
-        adamw |= {"betas": tuple(betas), "eps": eps, **FUSED}
+        adamw |= {"betas": tuple(betas), "eps": eps, "fused": True}
         groups = [
             {"name": "hidden", "params": parts["hidden"], **muon, **decays},
             {"name": "head", "params": parts["head"], **adamw, **decays},
