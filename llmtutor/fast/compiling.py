@@ -53,11 +53,7 @@ def twin(model: M) -> M:
 
 
 def compiled_loss(model: nn.Module, device: torch.device) -> Loss:
-    """``batch_losses`` as one program for ``model``, which is ``prepared`` for it.
-
-    Raises:
-        ValueError: for a CPU, and no C++ compiler.
-    """
+    """``batch_losses`` as one program (see ``compiled``) for ``model``, which is ``prepared``."""
     prepared(model)
     return compiled(batch_losses if device.type != "cpu" else losses_to_compile, device)
 

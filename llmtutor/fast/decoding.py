@@ -45,5 +45,4 @@ class Compiled:
         if one_more and logits_to_keep == 1:
             logits_to_keep = None  # the same, and one program for both
         read = self._step if one_more else self.model
-        logits: Tensor = read(ids, cache=cache, logits_to_keep=logits_to_keep)
-        return logits
+        return read(ids, cache=cache, logits_to_keep=logits_to_keep)

@@ -50,10 +50,8 @@ class Reader:
         self.model = model
         self.starts = (ids == PAD).sum(1)
         self.n_ids = n_ids
-        self.caches = None
+        self.caches = model.make_caches(len(ids), max_len, self.starts) if use_cache else None
         self.snapshots: deque[tuple[int, Any]] = deque(maxlen=n_snapshots)
-        if use_cache:
-            self.caches = model.make_caches(len(ids), max_len, self.starts)
 
     def __call__(self, ids: Int[Tensor, "batch seq"], n: int = 1) -> Float[Tensor, "batch n vocab"]:
         """Logits of what comes after each of the last ``n`` ids."""

@@ -5,7 +5,7 @@ generator; biases, gains and the tables of position schemes keep what their laye
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,9 +24,10 @@ def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None
     The deviation is the same at every width; at GPT-2's 768 it is about half of 1/√d_model, at
     d_model = 128 less than a quarter.
     """
-    for layer in _linears(blocks):
-        shrink = math.sqrt(2 * len(blocks)) if has_tag(layer, RESIDUAL) else 1
-        nn.init.normal_(layer.weight, std=GPT2_STD / shrink)
+    for layer in blocks.modules():
+        if isinstance(layer, Linear):
+            shrink = math.sqrt(2 * len(blocks)) if has_tag(layer, RESIDUAL) else 1
+            nn.init.normal_(layer.weight, std=GPT2_STD / shrink)
     nn.init.normal_(embedding.weight, std=GPT2_STD)
     if head.weight is not embedding.weight:
         nn.init.normal_(head.weight, std=GPT2_STD)
@@ -38,8 +39,9 @@ def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> No
     Normals, cut at three deviations. A tied matrix starts as the output layer it also is, with
     variance 2 / (d_model + vocab_size).
     """
-    for layer in _linears(blocks):
-        _glorot(layer)
+    for layer in blocks.modules():
+        if isinstance(layer, Linear):
+            _glorot(layer)
     if head.weight is not embedding.weight:
         _cut_normal(embedding.weight, 1.0)
     _glorot(head)
@@ -60,11 +62,6 @@ INITS: dict[str, Callable[[Embedding, nn.ModuleList, Linear], None]] = {
     "glorot": init_glorot,
     "glorot-embedding": init_glorot_embedding,
 }
-
-
-def _linears(blocks: nn.ModuleList) -> Iterator[Linear]:
-    """All linear layers, in the order of the blocks."""
-    return (layer for layer in blocks.modules() if isinstance(layer, Linear))
 
 
 def _glorot(layer: Linear) -> None:

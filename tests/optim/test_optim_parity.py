@@ -290,6 +290,16 @@ def test_state_travels_to_torch_and_back(ours: type, theirs: type) -> None:
     torch.testing.assert_close(ps, rs, rtol=0, atol=0)
 
 
+def test_a_loaded_state_stands_where_the_parameters_do() -> None:
+    """The count of steps too, which torch leaves where it was unless a group is called fused."""
+    (p,), q = weights([(2,)]), nn.Parameter(torch.zeros(2, device="meta"))
+    give_gradients(0, [p])
+    here, there = AdamW([p], 0.1), AdamW([q], 0.1)
+    here.step()
+    there.load_state_dict(here.state_dict())
+    assert {x.device.type for x in there.state[q].values()} == {"meta"}
+
+
 def test_parameters_without_gradient_stay_and_closure_is_called() -> None:
     p, q = weights([(2, 3), (2, 3)])
     before = q.detach().clone()
