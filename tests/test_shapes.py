@@ -142,7 +142,7 @@ for sampler in (sampling.Sampler(**knobs), sampling.Sampler(greedy=True)):
         settings = dict(max_new_tokens=6, sampler=sampler, use_cache=use_cache)
         generate(large, [[1, 2, 3], [4]], **settings)
         speculative(large, small, [1, 2, 3], n_draft=3, **settings)
-sampling.sample(torch.zeros(2, 7))
+sampling.draw(torch.ones(2, 7))
 prompts = prompt_ids(large, [[1, 2], [3]], 1)
 Reader(large, prompts, 4, use_cache=True)(prompts, n=2)
 p = torch.full((3, 2, 7), 1 / 7)

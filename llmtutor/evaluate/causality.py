@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llmtutor.evaluate.perplexity import mode
+
 Model = Callable[[Int[Tensor, "batch seq"]], Float[Tensor, "batch seq vocab"]]
 
 BATCH = 2
@@ -92,11 +94,11 @@ def find_leak(model: Model, vocab_size: int, *, seq_len: int = 16, seed: int = 0
     changed = (ids + other) % vocab_size
     leaks: list[Leak] = []
     for training in (False, True) if isinstance(model, nn.Module) else (False,):
-        with _mode(model, training):
+        with mode(model, training):
             run = _repeatable(model, seed)
             if found := _by_perturbation(run, ids, changed):
                 leaks.append(Leak(*found, "perturbation", training))
-            if found := _by_jacobian(model, run, ids):
+            if isinstance(model, nn.Module) and (found := _by_jacobian(model, run, ids)):
                 leaks.append(Leak(*found, "jacobian", training))
     return min(leaks, key=lambda leak: (leak.position, leak.source), default=None)
 
@@ -112,7 +114,8 @@ def _by_perturbation(
             perturbed = ids.clone()
             perturbed[:, source] = changed[:, source]
             after = run(perturbed)
-            moved = _by_position(after - before) / _largest(before, after)
+            largest = max(float(x.abs().amax()) for x in (before, after)) or 1.0
+            moved = _by_position(after - before) / largest
             late = (moved[:source] > _threshold(before)).nonzero()
             if len(late):
                 position = int(late[0])
@@ -121,11 +124,9 @@ def _by_perturbation(
 
 
 def _by_jacobian(
-    model: Model, run: Model, ids: Int[Tensor, "batch seq"]
+    model: nn.Module, run: Model, ids: Int[Tensor, "batch seq"]
 ) -> tuple[int, int, float] | None:
     """(position, source, size) of the first leak among the derivatives by the embeddings."""
-    if not isinstance(model, nn.Module):
-        return None
     with torch.enable_grad(), _embeddings(model, ids) as embeddings:
         logits = run(ids)
         # Logits often sum to a constant; a random direction does not cancel.
@@ -164,16 +165,13 @@ def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
             return None
         if given.is_floating_point() or not output.is_floating_point():
             return None
-        if given.shape != ids.shape or output.shape[:2] != ids.shape:
-            return None
-        if not torch.equal(given.to(ids), ids):
+        if output.shape[:2] != ids.shape or not torch.equal(given.to(ids), ids):
             return None
         if output.requires_grad:
             found.append(output)
             return None
-        frozen = output.detach().requires_grad_()
-        found.append(frozen)
-        return frozen.clone()  # the model may write into what it is given
+        found.append(output.detach().requires_grad_())
+        return found[-1].clone()  # the model may write into what it is given
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
     try:
@@ -181,20 +179,6 @@ def _embeddings(model: nn.Module, ids: Tensor) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _mode(model: Model, training: bool) -> Iterator[None]:
-    """Training or evaluation mode for a while; every submodule gets its own mode back."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = training
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _repeatable(model: Model, seed: int) -> Model:
@@ -215,9 +199,7 @@ def _repeatable(model: Model, seed: int) -> Model:
                 f"got {logits.dtype} of shape {tuple(logits.shape)}"
             )
         if not logits.isfinite().all():
-            raise ValueError(
-                "the model returned logits that are nan or infinite; see to them first"
-            )
+            raise ValueError("some logits are nan or infinite; see to them first")
         return logits
 
     return run
@@ -226,10 +208,6 @@ def _repeatable(model: Model, seed: int) -> Model:
 def _by_position(x: Tensor) -> Float[Tensor, " seq"]:
     """Largest absolute value at each position of (batch, seq, …)."""
     return x.detach().abs().flatten(2).amax((0, 2))
-
-
-def _largest(*tensors: Tensor) -> float:
-    return max(float(x.abs().amax()) for x in tensors) or 1.0
 
 
 def _threshold(logits: Tensor) -> float:

@@ -6,6 +6,7 @@ is better, and a negative difference speaks for the variant.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -51,9 +52,16 @@ class Comparison:
 
 
 def compare(
-    variant: Mapping[int, float], baseline: Mapping[int, float], *, alpha: float = 0.05
+    variant: Mapping[int, float],
+    baseline: Mapping[int, float],
+    *,
+    alpha: float = 0.05,
+    family: int = 1,
 ) -> Comparison:
     """The paired comparison of losses by seed, of one variant alone.
+
+    As one of a ``family`` of so many, ``seeds_needed`` is for alpha divided by their number, enough
+    in any order of Holm's correction, which is ``compare_family``'s.
 
     >>> one = compare({1: 2.0, 2: 2.1, 3: 1.9}, {1: 2.2, 2: 2.4, 3: 2.1})
     >>> round(one.difference, 3), round(one.p_value, 3), one.verdict
@@ -63,7 +71,42 @@ def compare(
         ValueError: other seeds on one side, fewer than two seeds, a loss that is not finite,
             alpha outside (0, 1).
     """
-    return _compare(paired_differences(variant, baseline), alpha, family=1)
+    _check_alpha(alpha)
+    differences = _paired_differences(variant, baseline)
+    n, mean = len(differences), float(differences.mean())
+    deviation = float(differences.std(ddof=1))
+    if deviation > 0:
+        p_value = 2 * float(stats.t.sf(abs(mean) / (deviation / math.sqrt(n)), n - 1))
+    else:  # the same difference for every seed, as of a variant with itself
+        p_value = 0.0 if mean else 1.0
+    return Comparison(
+        n_seeds=n,
+        difference=mean,
+        deviation=deviation,
+        t_interval=t_interval(differences, alpha),
+        bootstrap_interval=bootstrap_interval(differences, alpha),
+        p_value=p_value,
+        adjusted_p=p_value,
+        alpha=alpha,
+        seeds_needed=seeds_needed(mean, deviation, alpha=alpha / family),
+    )
+
+
+def _paired_differences(
+    variant: Mapping[int, float], baseline: Mapping[int, float]
+) -> Float[Array, "n"]:
+    """loss(variant) − loss(baseline) for each seed, in order of the seeds."""
+    if variant.keys() != baseline.keys():
+        raise ValueError(
+            f"expected the same seeds on both sides, got {sorted(variant)} and {sorted(baseline)}; "
+            "runs with different seeds are not pairs"
+        )
+    if len(variant) < 2:
+        raise ValueError(f"expected at least two seeds, got {len(variant)}: one shows no spread")
+    for seed, loss in (*variant.items(), *baseline.items()):
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss of seed {seed} is {loss}; did the run diverge?")
+    return np.array([variant[seed] - baseline[seed] for seed in sorted(variant)])
 
 
 def compare_family(
@@ -75,7 +118,6 @@ def compare_family(
     """Several variants against one baseline, with Holm's correction over all of them.
 
     Among twenty variants that change nothing, one would come out "better" or "worse" without it.
-    ``seeds_needed`` is for alpha divided by the number of variants, enough in any order.
 
     Raises:
         ValueError: no variants, or what ``compare`` refuses, with the variant's name.
@@ -85,40 +127,12 @@ def compare_family(
     single: dict[str, Comparison] = {}
     for name, losses in variants.items():
         try:
-            differences = paired_differences(losses, baseline)
+            single[name] = compare(losses, baseline, alpha=alpha, family=len(variants))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        single[name] = _compare(differences, alpha, family=len(variants))
     adjusted = holm([one.p_value for one in single.values()])
-    return {
-        name: replace(one, adjusted_p=p)
-        for (name, one), p in zip(single.items(), adjusted, strict=True)
-    }
-
-
-def paired_differences(
-    variant: Mapping[int, float], baseline: Mapping[int, float]
-) -> Float[Array, "n"]:
-    """loss(variant) − loss(baseline) for each seed, in order of the seeds.
-
-    >>> paired_differences({2: 3.0, 1: 2.0}, {1: 1.5, 2: 2.0}).tolist()
-    [0.5, 1.0]
-
-    Raises:
-        ValueError: as ``compare``.
-    """
-    if variant.keys() != baseline.keys():
-        raise ValueError(
-            f"expected the same seeds on both sides, got {sorted(variant)} and {sorted(baseline)}; "
-            "runs with different seeds are not pairs"
-        )
-    if len(variant) < 2:
-        raise ValueError(f"expected at least two seeds, got {len(variant)}: one shows no spread")
-    for losses in (variant, baseline):
-        for seed, loss in losses.items():
-            if not math.isfinite(loss):
-                raise ValueError(f"the loss of seed {seed} is {loss}; did the run diverge?")
-    return np.array([variant[seed] - baseline[seed] for seed in sorted(variant)])
+    pairs = zip(single.items(), adjusted, strict=True)
+    return {name: replace(one, adjusted_p=p) for (name, one), p in pairs}
 
 
 def t_interval(differences: Float[Array, "n"], alpha: float = 0.05) -> tuple[float, float]:
@@ -188,10 +202,8 @@ def power(difference: float, deviation: float, n_seeds: int, alpha: float = 0.05
     """
     _check_alpha(alpha)
     if not deviation > 0 or n_seeds < 2:
-        raise ValueError(
-            "expected a deviation above 0 and at least two seeds, "
-            f"got {deviation} and {n_seeds} seeds"
-        )
+        got = f"got {deviation} and {n_seeds} seeds"
+        raise ValueError(f"expected a deviation above 0 and at least two seeds, {got}")
     bound = stats.t.isf(alpha / 2, n_seeds - 1) ** 2
     centre = n_seeds * (difference / deviation) ** 2
     if centre == 0:
@@ -215,45 +227,15 @@ def seeds_needed(
     """
     _check_alpha(alpha)
     if not 0 < chance < 1 or deviation < 0:
-        raise ValueError(
-            "expected a chance between 0 and 1 and a deviation of at least 0, "
-            f"got {chance} and {deviation}"
-        )
+        got = f"got {chance} and {deviation}"
+        raise ValueError(f"expected a chance between 0 and 1 and a deviation of at least 0, {got}")
     if difference == 0:
         return None
     if abs(difference) > 1e4 * deviation:
         return 2
-    low, high = 1, 2  # the answer is above low and, at the end, at most high
-    while power(difference, deviation, high, alpha) < chance:
-        low, high = high, 2 * high
-        if low >= MOST_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = power(difference, deviation, middle, alpha) >= chance
-        low, high = (low, middle) if enough else (middle, high)
-    return high if high <= MOST_SEEDS else None
-
-
-def _compare(differences: Float[Array, "n"], alpha: float, family: int) -> Comparison:
-    _check_alpha(alpha)
-    n, mean = len(differences), float(differences.mean())
-    deviation = float(differences.std(ddof=1))
-    if deviation > 0:
-        p_value = 2 * float(stats.t.sf(abs(mean) / (deviation / math.sqrt(n)), n - 1))
-    else:  # the same difference for every seed, as of a variant with itself
-        p_value = 0.0 if mean else 1.0
-    return Comparison(
-        n_seeds=n,
-        difference=mean,
-        deviation=deviation,
-        t_interval=t_interval(differences, alpha),
-        bootstrap_interval=bootstrap_interval(differences, alpha),
-        p_value=p_value,
-        adjusted_p=p_value,
-        alpha=alpha,
-        seeds_needed=seeds_needed(mean, deviation, alpha=alpha / family),
-    )
+    seeds = range(2, MOST_SEEDS + 1)
+    place = bisect_left(seeds, chance, key=lambda n: power(difference, deviation, n, alpha))
+    return seeds[place] if place < len(seeds) else None
 
 
 def _check_alpha(alpha: float) -> None:

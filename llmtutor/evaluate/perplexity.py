@@ -7,7 +7,8 @@ be compared.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,6 @@ class LossReport:
     def total_nats(self) -> float:
         """Sum of −log p(token): the length in nats of the text under the model's code."""
         return self.nats_per_token * self.n_tokens
-
-    @property
-    def perplexity(self) -> float:
-        """``exp(nats_per_token)``; inf where that overflows."""
-        return perplexity(self.nats_per_token)
 
     def bits_per_byte(self, n_bytes: int) -> float:
         """Bits per byte; ``n_bytes`` are the UTF-8 bytes of the *predicted* tokens."""
@@ -88,18 +84,25 @@ def evaluate_loss(
         ValueError: no target in ``batches``; shapes or ids that do not fit (``cross_entropy``).
     """
     total, n_tokens = 0.0, 0
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with torch.no_grad():
-            for inputs, targets in batches:
-                losses = cross_entropy(model(inputs), targets, reduction="none")
-                total += losses.double().sum().item()
-                n_tokens += targets.numel()
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)
+    with torch.no_grad(), mode(model, training=False):
+        for inputs, targets in batches:
+            losses = cross_entropy(model(inputs), targets, reduction="none")
+            total += losses.double().sum().item()
+            n_tokens += targets.numel()
     if n_tokens == 0:
         raise ValueError("nothing to evaluate: batches hold no targets (an iterator used up?)")
     return LossReport(total / n_tokens, n_tokens)
+
+
+@contextmanager
+def mode(model: Callable[..., Tensor], training: bool) -> Iterator[None]:
+    """Training or evaluation mode for a while; every submodule gets its own mode back."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = training
+        yield
+    finally:
+        for module, before in zip(modules, modes, strict=True):
+            module.training = before

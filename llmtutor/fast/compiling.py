@@ -53,11 +53,7 @@ def twin(model: M) -> M:
 
 
 def compiled_loss(model: nn.Module, device: torch.device) -> Loss:
-    """``batch_losses`` as one program for ``model``, which is ``prepared`` for it.
-
-    Raises:
-        ValueError: for a CPU, and no C++ compiler.
-    """
+    """``batch_losses`` as one program (see ``compiled``) for ``model``, which is ``prepared``."""
     prepared(model)
     return compiled(batch_losses if device.type != "cpu" else losses_to_compile, device)
 
@@ -83,12 +79,6 @@ def compiled(
     """
     if device.type != "cpu":
         return torch.compile(function, dynamic=dynamic)
-    _check_compiler()
-    return torch.compile(function, dynamic=dynamic, options={"cpp_wrapper": True})
-
-
-def _check_compiler() -> None:
-    """Raise ``ValueError`` unless there is the C++ compiler that torch.compile calls."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     compiler = os.environ.get("CXX", usual)
     if shutil.which(compiler) is None:
@@ -96,3 +86,4 @@ def _check_compiler() -> None:
             f"compiling for the CPU needs a C++ compiler, but there is no {compiler!r}: install "
             "one, name another in the environment variable CXX, or go without compiling"
         )
+    return torch.compile(function, dynamic=dynamic, options={"cpp_wrapper": True})

@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.fast.compiling import compiled, prepared, twin
-from llmtutor.layers.basic import Embedding
 from llmtutor.model.caches import Caches
-from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 
 
@@ -29,28 +27,11 @@ class Compiled:
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
+        self.config, self.embedding = model.config, model.embedding
+        self.make_caches = model.make_caches
         # Dynamic, or each length of the past would be a program of its own.
         step = prepared(twin(model)).forward
         self._step = compiled(step, model.embedding.weight.device, dynamic=True)
-
-    @property
-    def config(self) -> ModelConfig:
-        """The configuration of the model."""
-        return self.model.config
-
-    @property
-    def embedding(self) -> Embedding:
-        """The first layer of the model."""
-        return self.model.embedding
-
-    def make_caches(
-        self,
-        batch: int,
-        max_len: int | None = None,
-        starts: Int[Tensor, " batch"] | None = None,
-    ) -> Caches:
-        """As ``Transformer.make_caches``."""
-        return self.model.make_caches(batch, max_len, starts)
 
     def __call__(
         self,
@@ -59,10 +40,9 @@ class Compiled:
         cache: Caches | None = None,
         logits_to_keep: int | None = None,
     ) -> Float[Tensor, "batch logits_to_keep vocab"]:
-        """As the model: logits of the token after each position, or the last of them."""
+        """As ``Transformer``: logits of the token after each position, or the last of them."""
         one_more = cache is not None and ids.ndim == 2 and ids.shape[1] == 1
         if one_more and logits_to_keep == 1:
             logits_to_keep = None  # the same, and one program for both
         read = self._step if one_more else self.model
-        logits: Tensor = read(ids, cache=cache, logits_to_keep=logits_to_keep)
-        return logits
+        return read(ids, cache=cache, logits_to_keep=logits_to_keep)

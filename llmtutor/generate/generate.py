@@ -23,13 +23,12 @@ def generate(
 ) -> list[list[int]]:
     """The new ids of each row, its prompt not included.
 
-    ``n_ids`` is the tokenizer's ``vocab_size``. Where the model's vocabulary is padded beyond, to a
-    size that suits its device, the ids behind belong to no token and are never chosen.
-
     A row ends with a token of ``stop``, which is its last id, or after ``max_new_tokens``. Prompts
     may be of different lengths; a row goes on as it would alone, but draws depend on its place in
     the batch. ``on_token(row, id)`` is called as each id is known. With ``generator`` the draws
     are repeatable. ``model`` is a ``Transformer``, or ``Compiled`` for long texts of small models.
+    ``n_ids`` is the tokenizer's ``vocab_size``: where the model's vocabulary is padded beyond, the
+    ids behind belong to no token and are never chosen.
 
     >>> from llmtutor.model.presets import build, preset
     >>> _ = torch.manual_seed(0)

@@ -6,7 +6,7 @@ The slow way is kept because it is plainly right: the fast one is tested against
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,40 +15,14 @@ from torch import Tensor
 
 from llmtutor.checks import check_integer
 from llmtutor.generate.sampling import PAD
-from llmtutor.layers.basic import Embedding
 from llmtutor.model.caches import Caches
-from llmtutor.model.config import ModelConfig
 
 Row = Sequence[int] | Tensor | np.ndarray
 Prompts = Sequence[Row] | Tensor | np.ndarray
 """Ids of one prompt a row: lists, arrays, or all of them as one array (batch, seq)."""
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What can read a text: a ``Transformer``, or one compiled for it."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Its context and vocabulary."""
-
-    @property
-    def embedding(self) -> Embedding:
-        """Its first layer, which stands on the device where the ids go."""
-
-    def make_caches(
-        self, batch: int, max_len: int | None, starts: Int[Tensor, " batch"] | None
-    ) -> Caches:
-        """Room for the keys and values of the texts."""
-
-    def __call__(
-        self,
-        ids: Int[Tensor, "batch seq"],
-        *,
-        cache: Caches | None = None,
-        logits_to_keep: int | None,
-    ) -> Float[Tensor, "batch logits_to_keep vocab"]:
-        """Logits of the token after each of the last ``logits_to_keep`` positions; None: of all."""
+Model = Any
+"""What can read a text: a ``Transformer``, or what has its ``config``, ``embedding`` and
+``make_caches`` and is called as it is, such as ``Compiled``."""
 
 
 class Reader:
@@ -76,10 +50,8 @@ class Reader:
         self.model = model
         self.starts = (ids == PAD).sum(1)
         self.n_ids = n_ids
-        self.caches = None
+        self.caches = model.make_caches(len(ids), max_len, self.starts) if use_cache else None
         self.snapshots: deque[tuple[int, Any]] = deque(maxlen=n_snapshots)
-        if use_cache:
-            self.caches = model.make_caches(len(ids), max_len, self.starts)
 
     def __call__(self, ids: Int[Tensor, "batch seq"], n: int = 1) -> Float[Tensor, "batch n vocab"]:
         """Logits of what comes after each of the last ``n`` ids."""
@@ -138,28 +110,22 @@ def prompt_ids(
         )
     for i, prompt in enumerate(rows):
         which = f"prompt {i}" if len(rows) > 1 else "the prompt"
-        for id in prompt:
-            check_integer(f"an id of {which}", id)
-        if not len(prompt):
+        if not prompt:
             raise ValueError(
                 f"{which} is empty: the model needs at least one token to go on from, such as "
                 "the token that separates documents"
             )
-        if wrong := [id for id in prompt if not 0 <= id < vocab_size]:
-            raise ValueError(
-                f"{which} holds the id {wrong[0]}, but the model's are 0 … {vocab_size - 1}: was "
-                "it encoded with another tokenizer?"
-            )
-        if len(prompt) > context:
-            raise ValueError(
-                f"{which} has {len(prompt)} tokens, more than the model's context of {context}; "
-                "keep its last part"
-            )
-        if len(prompt) + max_new_tokens > context:
+        for id in prompt:
+            if not 0 <= check_integer(f"an id of {which}", id) < vocab_size:
+                raise ValueError(
+                    f"{which} holds the id {id}, but the model's are 0 … {vocab_size - 1}: was it "
+                    "encoded with another tokenizer?"
+                )
+        if (room := context - len(prompt)) < max_new_tokens:
             raise ValueError(
                 f"{which} of {len(prompt)} tokens and {max_new_tokens} new ones are longer than "
-                f"the model's context of {context}; ask for at most {context - len(prompt)}, or "
-                "keep the last part of the prompt"
+                f"the model's context of {context}; keep its last part"
+                + (f", or ask for at most {room}" if room > 0 else "")
             )
     longest = max(map(len, rows))
     padded = [[PAD] * (longest - len(row)) + row for row in rows]

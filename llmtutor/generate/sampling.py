@@ -8,6 +8,7 @@ penalty, temperature, top-k, top-p, min-p.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,23 @@ from llmtutor.layers.basic import softmax
 
 PAD = -1
 """Stands where a shorter row of a batch has no token; never given to a model."""
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda t: t > 0, "be above 0, got {}; for the likeliest token decode greedily"),
+    "top_p": (lambda p: 0 < p <= 1, "lie in (0, 1], got {}; 1 keeps everything"),
+    "min_p": (lambda p: 0 <= p <= 1, "lie in [0, 1], got {}; 0 keeps everything"),
+    "repetition_penalty": (  # beyond, a product could overflow
+        lambda penalty: 1e-6 <= penalty <= 1e6,
+        "lie in 1e-6 … 1e6, got {}; 1 changes nothing",
+    ),
+}
+"""What each knob may be, and what it must."""
+
+
+def _check(knob: str, value: float) -> float:
+    inside, words = RANGES[knob]
+    if not inside(check_number(knob, value)):
+        raise ValueError(f"{knob} must {words.format(value)}")
+    return value
 
 
 def temperature(logits: Float[Tensor, "batch vocab"], value: float) -> Float[Tensor, "batch vocab"]:
@@ -28,7 +46,7 @@ def temperature(logits: Float[Tensor, "batch vocab"], value: float) -> Float[Ten
         ValueError: a temperature that is not above 0.
     """
     logits = _at_least_float32(logits)
-    if check_temperature(value) < 1e-20:
+    if _check("temperature", value) < 1e-20:
         # The largest would overflow. Only differences matter, and from itself it differs by 0.
         logits = logits - logits.amax(-1, keepdim=True)
     return logits / _representable(value, logits.dtype)
@@ -64,7 +82,7 @@ def top_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batc
         ValueError: ``p`` outside (0, 1].
     """
     logits = _at_least_float32(logits)
-    if check_top_p(p) == 1:
+    if _check("top_p", p) == 1:
         return logits
     p = _representable(p, logits.dtype)
     ordered, order = logits.sort(descending=True, stable=True)
@@ -87,7 +105,7 @@ def min_p(logits: Float[Tensor, "batch vocab"], p: float) -> Float[Tensor, "batc
         ValueError: ``p`` outside [0, 1].
     """
     logits = _at_least_float32(logits)
-    if check_min_p(p) == 0:
+    if _check("min_p", p) == 0:
         return logits
     floor = logits.amax(-1, keepdim=True) + math.log(p)
     return logits.masked_fill(logits < floor, -math.inf)
@@ -108,7 +126,7 @@ def repetition_penalty(
     Raises:
         ValueError: a penalty outside 1e-6 … 1e6.
     """
-    check_repetition_penalty(penalty)
+    _check("repetition_penalty", penalty)
     logits = _at_least_float32(logits)
     vocab = logits.shape[-1]
     # One column more, where the padding goes.
@@ -118,23 +136,12 @@ def repetition_penalty(
     return torch.where(seen[:, :vocab], paid, logits)
 
 
-def sample(
-    logits: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None
-) -> Int[Tensor, "batch"]:
-    """One id a row, drawn with the probabilities of the logits.
-
-    Drawn where the generator lives, so that one on the CPU gives the same on any device.
-
-    Raises:
-        ValueError: a row that has no distribution: nan or +inf in it, or nothing but −inf.
-    """
-    return draw(softmax(_at_least_float32(logits)), generator)
-
-
 def draw(
     probs: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None
 ) -> Int[Tensor, "batch"]:
     """One id a row, drawn with these probabilities (any positive multiple of them will do).
+
+    Drawn where the generator lives, so that one on the CPU gives the same on any device.
 
     Raises:
         ValueError: a row that is no distribution.
@@ -164,15 +171,6 @@ def _check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
         )
 
 
-def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
-    """The likeliest id of each row; of equal ones the smallest.
-
-    >>> greedy(torch.tensor([[1.0, 3.0, 3.0]]))
-    tensor([1])
-    """
-    return logits.max(-1).indices  # torch promises the first of equal ones
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
     """How the next token is chosen; as it stands, a draw from the model's own distribution.
@@ -185,7 +183,8 @@ class Sampler:
     """
 
     greedy: bool = False
-    """Always the likeliest token, after the repetition penalty; the rest cannot change it."""
+    """Always the likeliest token, of equal ones the first; of the rest only the repetition penalty
+    can change it."""
     temperature: float = 1.0
     """Logits are divided by it: below 1 is safer, above 1 is bolder."""
     top_k: int | None = None
@@ -198,12 +197,10 @@ class Sampler:
     """Above 1, tokens that are in the text already become less likely."""
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
+        for knob in RANGES:
+            _check(knob, getattr(self, knob))
         if self.top_k is not None:
             check_integer("top_k", self.top_k, least=1)
-        check_top_p(self.top_p)
-        check_min_p(self.min_p)
-        check_repetition_penalty(self.repetition_penalty)
 
     def filtered(
         self, logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"]
@@ -212,7 +209,7 @@ class Sampler:
         logits = self._penalised(logits, ids)
         if self.greedy:
             everything = torch.arange(logits.shape[-1], device=logits.device)
-            return logits.masked_fill(everything != greedy(logits)[:, None], -math.inf)
+            return logits.masked_fill(everything != logits.max(-1, True).indices, -math.inf)
         logits = temperature(logits, self.temperature)
         if self.top_k is not None:
             logits = top_k(logits, self.top_k)
@@ -238,7 +235,7 @@ class Sampler:
         if not self.greedy:
             return draw(self.probabilities(logits, ids), generator)
         logits = self._penalised(logits, ids)  # of one token nothing need be drawn
-        largest = logits.max(-1)  # as greedy does, and the check in the same pass
+        largest = logits.max(-1)  # of equal ones the first, as torch promises
         _check_distribution(largest.values.isfinite())
         return largest.indices
 
@@ -246,39 +243,3 @@ class Sampler:
         if self.repetition_penalty == 1:
             return logits
         return repetition_penalty(logits, ids, self.repetition_penalty)
-
-
-# Ranges ------------------------------------------------------------------------------------------
-
-
-def check_temperature(value: float) -> float:
-    """``value`` if it is above 0."""
-    if check_number("temperature", value) <= 0:
-        raise ValueError(
-            f"temperature must be above 0, got {value}; for the likeliest token, which is where "
-            "ever lower temperatures lead, decode greedily"
-        )
-    return value
-
-
-def check_top_p(p: float) -> float:
-    """``p`` if it lies in (0, 1]."""
-    if not 0 < check_number("top_p", p) <= 1:
-        raise ValueError(f"top_p must lie in (0, 1], got {p}; 1 keeps everything")
-    return p
-
-
-def check_min_p(p: float) -> float:
-    """``p`` if it lies in [0, 1]."""
-    if not 0 <= check_number("min_p", p) <= 1:
-        raise ValueError(f"min_p must lie in [0, 1], got {p}; 0 keeps everything")
-    return p
-
-
-def check_repetition_penalty(penalty: float) -> float:
-    """``penalty`` if it lies in 1e-6 … 1e6; beyond, a product could overflow."""
-    if not 1e-6 <= check_number("repetition_penalty", penalty) <= 1e6:
-        raise ValueError(
-            f"repetition_penalty must lie in 1e-6 … 1e6, got {penalty}; 1 changes nothing"
-        )
-    return penalty

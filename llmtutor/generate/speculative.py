@@ -30,12 +30,6 @@ class Speculation:
     n_rejected: int
     """Proposals that were refused, one a round at most: those after it are never looked at."""
 
-    @property
-    def acceptance_rate(self) -> float:
-        """Accepted proposals over those looked at; nan if there were none."""
-        looked_at = self.n_accepted + self.n_rejected
-        return self.n_accepted / looked_at if looked_at else float("nan")
-
 
 def accept(
     p: Float[Tensor, "batch n_plus_1 vocab"],

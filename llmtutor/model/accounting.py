@@ -127,9 +127,7 @@ def activation_bytes(
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     load = _load(config, batch, seq, dtype.itemsize)
     last = _last_norm(config, load).activation_bytes or config.d_model * load.tokens_bytes
-    logits = config.vocab_size * load.tokens_bytes
-    if config.logit_softcap is not None:
-        logits *= 2
+    logits = (1 if config.logit_softcap is None else 2) * config.vocab_size * load.tokens_bytes
     return _stack(config, load).activation_bytes + last + logits
 
 

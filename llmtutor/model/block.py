@@ -1,7 +1,7 @@
 """Chapter 09, the transformer: one block, two sub-layers around the residual stream."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxtyping import Float
@@ -44,7 +44,7 @@ class Block(nn.Module):
         norm_2: nn.Module,
         placement: Placement = "pre",
         *,
-        after: tuple[nn.Module, nn.Module] | None = None,
+        after: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         check_name("placement", placement, get_args(Placement))
@@ -94,12 +94,6 @@ class Block(nn.Module):
 class BlockConfig:
     """A mixer, a feed-forward part, and the norms around them.
 
-    >>> from llmtutor.layers.attention import AttentionConfig
-    >>> from llmtutor.layers.ffn import GatedMLPConfig
-    >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=176))
-    >>> len(4 * (block,))
-    4
-
     Raises:
         ValueError: a part of another role, an unknown placement.
     """
@@ -116,13 +110,10 @@ class BlockConfig:
 
     def build(self, site: Site) -> Block:
         """The block at its place."""
-        d = site.d_model
-        mixer, ffn = self.mixer.build(site), self.ffn.build(site)
-        norm_1, norm_2 = self.norm.build(d), self.norm.build(d)
-        after = None
-        if self.norm_placement == "sandwich":
-            after = self.norm.build(d), self.norm.build(d)
-        return Block(mixer, ffn, norm_1, norm_2, self.norm_placement, after=after)
+        n_norms = 4 if self.norm_placement == "sandwich" else 2
+        parts = self.mixer.build(site), self.ffn.build(site)
+        norm_1, norm_2, *after = (self.norm.build(site.d_model) for _ in range(n_norms))
+        return Block(*parts, norm_1, norm_2, self.norm_placement, after=after or None)
 
     def norm_costs(self, site: Site, load: Load) -> Costs:
         """Of all its norms."""
@@ -141,23 +132,32 @@ class BlockConfig:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> "BlockConfig":
-        """The inverse of ``to_dict``; ``where`` names its place in messages.
-
-        Raises:
-            ValueError: no object, unknown or missing fields, what ``part_from_dict`` refuses.
-        """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{where} must be an object with {', '.join(ROLES)}, got {values!r}")
-        for name in values:
-            check_name(f"field of {where}", name, [f.name for f in fields(cls)])
-        if missing := [name for name in ("mixer", "ffn") if name not in values]:
-            raise ValueError(f"{where} lacks {', '.join(missing)}")
-        parts = {
-            name: part_from_dict(values[name], role, f"{where}.{name}")
-            for name, role in ROLES.items()
-            if name in values
-        }
-        return cls(**{**values, **parts})
+        """The inverse of ``to_dict``; ``where`` names its place in messages (``ValueError``)."""
+        return cls(**fields_from_dict(cls, values, ROLES, where))
 
 
 ROLES: dict[str, type[Part]] = {"mixer": MixerConfig, "ffn": FeedForwardConfig, "norm": NormConfig}
+
+
+def fields_from_dict(
+    record: type, values: Any, roles: Mapping[str, type[Part]], where: str = ""
+) -> dict[str, Any]:
+    """What ``to_dict`` of a ``record`` wrote, with the parts of the ``roles`` made again.
+
+    Raises:
+        ValueError: no object, unknown or missing fields, what ``part_from_dict`` refuses.
+    """
+    whole, names = where or "the configuration", [f.name for f in fields(record)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{whole} must be an object with {', '.join(names)}, got {values!r:.60}")
+    for name in values:
+        check_name(f"field of {whole}", name, names)
+    needed = [f.name for f in fields(record) if f.default is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise ValueError(f"{whole} lacks {', '.join(missing)}")
+    parts = {
+        name: part_from_dict(values[name], role, f"{where}.{name}".lstrip("."))
+        for name, role in roles.items()
+        if name in values and values[name] is not getattr(record, name, MISSING)  # such as None
+    }
+    return {**values, **parts}

@@ -47,11 +47,12 @@ def change_blocks(
     changes = dict(changes)
     check_blocks(blocks)
     n = check_integer("n_layers", changes.pop("n_layers", len(blocks)), least=1)
-    used: set[str] = set()
-    done = {block: _change_block(block, changes, used) for block in dict.fromkeys(blocks)}
+    done = {block: _change_block(block, changes) for block in dict.fromkeys(blocks)}
+    known = {*also, "n_layers", "position", *BLOCK_FIELDS}
+    for block in (*done, *done.values()):
+        known |= _names(block.mixer) | _names(block.ffn) | _names(block.norm)
     for name in changes:
-        if name not in used:
-            check_name("field", name, sorted({*also, *_known(blocks)}))
+        check_name("field", name, sorted(known))
     return tuple(done[blocks[i % len(blocks)]] for i in range(n))
 
 
@@ -61,15 +62,6 @@ def check_blocks(blocks: Sequence[BlockConfig]) -> None:
     for i, block in enumerate(blocks):
         if not isinstance(block, BlockConfig):
             raise ValueError(f"blocks[{i}] must be a BlockConfig, got {block!r}")
-
-
-def _known(blocks: Sequence[BlockConfig]) -> set[str]:
-    """Every name that ``change_blocks`` takes for these blocks."""
-    names = {"n_layers", *BLOCK_FIELDS, "position"}
-    for block in dict.fromkeys(blocks):
-        for part in (block.mixer, block.ffn, block.norm):
-            names |= _names(part)
-    return names
 
 
 def pick(what: str, value: Any, role: type[P], block: BlockConfig, old: Any = None) -> Any:
@@ -97,47 +89,41 @@ def pick_position(value: Any, block: BlockConfig) -> Any:
     return pick("position", value, Part, block, getattr(block.mixer, "position", None))
 
 
-def _change_block(block: BlockConfig, changes: Mapping[str, Any], used: set[str]) -> BlockConfig:
+def _change_block(block: BlockConfig, changes: Mapping[str, Any]) -> BlockConfig:
     changes = dict(changes)
     if "position" in changes:
         scheme = pick_position(changes["position"], block)
         outside = scheme is None or isinstance(scheme, EmbeddingPositionConfig)
         changes["position"] = NoPositionConfig() if outside else scheme
-        if outside and "position" not in field_names(type(block.mixer)):
-            used.add("position")  # a mixer without positions loses none
-    new: dict[str, Any] = {
-        name: pick(name, changes[name], role, block, getattr(block, name))
-        if name in changes
-        else getattr(block, name)
-        for name, role in ROLES.items()
-    }
     if "qk_norm" in changes:
         changes["qk_norm"] = pick("qk_norm", changes["qk_norm"], NormConfig, block)
-    used |= {name for name in BLOCK_FIELDS if name in changes}
     inner = {name: value for name, value in changes.items() if name not in BLOCK_FIELDS}
-    parts: dict[str, Any] = {
-        name: _change_part(part, inner, used) if isinstance(part, Part) else part
-        for name, part in new.items()
-    }
+    parts: dict[str, Any] = {}
+    for name, role in ROLES.items():
+        part = getattr(block, name)
+        if name in changes:
+            part = pick(name, changes[name], role, block, part)
+        parts[name] = _change_part(part, inner) if isinstance(part, Part) else part
     return BlockConfig(**parts, norm_placement=changes.get("norm_placement", block.norm_placement))
 
 
-def _change_part(part: Part, changes: Mapping[str, Any], used: set[str]) -> Part:
+def _change_part(part: Part, changes: Mapping[str, Any]) -> Part:
     """The part with those of the changes that are its own, and so on inside it."""
     values: dict[str, Any] = {}
-    for field in field_names(type(part)):
-        name = ROPE + field if isinstance(part, RopeConfig) else field
-        old = getattr(part, field)
-        if name in changes:
-            values[field] = changes[name]
-            used.add(name)
-        if isinstance(values.get(field, old), Part):
-            values[field] = _change_part(values.get(field, old), changes, used)
+    for name, field in _fields(part).items():
+        value = changes.get(name, getattr(part, field))
+        values[field] = _change_part(value, changes) if isinstance(value, Part) else value
     return replace(part, **values) if values else part  # type: ignore[type-var]
 
 
 def _names(part: Part) -> set[str]:
+    """The names of all changes that ``_change_part`` makes."""
+    fields = _fields(part)
+    inner = (getattr(part, field) for field in fields.values())
+    return set(fields).union(*(_names(value) for value in inner if isinstance(value, Part)))
+
+
+def _fields(part: Part) -> dict[str, str]:
+    """The fields of a part by the names that they have for a change."""
     prefix = ROPE if isinstance(part, RopeConfig) else ""
-    names = {prefix + name for name in field_names(type(part))}
-    inner = (getattr(part, name) for name in field_names(type(part)))
-    return names.union(*(_names(value) for value in inner if isinstance(value, Part)))
+    return {prefix + field: field for field in field_names(type(part))}

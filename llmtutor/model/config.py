@@ -1,12 +1,11 @@
 """Chapter 09, the transformer: everything that decides a model's shape, in one frozen record.
 
-A ``ModelConfig`` is the sizes of the model and a block for each layer. It is checked when it is
-made, so that what cannot be built is refused at once, and goes to JSON and back without loss.
+It is checked when it is made, so that what cannot be built is refused at once, and goes to plain
+values, as in JSON, and back without loss.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Self, get_type_hints
 
@@ -18,23 +17,18 @@ from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.norms import NormConfig
 from llmtutor.layers.part import Part, Site, field_names
 from llmtutor.layers.positions import EmbeddingPositionConfig, RopeConfig
-from llmtutor.layers.registry import part_from_dict
-from llmtutor.model.block import BlockConfig
+from llmtutor.model.block import BlockConfig, fields_from_dict
 from llmtutor.model.changes import change_blocks, check_blocks, pick_position
 from llmtutor.model.init import INITS
-
-SIZES = ("vocab_size", "max_seq_len", "d_model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a decoder.
+    """The sizes of a decoder and a block for each of its layers.
 
-    >>> from llmtutor.layers.attention import AttentionConfig
-    >>> from llmtutor.layers.ffn import GatedMLPConfig
     >>> block = BlockConfig(AttentionConfig(n_heads=4), GatedMLPConfig(d_ff=44))
     >>> config = ModelConfig(vocab_size=65, max_seq_len=32, d_model=16, blocks=2 * (block,))
-    >>> ModelConfig.from_json(config.to_json()) == config, config.n_layers
+    >>> ModelConfig.from_dict(config.to_dict()) == config, config.n_layers
     (True, 2)
 
     ``uniform`` writes a stack of equal blocks in one line, ``replace`` changes one thing in every
@@ -71,15 +65,14 @@ class ModelConfig:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         check_types(self, HINTS)
         check_blocks(self.blocks)
-        check_at_least(1, **{name: getattr(self, name) for name in SIZES})
+        sizes = {name: getattr(self, name) for name in ("vocab_size", "max_seq_len", "d_model")}
+        check_at_least(1, **sizes)
         check_name("init", self.init, INITS)
         check_number("embedding_scale", self.embedding_scale, above=0)
         if self.logit_softcap is not None:
             check_number("logit_softcap", self.logit_softcap, above=0)
-        for block in dict.fromkeys(self.blocks):
-            _check_builds(block, self.d_model, self.max_seq_len)
-        if self.position is not None:
-            _check_position(self.position, self.d_model)
+        for part in dict.fromkeys((*self.blocks, self.position)):
+            _check_builds(part, self.d_model, self.max_seq_len)
 
     @property
     def n_layers(self) -> int:
@@ -94,7 +87,6 @@ class ModelConfig:
     @classmethod
     def uniform(
         cls,
-        *,
         vocab_size: int,
         max_seq_len: int,
         n_layers: int,
@@ -105,10 +97,7 @@ class ModelConfig:
     ) -> Self:
         """A stack of equal blocks, Llama's unless ``changes`` (as in ``replace``) say otherwise.
 
-        >>> config = ModelConfig.uniform(
-        ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
-        ... )
-        >>> config.blocks[0].ffn
+        >>> ModelConfig.uniform(65, 32, n_layers=2, d_model=16, n_heads=4, d_ff=64).blocks[0].ffn
         GatedMLPConfig(d_ff=64, activation='silu', bias=False)
 
         Raises:
@@ -116,15 +105,9 @@ class ModelConfig:
         """
         block = BlockConfig(AttentionConfig(1, position=RopeConfig()), GatedMLPConfig(1))
         start = cls(vocab_size=1, max_seq_len=1, d_model=2, blocks=(block,), norm=block.norm)
-        return start.replace(
-            vocab_size=vocab_size,
-            max_seq_len=max_seq_len,
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=n_heads,
-            d_ff=d_ff,
-            **changes,
-        )
+        sizes = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "n_layers": n_layers}
+        sizes |= {"d_model": d_model, "n_heads": n_heads, "d_ff": d_ff}
+        return start.replace(**sizes, **changes)
 
     def replace(self, **changes: Any) -> Self:
         """The same configuration with some things changed, in every block that has them.
@@ -143,9 +126,8 @@ class ModelConfig:
         """
         places = ("blocks", "norm", "position")
         own = {n: v for n, v in changes.items() if n in FIELDS and n not in places}
-        blocks = changes.get("blocks", self.blocks)
         inner = {n: v for n, v in changes.items() if n not in own and n != "blocks"}
-        own["blocks"] = change_blocks(blocks, inner, also=FIELDS)
+        own["blocks"] = change_blocks(changes.get("blocks", self.blocks), inner, also=FIELDS)
         own |= self._outside(inner, own["blocks"][0])
         return replace(self, **own)
 
@@ -154,10 +136,8 @@ class ModelConfig:
         found: dict[str, Any] = {}
         if "norm_placement" in changes:
             found["norm"] = None if changes["norm_placement"] == "post" else first.norm
-        elif self.norm is not None:
-            names = ("norm", *field_names(type(self.norm)))
-            if any(name in changes for name in names):
-                found["norm"] = first.norm
+        elif self.norm is not None and changes.keys() & {"norm", *field_names(type(self.norm))}:
+            found["norm"] = first.norm
         if "position" in changes:
             scheme = pick_position(changes["position"], self.blocks[0])
             found["position"] = scheme if isinstance(scheme, EmbeddingPositionConfig) else None
@@ -176,54 +156,24 @@ class ModelConfig:
         Raises:
             ValueError: unknown or missing fields, or bad values.
         """
-        values = dict(values)
-        for name in values:
-            check_name("field", name, FIELDS)
-        needed = [f.name for f in fields(cls) if f.default is MISSING]
-        if missing := [name for name in needed if name not in values]:
-            raise ValueError(f"the configuration lacks {', '.join(missing)}")
-        if not isinstance(values["blocks"], list | tuple):
-            raise ValueError(f"blocks must be a list, got {values['blocks']!r:.60}")
-        values["blocks"] = tuple(
-            BlockConfig.from_dict(block, f"blocks[{i}]") for i, block in enumerate(values["blocks"])
-        )
-        for name, role in (("norm", NormConfig), ("position", EmbeddingPositionConfig)):
-            if values.get(name) is not None:
-                values[name] = part_from_dict(values[name], role, name)
-        return cls(**values)
-
-    def to_json(self) -> str:
-        """One JSON object, indented, fields in the order of the class."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The inverse of ``to_json``.
-
-        Raises:
-            ValueError: text that is not a JSON object, and what ``from_dict`` refuses.
-        """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"a configuration is JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"a configuration is a JSON object, got {type(values).__name__}")
-        return cls.from_dict(values)
+        roles = {"norm": NormConfig, "position": EmbeddingPositionConfig}
+        read = fields_from_dict(cls, values, roles)
+        if not isinstance(read["blocks"], list | tuple):
+            raise ValueError(f"blocks must be a list, got {read['blocks']!r:.60}")
+        blocks = enumerate(read["blocks"])
+        read["blocks"] = tuple(BlockConfig.from_dict(one, f"blocks[{i}]") for i, one in blocks)
+        return cls(**read)
 
 
 HINTS = get_type_hints(ModelConfig)
-FIELDS = tuple(field.name for field in fields(ModelConfig))
+FIELDS = field_names(ModelConfig)
 
 
 @lru_cache(maxsize=256)
-def _check_builds(block: BlockConfig, d_model: int, max_seq_len: int) -> None:
-    """Build the block without memory: whatever its parts refuse is refused here."""
+def _check_builds(
+    part: BlockConfig | EmbeddingPositionConfig | None, d_model: int, max_seq_len: int
+) -> None:
+    """Build the part without memory: whatever it refuses is refused here."""
     with torch.device("meta"):
-        block.build(Site(d_model, max_seq_len))
-
-
-@lru_cache(maxsize=256)
-def _check_position(position: EmbeddingPositionConfig, d_model: int) -> None:
-    with torch.device("meta"):
-        position.build(Site(d_model, max_seq_len=1))
+        if part is not None:
+            part.build(Site(d_model, max_seq_len))

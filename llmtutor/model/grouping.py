@@ -15,7 +15,6 @@ from llmtutor.model.transformer import Transformer
 
 Pool = Callable[[Tensor, int, int], Tensor]
 """``pool(weight, n_heads, n_kv_heads)``: a projection (or bias) with fewer heads, row by row."""
-POOLED = ("mixer.key", "mixer.value")
 
 
 @torch.no_grad()
@@ -34,11 +33,11 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
 
     Raises:
         ValueError: a mixer without heads of keys and values, ``n_kv_heads`` that does not divide
-            those there are, a ``pool`` that gives another shape.
+            those there are.
+        RuntimeError: a ``pool`` that gives another shape.
     """
-    config = model.config
-    pooled: dict[str, tuple[int, int]] = {}
-    for i, block in enumerate(config.blocks):
+    state = model.state_dict()
+    for i, block in enumerate(model.config.blocks):
         mixer = block.mixer
         if not isinstance(mixer, AttentionConfig):
             raise ValueError(f"only attention has heads to group, block {i} has {mixer.kind!r}")
@@ -47,20 +46,11 @@ def group_heads(model: Transformer, n_kv_heads: int, pool: Pool = mean_pool_head
                 f"n_kv_heads must divide the model's {mixer.kv_heads} heads of keys and values, "
                 f"got {n_kv_heads}"
             )
-        for name in POOLED:
-            pooled[f"blocks.{i}.{name}"] = mixer.kv_heads, mixer.width(config.d_model)
-    state = model.state_dict()
-    for name, weight in state.items():
-        if name.rpartition(".")[0] in pooled:
-            n_heads, head_dim = pooled[name.rpartition(".")[0]]
-            state[name] = pool(weight, n_heads, n_kv_heads)
-            shape = (n_kv_heads * head_dim, *weight.shape[1:])
-            if state[name].shape != shape:
-                raise ValueError(
-                    f"pool must make {shape} of {name}, it made {tuple(state[name].shape)}"
-                )
+        for name, weight in state.items():
+            if name.startswith((f"blocks.{i}.mixer.key.", f"blocks.{i}.mixer.value.")):
+                state[name] = pool(weight, mixer.kv_heads, n_kv_heads)
     with torch.random.fork_rng(devices=[]):  # the first weights of the copy are thrown away
-        grouped = Transformer(config.replace(n_kv_heads=n_kv_heads))
+        grouped = Transformer(model.config.replace(n_kv_heads=n_kv_heads))
     grouped.to(model.head.weight.device, model.head.weight.dtype)
     grouped.load_state_dict(state)
     return grouped.train(model.training)

@@ -5,7 +5,7 @@ generator; biases, gains and the tables of position schemes keep what their laye
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,41 +15,38 @@ from llmtutor.layers.basic import RESIDUAL, Embedding, Linear, has_tag
 GPT2_STD = 0.02
 
 
-@torch.no_grad()
 def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Every matrix normal with deviation 0.02, as in the code published with GPT-2.
 
     Matrices that write into the residual stream (their layers are tagged so, two in each block) are
     divided by √(2 · n_layers), the root of the number of writes, so that the variance of the stream
-    does not grow with depth
-    (Radford et al. 2019, section 2.3; the published code leaves it out). The deviation is the same
-    at every width; at GPT-2's 768 it is about half of 1/√d_model, at d_model = 128 less than a
-    quarter.
+    does not grow with depth (Radford et al. 2019, section 2.3; the published code leaves it out).
+    The deviation is the same at every width; at GPT-2's 768 it is about half of 1/√d_model, at
+    d_model = 128 less than a quarter.
     """
-    for layer in _linears(blocks):
-        writes = has_tag(layer, RESIDUAL)
-        std = GPT2_STD / math.sqrt(2 * len(blocks)) if writes else GPT2_STD
-        nn.init.normal_(layer.weight, std=std)
+    for layer in blocks.modules():
+        if isinstance(layer, Linear):
+            shrink = math.sqrt(2 * len(blocks)) if has_tag(layer, RESIDUAL) else 1
+            nn.init.normal_(layer.weight, std=GPT2_STD / shrink)
     nn.init.normal_(embedding.weight, std=GPT2_STD)
     if head.weight is not embedding.weight:
         nn.init.normal_(head.weight, std=GPT2_STD)
 
 
-@torch.no_grad()
 def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Linear layers with variance 2 / (d_in + d_out), the embedding with deviation 1.
 
     Normals, cut at three deviations. A tied matrix starts as the output layer it also is, with
     variance 2 / (d_model + vocab_size).
     """
-    for layer in _linears(blocks):
-        _cut_normal(layer.weight, _glorot_std(layer))
+    for layer in blocks.modules():
+        if isinstance(layer, Linear):
+            _glorot(layer)
     if head.weight is not embedding.weight:
         _cut_normal(embedding.weight, 1.0)
-    _cut_normal(head.weight, _glorot_std(head))
+    _glorot(head)
 
 
-@torch.no_grad()
 def init_glorot_embedding(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """As ``init_glorot``, but a tied matrix starts as the embedding it also is, with deviation 1.
 
@@ -67,14 +64,9 @@ INITS: dict[str, Callable[[Embedding, nn.ModuleList, Linear], None]] = {
 }
 
 
-def _linears(blocks: nn.ModuleList) -> Iterator[Linear]:
-    """All linear layers, in the order of the blocks."""
-    return (layer for layer in blocks.modules() if isinstance(layer, Linear))
-
-
-def _glorot_std(layer: Linear) -> float:
+def _glorot(layer: Linear) -> None:
     d_out, d_in = layer.weight.shape[-2:]
-    return math.sqrt(2 / (d_in + d_out))
+    _cut_normal(layer.weight, math.sqrt(2 / (d_in + d_out)))
 
 
 def _cut_normal(weight: torch.Tensor, std: float) -> None:

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,17 +16,6 @@ from llmtutor.layers.basic import Embedding
 
 Smoothing = float | Literal["witten-bell"]
 Ids = npt.NDArray[np.integer] | Sequence[int]
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """What was seen at one order, as sorted keys; an n-gram's key is its number in base V."""
-
-    ngrams: np.ndarray  # keys of the n-grams seen, then how often each was seen
-    n: np.ndarray
-    contexts: np.ndarray  # keys of the contexts seen; occurrences; distinct tokens that followed
-    context_n: np.ndarray
-    context_types: np.ndarray
 
 
 class NGram:
@@ -45,7 +33,9 @@ class NGram:
       N(h) occasions, so that is the weight of the shorter context (Witten and Bell 1991, method C;
       interpolated as in Chen and Goodman 1999). No parameter to tune, never zero.
 
-    Counts are sparse sorted arrays: memory grows with the n-grams seen, never with V^order.
+    The key of an n-gram is its number in base V, so those of one context have keys in a row. Of
+    each length the sorted keys of those seen are kept, and how often all before each were seen:
+    memory grows with the n-grams seen, never with V^order.
 
     >>> model = NGram(2, vocab_size=2, smoothing=0).fit([0, 1, 0, 0])
     >>> model.next_probs([0])  # 0 was followed by 1 once and by 0 once
@@ -68,7 +58,7 @@ class NGram:
         ):
             raise ValueError(f"smoothing must be a number >= 0 or 'witten-bell', got {smoothing!r}")
         self.order, self.vocab_size, self.smoothing = order, vocab_size, smoothing
-        self._counts: list[_Counts] = []
+        self._counts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def fit(self, ids: Ids) -> "NGram":
         """Count the n-grams of every length up to ``order`` in ``ids`` (seq,); returns the model.
@@ -80,11 +70,7 @@ class NGram:
         self._counts = []
         for length in range(1, self.order + 1):
             ngrams, n = np.unique(self._keys(ids, length), return_counts=True)
-            contexts, start = np.unique(ngrams // self.vocab_size, return_index=True)
-            types = np.diff(start, append=len(ngrams))
-            # reduceat refuses an index past the end, which happens only for a text too short.
-            context_n = np.add.reduceat(n, start) if len(ngrams) else n
-            self._counts.append(_Counts(ngrams, n, contexts, context_n, types))
+            self._counts.append((ngrams, np.append(0, n.cumsum())))
         return self
 
     def loss(self, ids: Ids) -> float:
@@ -144,12 +130,11 @@ class NGram:
             return uniform
         if not self._counts:
             raise ValueError("the model has no counts yet: call fit(ids) first")
-        seen = self._counts[length - 1]
-        n = _look_up(seen.ngrams, seen.n, keys)
-        context = keys // self.vocab_size
-        context_n = _look_up(seen.contexts, seen.context_n, context)
+        n, _ = self._between(keys, keys + 1, length)
+        first = keys - keys % self.vocab_size  # of the n-grams with the same context
+        context_n, followers = self._between(first, first + self.vocab_size, length)
         if self.smoothing == "witten-bell":
-            weight = _look_up(seen.contexts, seen.context_types, context).astype(float)
+            weight = followers.astype(float)
             base = self._probs(keys % self.vocab_size ** (length - 1), length - 1)
         else:
             weight = np.full(len(keys), float(self.smoothing) * self.vocab_size)
@@ -157,6 +142,14 @@ class NGram:
         total = context_n + weight
         known = total > 0
         return np.where(known, (n + weight * base) / np.where(known, total, 1), base)
+
+    def _between(
+        self, low: np.ndarray, high: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How often n-grams with keys of low … high − 1 were seen, and how many distinct ones."""
+        ngrams, seen_before = self._counts[length - 1]
+        start, end = np.searchsorted(ngrams, low), np.searchsorted(ngrams, high)
+        return seen_before[end] - seen_before[start], end - start
 
     def _keys(self, ids: np.ndarray, length: int) -> np.ndarray:
         """Keys of all runs of ``length`` tokens: [a, b, c], 2 → [a V + b, b V + c]."""
@@ -180,14 +173,6 @@ class NGram:
                 f"ids must lie in 0 … {self.vocab_size - 1}, got {array.min()} … {array.max()}"
             )
         return array.astype(np.int64)
-
-
-def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Value of each wanted key, 0 where the sorted ``keys`` do not hold it."""
-    if len(keys) == 0:
-        return np.zeros(len(wanted), dtype=np.int64)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0)
 
 
 class LinearBigram(nn.Module):

@@ -5,7 +5,7 @@ layer may add terms of its own, such as the balance of experts, which a step low
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -51,24 +51,18 @@ def batch_losses(
     precision: torch.dtype = torch.float32,
     cross_entropy: CrossEntropy = summed_cross_entropy,
 ) -> Losses:
-    """The losses of a model on a batch; logits are float32 or wider whatever the ``precision``."""
+    """The losses of a model on a batch, products in ``precision``, logits in float32 or wider."""
     inputs, targets = batch
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     options = {"with_extras": True} if isinstance(bare, Transformer) else {}
-    with autocast(inputs.device, precision):
+    plain = precision == torch.float32
+    with nullcontext() if plain else torch.autocast(inputs.device.type, precision):
         result = model(inputs, **options)
     logits, extras = result if options else (result, Extras())
-    if precision != torch.float32:
+    if not plain:
         logits = logits.float()
     nats = cross_entropy(logits.flatten(0, 1), targets.flatten())
     total = nats
     for term in extras.losses.values():
         total = total + targets.numel() * term
     return Losses(total, nats, extras.losses, extras.statistics)
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """Products in ``precision``, or nothing at all for float32."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)

@@ -1,9 +1,7 @@
 """Chapter 09, the transformer: configurations with a name.
 
-``preset("gpt2-nano", vocab_size=65)`` is a configuration, ``build`` makes the model. The nano
-sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE tokenizer of
-this book learns, and is meant to be overridden together with the tokenizer. ``published`` has the
-large ones that others trained.
+The nano sizes train in minutes on two cores; their vocabulary is 1,024 tokens, what a small BPE
+tokenizer of this book learns, and is meant to be overridden together with the tokenizer.
 """
 
 from collections.abc import Mapping
@@ -17,29 +15,10 @@ from llmtutor.model.published import PUBLISHED
 from llmtutor.model.transformer import Transformer
 
 _GPT2 = PUBLISHED["gpt2"]
-_LLAMA = ModelConfig.uniform(
-    vocab_size=32000,
-    max_seq_len=2048,
-    n_layers=12,
-    d_model=768,
-    n_heads=12,
-    d_ff=swiglu_width(768),
-    ffn="swiglu",
-    norm="rmsnorm",
-    position="rope",
-    rope_pairing="half",
-    tie_weights=False,
-    init="gpt2",
-)
+_LLAMA = ModelConfig.uniform(32000, 2048, 12, 768, 12, swiglu_width(768), tie_weights=False)
 _BASELINE = ModelConfig.uniform(
-    vocab_size=16000,
-    max_seq_len=512,
-    n_layers=8,
-    d_model=512,
-    n_heads=16,
-    d_ff=2048,
+    *(16000, 512, 8, 512, 16, 2048),
     ffn="gelu",
-    norm="rmsnorm",
     position="sinusoidal",
     tie_weights=False,
     init="glorot",  # an embedding of deviation 0.02 would drown in sinusoids of amplitude 1

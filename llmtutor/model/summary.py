@@ -4,7 +4,7 @@ Nothing here knows the parts: what is shown are the fields of their configuratio
 say that they cost.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from itertools import groupby
 from typing import Any
@@ -18,6 +18,11 @@ from llmtutor.model.config import ModelConfig
 
 ALWAYS = ("activation", "base", "eps")
 """Fields that are shown also where they have their default."""
+ABSENT = object()
+DTYPE = torch.bfloat16
+"""Of the numbers in the cache."""
+LARGE = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+BYTES = {" GiB": 2**30, " MiB": 2**20, " KiB": 2**10, " bytes": 1}
 
 
 def pattern(labels: Sequence[str]) -> str:
@@ -25,8 +30,6 @@ def pattern(labels: Sequence[str]) -> str:
 
     >>> pattern(["near", "near", "far"] * 3 + ["near"])
     '3 × (2 × near, 1 × far), 1 × near'
-    >>> pattern(["dense", "experts", "experts"])
-    '1 × dense, 2 × experts'
     """
     n = len(labels)
     period = next(
@@ -50,51 +53,36 @@ def block_labels(blocks: Sequence[BlockConfig]) -> list[str]:
     >>> block_labels(preset("gemma2-2b", n_layers=3).blocks)
     ['window 4,096', 'full', 'window 4,096']
     """
-    flat = {block: _leaves(block) for block in dict.fromkeys(blocks)}
-    differ = _differing(list(flat.values()))
-    return [
-        _label([_phrase(p, flat[block][p]) for p in differ if p in flat[block]]) for block in blocks
-    ]
+    kinds = {block: block.to_dict() for block in blocks}
+    places = sorted(_differing(list(kinds.values())), key=lambda p: not p.endswith(".window"))
+    labels = {}
+    for block, values in kinds.items():
+        found = [(place, _find(values, place)) for place in places]
+        phrases = [_phrase(place, value) for place, value in found if value is not ABSENT]
+        first, *others = phrases or ["block"]
+        labels[block] = first + (f" ({', '.join(others)})" if others else "")
+    return [labels[block] for block in blocks]
 
 
-def _label(phrases: Sequence[str]) -> str:
-    """The first, and the others in brackets."""
-    if not phrases:
-        return "block"
-    return phrases[0] + (f" ({', '.join(phrases[1:])})" if len(phrases) > 1 else "")
+def _differing(values: Sequence[Any], place: str = "") -> list[str]:
+    """Places of what tells values apart, "mixer.position.base"; of parts their kind comes first."""
+    by_kind: dict[str, list[Any]] = {}
+    for value in values:
+        kind = value.get("kind", "block") if isinstance(value, Mapping) else repr(value)
+        by_kind.setdefault(kind, []).append(value)
+    found = [place] if len(by_kind) > 1 else []
+    for alike in by_kind.values():
+        for name in alike[0] if isinstance(alike[0], Mapping) else ():
+            inside = [value[name] for value in alike]
+            found += _differing(inside, f"{place}.{name}" if place else name)
+    return list(dict.fromkeys(found))
 
 
-def _differing(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Fields that tell blocks apart, windows first; of parts of other kinds the kind is enough."""
-    found = []
-    paths = list(dict.fromkeys(path for leaves in kinds for path in leaves))
-    for path in sorted(paths, key=lambda path: not path.endswith(".window")):
-        values: dict[tuple[str, ...], set[str]] = {}
-        for leaves in kinds:
-            above = tuple(str(leaves.get(kind)) for kind in _kinds_above(path))
-            values.setdefault(above, set()).add(repr(leaves.get(path, "absent")))
-        if any(len(some) > 1 for some in values.values()):
-            found.append(path)
-    return found
-
-
-def _kinds_above(path: str) -> list[str]:
-    """ "mixer.position.base" → "mixer.kind", "mixer.position.kind"."""
-    places = path.removesuffix(".kind").split(".")
-    return [".".join([*places[:i], "kind"]) for i in range(1, len(places))]
-
-
-def _leaves(block: BlockConfig) -> dict[str, Any]:
-    """Every field at every depth: "mixer.position.base" → 10000.0."""
-
-    def walk(values: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{place}{name}.")
-            else:
-                yield f"{place}{name}", value
-
-    return dict(walk(block.to_dict(), ""))
+def _find(values: Any, place: str) -> Any:
+    """What stands at a place; ``ABSENT`` where a part has no such field."""
+    for name in place.split("."):
+        values = values.get(name, ABSENT) if isinstance(values, Mapping) else ABSENT
+    return values
 
 
 def _phrase(path: str, value: Any) -> str:
@@ -102,9 +90,8 @@ def _phrase(path: str, value: Any) -> str:
     name = path.rpartition(".")[2]
     if name == "window" and value is None:
         return "full"
-    if name == "kind":
-        places = path.split(".")
-        return str(value) if len(places) == 2 else f"{places[-2]} {value}"
+    if isinstance(value, Mapping):
+        return str(value["kind"]) if name == path else f"{name} {value['kind']}"
     if value is None or value is False:
         return f"no {name}"
     return name if value is True else f"{name} {_number(value)}"
@@ -123,7 +110,7 @@ def part_lines(blocks: Sequence[BlockConfig]) -> list[tuple[str, str]]:
     >>> part_lines(preset("gpt2").blocks)[1]
     ('ffn', 'mlp: d_ff 3,072, activation gelu_tanh, bias')
     """
-    differ = set(_differing([_leaves(block) for block in dict.fromkeys(blocks)]))
+    differ = _differing([block.to_dict() for block in dict.fromkeys(blocks)])
     lines: dict[tuple[str, str], None] = {}
     for block in dict.fromkeys(blocks):
         for role in ROLES:
@@ -140,18 +127,18 @@ def _part(values: Mapping[str, Any], place: str = "", skip: Collection[str] = ()
     usual = {field.name: field.default for field in fields(PARTS[values["kind"]])}  # type: ignore[arg-type]
     for name, value in values.items():
         path = f"{place}{name}"
-        if name == "kind" or path in skip or (value == usual[name] and name not in ALWAYS):
+        if name == "kind" or (value == usual[name] and name not in ALWAYS):
             continue
         if isinstance(value, Mapping):
             head, _, inner = _part(value, f"{path}.", skip).partition(": ")
             shown.append(f"{name} {head}" + (f" ({inner})" if inner else ""))
-        else:
+        elif path not in skip:
             shown.append(_phrase(path, value))
     return f"{values['kind']}: {', '.join(shown)}" if shown else str(values["kind"])
 
 
-def figures(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
-    """Sizes and costs as plain numbers, for programs; the cache holds numbers of ``dtype``."""
+def figures(config: ModelConfig) -> dict[str, Any]:
+    """Sizes and costs as plain numbers, for programs."""
     counted = parameters(config)
     full = config.max_seq_len
     return {
@@ -161,66 +148,46 @@ def figures(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> dict[st
         "context": full,
         "pattern": pattern(block_labels(config.blocks)),
         "parameters": {"total": counted.total, "active": counted.active},
-        "flops_per_token": {
-            "first": token_flops(config, 1),
-            "last": token_flops(config, full),
-        },
+        "flops_per_token": {"first": token_flops(config, 1), "last": token_flops(config, full)},
         "cache_bytes": {
-            "dtype": str(dtype).removeprefix("torch."),
-            "first": cache_bytes(config, 1, 1, dtype),
-            "context": cache_bytes(config, 1, full, dtype),
+            "dtype": str(DTYPE).removeprefix("torch."),
+            "first": cache_bytes(config, 1, 1, DTYPE),
+            "context": cache_bytes(config, 1, full, DTYPE),
         },
     }
 
 
-def summary(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> list[tuple[str, str]]:
+def summary(config: ModelConfig) -> list[tuple[str, str]]:
     """Lines for a reader: what each is about, and what it says.
 
     >>> from llmtutor.model.presets import preset
     >>> dict(summary(preset("gemma2-2b")))["blocks"]
     '13 × (1 × window 4,096, 1 × full)'
     """
-    known = figures(config, dtype)
+    known = figures(config)
     counts, flops, cache = (known[n] for n in ("parameters", "flops_per_token", "cache_bytes"))
+    scaled = f", times {config.embedding_scale:.4g}" if config.embedding_scale != 1 else ""
+    position = f", {config.position.kind} positions added" if config.position else ""
     matrix = "the embedding's matrix" if config.tie_weights else "a matrix of their own"
     bound = config.logit_softcap
     active = "" if counts["active"] == counts["total"] else f", {counts['active']:,} for a token"
-    first, last = (_short(flops[name]) for name in ("first", "last"))
+    first, last = (f"{_short(flops[n], LARGE, 3)} for the {n}" for n in ("first", "last"))
+    kept, most = (_short(cache[n], BYTES, 4) for n in ("first", "context"))
     full = f"{config.max_seq_len:,} tokens"
     return [
-        ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{_outside(config)}"),
+        ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{scaled}{position}"),
         ("blocks", known["pattern"]),
         *((f"  {role}", text) for role, text in part_lines(config.blocks)),
         ("last norm", "none" if config.norm is None else _part(config.norm.to_dict())),
         ("logits", matrix + (f", bounded by ±{_number(bound)}" if bound else "")),
         ("context", full),
         ("parameters", f"{counts['total']:,}{active}"),
-        ("FLOPs", f"{first} for the first token, {last} for the last of {full}"),
-        (
-            "cache",
-            f"{_bytes(cache['first'])} for the first token, {_bytes(cache['context'])} for {full} "
-            f"({cache['dtype']})",
-        ),
+        ("FLOPs", f"{first} token, {last} of {full}"),
+        ("cache", f"{kept} for the first token, {most} for {full} ({cache['dtype']})"),
     ]
 
 
-def _outside(config: ModelConfig) -> str:
-    """What happens to the embeddings below the first block."""
-    text = f", times {config.embedding_scale:.4g}" if config.embedding_scale != 1 else ""
-    return text if config.position is None else f"{text}, {config.position.kind} positions added"
-
-
-def _short(number: int) -> str:
-    """1_234_567 → "1.23M"."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return str(number)
-
-
-def _bytes(number: int) -> str:
-    """36864 → "36 KiB"."""
-    for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= size:
-            return f"{number / size:.4g} {name}"
-    return f"{number} bytes"
+def _short(number: int, units: Mapping[str, float], digits: int) -> str:
+    """1_234_567 → "1.23M", 36_864 → "36 KiB"."""
+    unit = next((unit for unit, size in units.items() if number >= size), "")
+    return f"{number / units.get(unit, 1):.{digits}g}{unit}"

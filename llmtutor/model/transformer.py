@@ -21,9 +21,7 @@ class Transformer(nn.Module):
     that ``torch.manual_seed`` before building makes it the same again. With ``tie_weights`` the
     embedding and the output layer are one matrix (Press and Wolf 2017). No dropout anywhere.
 
-    >>> config = ModelConfig.uniform(
-    ...     vocab_size=65, max_seq_len=32, n_layers=2, d_model=16, n_heads=4, d_ff=64
-    ... )
+    >>> config = ModelConfig.uniform(65, 32, n_layers=2, d_model=16, n_heads=4, d_ff=64)
     >>> Transformer(config)(torch.zeros(3, 32, dtype=torch.int64)).shape
     torch.Size([3, 32, 65])
 
@@ -108,10 +106,7 @@ class Transformer(nn.Module):
             raise ValueError(f"logits_to_keep must lie in 1 … seq = {seq}, got {logits_to_keep}")
 
     def make_caches(
-        self,
-        batch: int,
-        max_len: int | None = None,
-        starts: Int[Tensor, " batch"] | None = None,
+        self, batch: int, max_len: int | None = None, starts: Int[Tensor, " batch"] | None = None
     ) -> Caches:
         """Room for ``batch`` texts of up to ``max_len`` tokens (max_seq_len by default).
 

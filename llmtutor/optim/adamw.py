@@ -1,11 +1,9 @@
 """Chapter 10, optimizers, step 3: Adam with decoupled weight decay."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from llmtutor.optim.base import Params, Rule, check_at_least_0, check_fraction
+from llmtutor.optim.base import Group, Params, Rule
 from llmtutor.optim.sgd import has_kernel
 
 
@@ -58,61 +56,25 @@ class AdamW(Rule):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.1,
-        fused: bool = True,
     ) -> None:
-        check_adamw(lr, betas, eps, weight_decay)
-        defaults = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        # Loading a state, torch puts the steps of a group that says so where the kernel wants them.
+        super().__init__(params, defaults | {"fused": True})
 
-    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        """One step of a group."""
-        update_adamw(self, group, params, grads)
-
-
-def update_adamw(
-    rule: Rule, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]
-) -> None:
-    """One step of AdamW for a group of ``rule``, which may follow other rules elsewhere."""
-    for p in params:
-        if "step" not in rule.state[p]:
-            rule.state[p]["step"] = torch.zeros((), device=p.device)
-    steps = [rule.state[p]["step"] for p in params]
-    firsts, seconds = rule.memory("exp_avg", params), rule.memory("exp_avg_sq", params)
-    beta1, beta2 = group["betas"]
-    lr, eps, weight_decay = group["lr"], group["eps"], group["weight_decay"]
-    # A number in place of the tensor would be made into one for each of the parameters.
-    torch._foreach_add_(steps, torch.ones((), device=steps[0].device))
-    if group["fused"] and has_kernel(params):
-        torch._fused_adamw_(
-            params,
-            grads,
-            firsts,
-            seconds,
-            [],  # the maxima of AMSGrad
-            steps,
-            lr=lr,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=False,
-            maximize=False,
-        )
-        return
-    settings = {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
-    for p, g, m, v, t in zip(params, grads, firsts, seconds, steps, strict=True):
-        adamw_(p, g, m, v, int(t), lr=lr, **settings)
-
-
-def check_adamw(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    """Raise ``ValueError`` by name for a setting out of range."""
-    check_at_least_0(lr=lr, eps=eps, weight_decay=weight_decay)
-    if len(betas) != 2:
-        raise ValueError(f"betas must be two numbers, got {betas}")
-    check_fraction(**{"betas[0]": betas[0], "betas[1]": betas[1]})
+    def update(self: Rule, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        """One step of a group, which may belong to an optimizer of several rules."""
+        for p in params:
+            if "step" not in self.state[p]:
+                self.state[p]["step"] = torch.zeros((), device=p.device)
+        steps = [self.state[p]["step"] for p in params]
+        means, squares = self.memory("exp_avg", params), self.memory("exp_avg_sq", params)
+        # A number in place of the tensor would be made into one for each of the parameters.
+        torch._foreach_add_(steps, torch.ones((), device=steps[0].device))
+        settings = {name: group[name] for name in ("lr", "eps", "weight_decay")}
+        settings["beta1"], settings["beta2"] = group["betas"]
+        if has_kernel(params):
+            settings |= {"amsgrad": False, "maximize": False}
+            torch._fused_adamw_(params, grads, means, squares, [], steps, **settings)
+            return
+        for p, g, m, v, t in zip(params, grads, means, squares, steps, strict=True):
+            adamw_(p, g, m, v, int(t), **settings)

@@ -14,14 +14,32 @@ from torch import Tensor
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 """Parameters, or groups of them as dictionaries with ``"params"`` and settings of their own."""
+Group = dict[str, Any]
+"""Parameters and their settings."""
 
 
 class Rule(torch.optim.Optimizer):
     """An optimizer that changes one group of parameters after the other by ``update``."""
 
     @abstractmethod
-    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """Change ``params``, those of ``group`` that have a gradient, in place."""
+
+    def check(self, group: Group) -> None:
+        """Raise ``ValueError`` by name for a setting of ``group`` out of range."""
+        check_at_least_0(**{n: group[n] for n in ("lr", "eps", "weight_decay") if n in group})
+        if len(betas := group.get("betas", (0.0, 0.0))) != 2:
+            raise ValueError(f"betas must be two numbers, got {betas}")
+        fractions = {"momentum": group.get("momentum", 0.0)}
+        fractions |= {f"betas[{i}]": beta for i, beta in enumerate(betas)}
+        for name, value in fractions.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As in torch, where every group comes in here; checked."""
+        super().add_param_group(param_group)
+        self.check(self.param_groups[-1])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -54,15 +72,3 @@ def check_at_least_0(**settings: float) -> None:
     for name, value in settings.items():
         if not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-
-
-def check_fraction(**settings: float) -> None:
-    """Raise ``ValueError`` by name for a setting outside 0 ≤ value < 1.
-
-    >>> check_fraction(momentum=1.0)
-    Traceback (most recent call last):
-    ValueError: momentum must be at least 0 and below 1, got 1.0
-    """
-    for name, value in settings.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")

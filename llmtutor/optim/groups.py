@@ -4,17 +4,13 @@ Weight decay keeps the matrices of linear layers from growing. A gain or a bias 
 from being near 0, and a row of an embedding whose token is rare would only fade.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 from torch import Tensor, nn
 
 from llmtutor.checks import check_name
 from llmtutor.layers.basic import HEAD, has_tag
-from llmtutor.optim.adamw import AdamW, check_adamw, update_adamw
-from llmtutor.optim.base import Params, Rule
-from llmtutor.optim.muon import check_matrices, check_muon, update_muon
+from llmtutor.optim.adamw import AdamW
+from llmtutor.optim.base import Group, Params, Rule
+from llmtutor.optim.muon import Muon
 from llmtutor.optim.sgd import SGD
 
 
@@ -26,16 +22,18 @@ class MuonWithAdamW(Rule):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params, {})
-        for group in self.param_groups:
-            if check_name("rule", group.get("rule"), _UPDATES) == "muon":
-                check_matrices(group["params"])
 
-    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def check(self, group: Group) -> None:
+        """As its rule does."""
+        RULES[check_name("rule", group.get("rule"), RULES)].check(self, group)
+
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """One step of a group by its rule."""
-        _UPDATES[group["rule"]](self, group, params, grads)
+        RULES[group["rule"]].update(self, group, params, grads)
 
 
-_UPDATES = {"muon": update_muon, "adamw": update_adamw}
+RULES: dict[str, type[Muon] | type[AdamW]] = {"muon": Muon, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Rule]] = {"sgd": SGD, "adamw": AdamW, "muon": MuonWithAdamW}
 
 
 def split(model: nn.Module) -> dict[str, list[Tensor]]:
@@ -79,7 +77,6 @@ def make_optimizer(
     momentum: float | None = None,
     adam_lr: float | None = None,
     adjust_lr_fn: str = "match_rms_adamw",
-    ns_steps: int = 5,
 ) -> Rule:
     """An optimizer by name for a model: "sgd", "adamw" or "muon".
 
@@ -100,36 +97,32 @@ def make_optimizer(
     parts = split(model)
     if not any(parts.values()):
         raise ValueError("the model has no parameter that requires a gradient: nothing to train")
-    if name != "muon":
-        matrices = {"name": "matrices", "params": parts["hidden"] + parts["head"]}
-        rest = {"name": "rest", "params": parts["rest"], "weight_decay": 0.0}
-        groups = [group for group in (matrices, rest) if group["params"]]
-        if name == "adamw":
-            return _keep_lr(AdamW(groups, lr, betas, eps, weight_decay))
-        return _keep_lr(SGD(groups, lr, 0.9 if momentum is None else momentum, weight_decay))
-    if not parts["hidden"]:
-        raise ValueError('"muon" needs hidden matrices and the model has none: take "adamw"')
-    momentum = 0.95 if momentum is None else momentum
-    adam_lr = lr if adam_lr is None else adam_lr
-    check_muon(lr, momentum, ns_steps, weight_decay, adjust_lr_fn)
-    check_adamw(adam_lr, betas, eps, weight_decay)
-    muon = {"rule": "muon", "lr": lr, "momentum": momentum, "nesterov": True}
-    muon |= {"ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn, "weight_decay": weight_decay}
-    adamw = {"rule": "adamw", "lr": adam_lr, "betas": tuple(betas), "eps": eps, "fused": True}
-    groups = [
-        {"name": "hidden", "params": parts["hidden"], **muon},
-        {"name": "head", "params": parts["head"], **adamw, "weight_decay": weight_decay},
-        {"name": "rest", "params": parts["rest"], **adamw, "weight_decay": 0.0},
-    ]
-    return _keep_lr(MuonWithAdamW([group for group in groups if group["params"]]))
-
-
-OPTIMIZERS: Mapping[str, type[Rule]] = MappingProxyType(
-    {"sgd": SGD, "adamw": AdamW, "muon": MuonWithAdamW}
-)
-
-
-def _keep_lr(optimizer: Rule) -> Rule:
+    decays = {"weight_decay": weight_decay}
+    if name == "muon":
+        if not parts["hidden"]:
+            raise ValueError('"muon" needs hidden matrices and the model has none: take "adamw"')
+        muon = {"rule": "muon", "lr": lr, "momentum": 0.95 if momentum is None else momentum}
+        muon |= {"nesterov": True, "ns_steps": 5, "adjust_lr_fn": adjust_lr_fn}
+        adamw = {"rule": "adamw", "lr": lr if adam_lr is None else adam_lr}
+        adamw |= {"betas": tuple(betas), "eps": eps, "fused": True}
+        groups = [
+            {"name": "hidden", "params": parts["hidden"], **muon, **decays},
+            {"name": "head", "params": parts["head"], **adamw, **decays},
+            {"name": "rest", "params": parts["rest"], **adamw, "weight_decay": 0.0},
+        ]
+    else:
+        groups = [
+            {"name": "matrices", "params": parts["hidden"] + parts["head"], **decays},
+            {"name": "rest", "params": parts["rest"], "weight_decay": 0.0},
+        ]
+    groups = [group for group in groups if group["params"]]
+    optimizer: Rule
+    if name == "muon":
+        optimizer = MuonWithAdamW(groups)
+    elif name == "adamw":
+        optimizer = AdamW(groups, lr, betas, eps)
+    else:
+        optimizer = SGD(groups, lr, 0.9 if momentum is None else momentum)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

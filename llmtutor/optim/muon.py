@@ -6,7 +6,6 @@ layer's output: its singular values. Muon replaces them all by about 1.
 
 import math
 from collections import defaultdict
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from llmtutor.checks import check_name
-from llmtutor.optim.base import Params, Rule, check_at_least_0, check_fraction
+from llmtutor.optim.base import Group, Params, Rule
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan et al. (2024): steep at 0, so that small singular values rise quickly, and after five
@@ -84,75 +83,47 @@ class Muon(Rule):
         weight_decay: float = 0.1,
         adjust_lr_fn: str = "original",
     ) -> None:
-        check_muon(lr, momentum, ns_steps, weight_decay, adjust_lr_fn)
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_steps": ns_steps,
-            "weight_decay": weight_decay,
-            "adjust_lr_fn": adjust_lr_fn,
-        }
-        super().__init__(params, defaults)
-        check_matrices(p for group in self.param_groups for p in group["params"])
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
+        more = {"weight_decay": weight_decay, "adjust_lr_fn": adjust_lr_fn}
+        super().__init__(params, defaults | more)
 
-    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        """One step of a group."""
-        update_muon(self, group, params, grads)
+    def check(self: Rule, group: Group) -> None:
+        """As of any rule; all parameters are matrices or stacks of them."""
+        Rule.check(self, group)
+        if not 1 <= group["ns_steps"] < 100:
+            raise ValueError(f"ns_steps must be from 1 to 99, got {group['ns_steps']}")
+        check_name("adjust_lr_fn", group["adjust_lr_fn"], ADJUST)
+        for p in group["params"]:
+            if p.ndim not in (2, 3):
+                raise ValueError(
+                    f"Muon is for matrices, got a parameter of shape {tuple(p.shape)}; "
+                    'make_optimizer(model, "muon", …) gives the others to AdamW'
+                )
 
-
-def update_muon(
-    rule: Rule, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]
-) -> None:
-    """One step of Muon for a group of ``rule``, which may follow other rules elsewhere."""
-    lr, momentum = group["lr"], group["momentum"]
-    means = rule.memory("momentum_buffer", params)
-    torch._foreach_lerp_(means, grads, 1 - momentum)
-    directions = torch._foreach_lerp(grads, means, momentum) if group["nesterov"] else means
-    directions = [d.full_tensor() if isinstance(d, DTensor) else d for d in directions]
-    torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-    adjust = ADJUST[group["adjust_lr_fn"]]
-    for places in _by_shape(params):
-        wide = [_wide(directions[i]) for i in places]
-        # One matrix alone goes the way that torch.optim.Muon goes, bit for bit.
-        stack = torch.stack(wide) if len(wide) > 1 else wide[0]
-        steps = newton_schulz(stack, group["ns_steps"])
-        for i, step in zip(places, steps if len(wide) > 1 else [steps], strict=True):
-            p, (rows, columns) = params[i], params[i].shape[-2:]
-            step = step if rows <= columns else step.mT
-            if isinstance(p, DTensor):  # every rank has made the whole step and takes its slice
-                step = distribute_tensor(step, p.device_mesh, p.placements, src_data_rank=None)
-            p.add_(step, alpha=-lr * adjust(rows, columns))
-
-
-def _by_shape(params: list[Tensor]) -> list[list[int]]:
-    """Places of parameters that are made orthogonal together: equal shapes, once wide."""
-    places = defaultdict(list)
-    for i, p in enumerate(params):
-        places[_wide(p).shape, p.device].append(i)
-    return list(places.values())
+    def update(self: Rule, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        """One step of a group, which may belong to an optimizer of several rules."""
+        lr, momentum = group["lr"], group["momentum"]
+        means = self.memory("momentum_buffer", params)
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        directions = torch._foreach_lerp(grads, means, momentum) if group["nesterov"] else means
+        directions = [d.full_tensor() if isinstance(d, DTensor) else d for d in directions]
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        adjust = ADJUST[group["adjust_lr_fn"]]
+        together = defaultdict(list)  # matrices of equal shapes, once wide
+        for i, p in enumerate(params):
+            together[_wide(p).shape, p.device].append(i)
+        for places in together.values():
+            wide = [_wide(directions[i]) for i in places]
+            # One matrix alone goes the way that torch.optim.Muon goes, bit for bit.
+            stack = torch.stack(wide) if len(wide) > 1 else wide[0]
+            steps = newton_schulz(stack, group["ns_steps"])
+            for i, step in zip(places, steps if len(wide) > 1 else [steps], strict=True):
+                p, (rows, columns) = params[i], params[i].shape[-2:]
+                step = step if rows <= columns else step.mT
+                if isinstance(p, DTensor):  # every rank has made the whole step and takes its slice
+                    step = distribute_tensor(step, p.device_mesh, p.placements, src_data_rank=None)
+                p.add_(step, alpha=-lr * adjust(rows, columns))
 
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.shape[-2] <= x.shape[-1] else x.mT
-
-
-def check_matrices(params: Any) -> None:
-    """Raise ``ValueError`` for a parameter that is neither a matrix nor a stack of them."""
-    for p in params:
-        if p.ndim not in (2, 3):
-            raise ValueError(
-                f"Muon is for matrices, got a parameter of shape {tuple(p.shape)}; "
-                'make_optimizer(model, "muon", …) gives the others to AdamW'
-            )
-
-
-def check_muon(
-    lr: float, momentum: float, ns_steps: int, weight_decay: float, adjust_lr_fn: str
-) -> None:
-    """Raise ``ValueError`` by name for a setting out of range."""
-    check_at_least_0(lr=lr, weight_decay=weight_decay)
-    check_fraction(momentum=momentum)
-    if not 1 <= ns_steps < 100:
-        raise ValueError(f"ns_steps must be from 1 to 99, got {ns_steps}")
-    check_name("adjust_lr_fn", adjust_lr_fn, ADJUST)

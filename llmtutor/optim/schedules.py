@@ -5,8 +5,7 @@ nothing: a run that is resumed at step 700 asks for the factor of step 700.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 from llmtutor.checks import check_name
@@ -76,14 +75,9 @@ def inverse_sqrt(warmup: int) -> Schedule:
     return lambda step: min((step + 1) / (warmup + 1), math.sqrt((warmup + 1) / (step + 1)))
 
 
-SCHEDULES: Mapping[str, Callable[..., Schedule]] = MappingProxyType(
-    {
-        "constant": constant,
-        "warmup_cosine": warmup_cosine,
-        "wsd": wsd,
-        "inverse_sqrt": inverse_sqrt,
-    }
-)
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    make.__name__: make for make in (constant, warmup_cosine, wsd, inverse_sqrt)
+}
 
 
 def make_schedule(

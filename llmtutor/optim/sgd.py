@@ -1,11 +1,9 @@
 """Chapter 10, optimizers, step 2: stochastic gradient descent, with momentum if asked."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from llmtutor.optim.base import Params, Rule, check_at_least_0, check_fraction
+from llmtutor.optim.base import Group, Params, Rule
 
 
 def sgd_(
@@ -51,44 +49,27 @@ class SGD(Rule):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        fused: bool = True,
     ) -> None:
-        check_at_least_0(lr=lr, weight_decay=weight_decay)
-        check_fraction(momentum=momentum)
-        if nesterov and not momentum:
-            raise ValueError("nesterov needs a momentum above 0, got momentum = 0")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
+        super().__init__(params, defaults | {"weight_decay": weight_decay})
 
-    def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def check(self, group: Group) -> None:
+        """As of any rule; Nesterov's step needs a momentum."""
+        super().check(group)
+        if group["nesterov"] and not group["momentum"]:
+            raise ValueError("nesterov needs a momentum above 0, got momentum = 0")
+
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """One step of a group."""
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        nesterov = group["nesterov"]
-        velocities = self.memory("momentum_buffer", params) if momentum else []
+        settings = {n: group[n] for n in ("lr", "momentum", "weight_decay", "nesterov")}
+        velocities = self.memory("momentum_buffer", params) if group["momentum"] else []
         params, grads, velocities = map(slices, (params, grads, velocities))
-        if group["fused"] and has_kernel(params):
-            torch._fused_sgd_(
-                params,
-                grads,
-                velocities,
-                lr=lr,
-                momentum=momentum,
-                weight_decay=decay,
-                nesterov=nesterov,
-                dampening=0.0,
-                maximize=False,
-                is_first_step=False,
-            )
+        if has_kernel(params):
+            settings |= {"dampening": 0.0, "maximize": False, "is_first_step": False}
+            torch._fused_sgd_(params, grads, velocities, **settings)
             return
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            v = velocities[i] if velocities else None
-            sgd_(p, g, v, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+            sgd_(p, g, velocities[i] if velocities else None, **settings)
 
 
 def slices(tensors: list[Tensor]) -> list[Tensor]:

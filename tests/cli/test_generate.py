@@ -222,7 +222,7 @@ def test_a_character_is_printed_when_its_last_byte_has_come(capfdbinary) -> None
     ("words", "message"),
     [
         (["--prompt", ""], "the prompt is empty"),
-        (["--prompt", "the " * 17], "68 tokens, more than the model's context of 64"),
+        (["--prompt", "the " * 17], "the model's context of 64; keep its last part"),
         (["--prompt", "a", "--temperature", "0"], "temperature must be above 0, got 0.0"),
         (["--prompt", "a", "--temperature", "-1"], "temperature must be above 0, got -1.0"),
         (["--prompt", "a", "--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),

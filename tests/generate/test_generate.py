@@ -170,7 +170,7 @@ def test_weights_are_left_without_gradients(make_model) -> None:
         ([], 1, "one list of ids for each row"),
         ([1, 2], 1, "one list of ids for each row"),
         ("to be", 1, "one list of ids for each row"),
-        ([[1] * 33], 1, "33 tokens, more than the model's context of 32"),
+        ([[1] * 33], 1, "33 tokens and 1 new .* context of 32; keep its last part$"),
         ([[2], [1] * 30], 3, "prompt 1 of 30 tokens and 3 new .* context of 32; .* at most 2"),
         ([[1, 20]], 1, r"holds the id 20, but the model's are 0 … 19"),
         ([[PAD, 1]], 1, "holds the id -1"),

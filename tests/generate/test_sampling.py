@@ -103,7 +103,9 @@ def test_repetition_is_paid_once_and_padding_is_no_token() -> None:
 
 
 def test_greedy_takes_the_first_of_equals_and_no_knob_but_the_penalty_changes_it() -> None:
-    assert sampling.greedy(torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]])).tolist() == [1, 0]
+    equals = torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]])
+    assert Sampler(greedy=True).choose(equals, torch.zeros(2, 1).long()).tolist() == [1, 0]
+    assert Sampler(greedy=True).filtered(equals, equals.long()).isfinite().sum(1).tolist() == [1, 1]
     logits = random_logits()
     for knobs in ({}, {"temperature": 5.0}, {"top_k": 3, "top_p": 0.5, "min_p": 0.9}):
         chosen = Sampler(greedy=True, **knobs).choose(logits, IDS)
@@ -146,7 +148,7 @@ def test_logits_of_few_bits_are_filtered_and_drawn_in_float32() -> None:
         sampling.repetition_penalty(exact, seen, 1.3),
     )
     draws = [
-        [sampling.sample(x, torch.Generator().manual_seed(seed)).item() for seed in range(50)]
+        [Sampler().choose(x, seen, torch.Generator().manual_seed(s)).item() for s in range(50)]
         for x in (logits, exact)
     ]
     assert draws[0] == draws[1]
@@ -181,9 +183,10 @@ def test_100_000_draws_pass_a_chi_square_test(sampler: Sampler, assert_drawn_fro
 
 def test_rows_are_drawn_each_for_itself_and_a_seed_repeats_them() -> None:
     logits = torch.zeros(2, 4).masked_fill(torch.eye(4, dtype=torch.bool)[:2], -math.inf)
-    draws = [sampling.sample(logits, torch.Generator().manual_seed(s)).tolist() for s in range(200)]
+    probs = logits.softmax(-1)
+    draws = [sampling.draw(probs, torch.Generator().manual_seed(s)).tolist() for s in range(200)]
     assert {row[0] for row in draws} == {1, 2, 3} and {row[1] for row in draws} == {0, 2, 3}
-    assert sampling.sample(logits, torch.Generator().manual_seed(7)).tolist() == draws[7]
+    assert sampling.draw(probs, torch.Generator().manual_seed(7)).tolist() == draws[7]
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_greedily_it_is_the_text_of_the_model(make_model, n_draft: int, use_cach
             assert fast.ids == told == plain
             assert fast.n_accepted + fast.n_rounds == 29
             if draft is model:
-                assert (fast.n_rejected, fast.acceptance_rate) == (0, 1)
+                assert fast.n_rejected == 0 < fast.n_accepted
                 assert fast.n_rounds == math.ceil(29 / (n_draft + 1))
 
 

@@ -118,7 +118,7 @@ def test_a_seed_decides_all(init) -> None:
     first, again = (model(init).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     torch.manual_seed(1)
-    other = Transformer(ModelConfig.from_json(model(init).config.to_json()))
+    other = Transformer(ModelConfig.from_dict(model(init).config.to_dict()))
     torch.manual_seed(1)
     other = build(preset("llama-nano", init=init, d_ff=256))
     assert not torch.equal(other.embedding.weight, first["embedding.weight"])

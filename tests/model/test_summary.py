@@ -74,9 +74,9 @@ def test_lines_leave_out_what_is_off() -> None:
 
 def test_figures_are_those_of_accounting() -> None:
     config = replace(preset("gemma2-2b"), max_seq_len=6000)
-    known = figures(config, torch.float32)
+    known = figures(config)
     assert known["parameters"]["total"] == parameters(config).total
-    assert known["cache_bytes"]["context"] == cache_bytes(config, 1, 6000)
+    assert known["cache_bytes"]["context"] == cache_bytes(config, 1, 6000, torch.bfloat16)
     assert known["flops_per_token"]["last"] == token_flops(config, 6000)
     text = dict(summary(config))
     assert text["blocks"] == known["pattern"] == "13 × (1 × window 4,096, 1 × full)"

@@ -65,11 +65,12 @@ def race(
 @pytest.mark.parametrize(
     "settings", [{}, {"betas": (0.8, 0.999), "eps": 1e-3}, {"weight_decay": 0}]
 )
-def test_adamw_is_torchs(settings: dict, fused: bool) -> None:
+def test_adamw_is_torchs(settings: dict, fused: bool, monkeypatch) -> None:
+    monkeypatch.setattr("llmtutor.optim.adamw.has_kernel", lambda params: fused)
     ps, qs = weights(SHAPES), weights(SHAPES)
     common = {"betas": (0.9, 0.95), "weight_decay": 0.1} | settings
     race(
-        AdamW(ps, 1.0, **settings, fused=fused),
+        AdamW(ps, 1.0, **settings),
         torch.optim.AdamW(qs, 1.0, **common),
         ps,
         qs,
@@ -87,11 +88,10 @@ def test_adamw_is_torchs(settings: dict, fused: bool) -> None:
         {"momentum": 0.9, "nesterov": True},
     ],
 )
-def test_sgd_is_torchs(settings: dict, fused: bool) -> None:
+def test_sgd_is_torchs(settings: dict, fused: bool, monkeypatch) -> None:
+    monkeypatch.setattr("llmtutor.optim.sgd.has_kernel", lambda params: fused)
     ps, qs = weights(SHAPES), weights(SHAPES)
-    race(
-        SGD(ps, 1.0, **settings, fused=fused), torch.optim.SGD(qs, 1.0, **settings), ps, qs, **EXACT
-    )
+    race(SGD(ps, 1.0, **settings), torch.optim.SGD(qs, 1.0, **settings), ps, qs, **EXACT)
 
 
 MUON_SETTINGS = [
@@ -288,6 +288,16 @@ def test_state_travels_to_torch_and_back(ours: type, theirs: type) -> None:
         mine.step()
         again.step()
     torch.testing.assert_close(ps, rs, rtol=0, atol=0)
+
+
+def test_a_loaded_state_stands_where_the_parameters_do() -> None:
+    """The count of steps too, which torch leaves where it was unless a group is called fused."""
+    (p,), q = weights([(2,)]), nn.Parameter(torch.zeros(2, device="meta"))
+    give_gradients(0, [p])
+    here, there = AdamW([p], 0.1), AdamW([q], 0.1)
+    here.step()
+    there.load_state_dict(here.state_dict())
+    assert {x.device.type for x in there.state[q].values()} == {"meta"}
 
 
 def test_parameters_without_gradient_stay_and_closure_is_called() -> None:
