@@ -6,7 +6,7 @@ The slow way is kept because it is plainly right: the fast one is tested against
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +15,39 @@ from torch import Tensor
 
 from llmtutor.checks import check_integer
 from llmtutor.generate.sampling import PAD
+from llmtutor.layers.basic import Embedding
 from llmtutor.model.caches import Caches
+from llmtutor.model.config import ModelConfig
 
 Row = Sequence[int] | Tensor | np.ndarray
 Prompts = Sequence[Row] | Tensor | np.ndarray
 """Ids of one prompt a row: lists, arrays, or all of them as one array (batch, seq)."""
-Model = Any
-"""What can read a text: a ``Transformer``, or what has its ``config``, ``embedding`` and
-``make_caches`` and is called as it is, such as ``Compiled``."""
+
+
+class Model(Protocol):
+    """What can read a text: a ``Transformer``, or one compiled for it."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its context and vocabulary."""
+
+    @property
+    def embedding(self) -> Embedding:
+        """Its first layer, which stands on the device where the ids go."""
+
+    def make_caches(
+        self, batch: int, max_len: int | None, starts: Int[Tensor, " batch"] | None
+    ) -> Caches:
+        """Room for the keys and values of the texts."""
+
+    def __call__(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        *,
+        cache: Caches | None = None,
+        logits_to_keep: int | None,
+    ) -> Float[Tensor, "batch logits_to_keep vocab"]:
+        """Logits of the token after each of the last ``logits_to_keep`` positions; None: of all."""
 
 
 class Reader:

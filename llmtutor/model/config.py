@@ -156,7 +156,7 @@ class ModelConfig:
         Raises:
             ValueError: unknown or missing fields, or bad values.
         """
-        roles = {"norm": NormConfig, "position": EmbeddingPositionConfig}
+        roles: dict[str, type[Part]] = {"norm": NormConfig, "position": EmbeddingPositionConfig}
         read = fields_from_dict(cls, values, roles)
         if not isinstance(read["blocks"], list | tuple):
             raise ValueError(f"blocks must be a list, got {read['blocks']!r:.60}")
