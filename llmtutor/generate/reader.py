@@ -6,7 +6,7 @@ The slow way is kept because it is plainly right: the fast one is tested against
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ Prompts = Sequence[Row] | Tensor | np.ndarray
 """Ids of one prompt a row: lists, arrays, or all of them as one array (batch, seq)."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """What can read a text: a ``Transformer``, or one compiled for it."""
 
