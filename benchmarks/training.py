@@ -7,10 +7,10 @@ One unit of work is everything that a step does: a random batch is cut out of th
 Shakespeare's works (1,024 tokens learned from it), forward, loss, backward, the norm of the
 gradient clipped to 1, one update of AdamW. The library's side is what its users write: the model
 with `labels`, `clip_grad_norm_`, `torch.optim.AdamW`, as it comes; its batches are cut by indexing
-one tensor of ids. Ours is `batch_at`, `train_step` and `make_optimizer`, with what `llmtutor train`
-does where its `fast` names it: `freed_memory_kept`. Both also after `torch.compile` (left out
-without a C++ compiler), and there the library gets all that ours has: `fused=True`, and freed
-memory kept as well.
+one tensor of ids. Ours is `batch_at`, `train_step` and `make_optimizer`, as written with
+`freed_memory_kept` (`llmtutor train --fast keep-memory`). Both also after `torch.compile` (left out
+without a C++ compiler): ours without kept memory, which hardly matters there, the library with
+everything, `fused=True` and kept memory.
 
 Each of them has a process of its own, since the memory that is kept belongs to a process. The
 processes are alive together and work in turn, the others asleep: a turn is one step that is not
@@ -28,7 +28,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -137,7 +137,7 @@ def made_step(who: str, name: str, folder: str, ids: np.ndarray, shape: Shape) -
         loss = compiled(their_losses, CPU)
     elif who == OURS_COMPILED:
         loss = compiled_loss(model, CPU)
-    with freed_memory_kept():
+    with nullcontext() if who == OURS_COMPILED else freed_memory_kept():
         yield our_step(model.train(), ids, shape, loss)
 
 
