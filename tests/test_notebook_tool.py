@@ -98,3 +98,10 @@ def test_small_changes_of_cost_are_kept_out(place: Path) -> None:
     first = notebook.record_cost("01_page", 20.2, 400)
     assert notebook.record_cost("01_page", 23.0, 430) == first
     assert notebook.record_cost("01_page", 30.0, 430)["seconds"] == 30
+
+
+def test_the_recorded_cost_is_kept_where_that_is_asked(place: Path) -> None:
+    old = notebook.record_cost("01_page", 900.0, 9000)
+    notebook.build("01_page", keep_cost=True)
+    made = nbformat.read(place / "chapters" / "01_page.ipynb", as_version=4)
+    assert made.cells[1].source == notebook.cost_line(old)

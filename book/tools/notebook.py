@@ -204,8 +204,11 @@ def edit(name: str) -> None:
 
 
 @app.command
-def build(name: str | None = None) -> None:
-    """Execute chapter NAME (all chapters without one) and write it with its outputs."""
+def build(name: str | None = None, *, keep_cost: bool = False) -> None:
+    """Execute chapter NAME (all chapters without one) and write it with its outputs.
+
+    With keep-cost the recorded cost stays: for a machine that is busy with other things.
+    """
     os.environ.pop("LLMTUTOR_CORPUS", None)  # pages are published on the default corpus
     for chapter in chapter_names(name):
         source, text = CHAPTERS / f"{chapter}.ipynb", TEXTS / f"{chapter}.md"
@@ -221,7 +224,8 @@ def build(name: str | None = None) -> None:
             seconds, peak_mb = execute(notebook)
         except CellExecutionError as error:
             raise ValueError(f"{chapter}: a cell failed, nothing was written\n{error}") from None
-        cost = record_cost(chapter, seconds, peak_mb)
+        costs = json.loads(COSTS.read_text(encoding="utf-8")) if keep_cost else {}
+        cost = costs.get(chapter) or record_cost(chapter, seconds, peak_mb)
         tidy(notebook)
         for cell in notebook.cells:
             if "cost" in cell.metadata.get("tags", []):
