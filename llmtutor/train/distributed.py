@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 
 from llmtutor.checks import check_name
 
-Numbers = TypeVar("Numbers", float, list[float])
+T = TypeVar("T")
 CPU = torch.device("cpu")
 STRATEGIES = ("ddp", "fsdp")
 LOST = re.compile(
@@ -223,7 +223,7 @@ def accumulating(model: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
-def mean(value: Numbers, world: World) -> Numbers:
+def mean(value: T, world: World) -> T:
     """The mean of a number, or of each in a list, over all ranks, the same on each of them."""
     if world.world_size == 1:
         return value
