@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from llmtutor.layers.part import Part
 from llmtutor.layers.registry import PARTS
 from llmtutor.model.accounting import cache_bytes, parameters, token_flops
 from llmtutor.model.block import ROLES, BlockConfig
@@ -124,10 +125,9 @@ def part_lines(blocks: Sequence[BlockConfig]) -> list[tuple[str, str]]:
 def _part(values: Mapping[str, Any], place: str = "", skip: Collection[str] = ()) -> str:
     """ "attention: n_heads 4, position rope (base 10,000)"; without what most models have alike."""
     shown = []
-    usual = {field.name: field.default for field in fields(PARTS[values["kind"]])}  # type: ignore[arg-type]
     for name, value in values.items():
         path = f"{place}{name}"
-        if name == "kind" or (value == usual[name] and name not in ALWAYS):
+        if name == "kind" or usual(PARTS[values["kind"]], name, value):
             continue
         if isinstance(value, Mapping):
             head, _, inner = _part(value, f"{path}.", skip).partition(": ")
@@ -135,6 +135,12 @@ def _part(values: Mapping[str, Any], place: str = "", skip: Collection[str] = ()
         elif path not in skip:
             shown.append(_phrase(path, value))
     return f"{values['kind']}: {', '.join(shown)}" if shown else str(values["kind"])
+
+
+def usual(part: Part | type[Part], name: str, value: Any) -> bool:
+    """Whether most models have this value in a field of the part, so that it need not be shown."""
+    default = next(f.default for f in fields(part) if f.name == name)  # type: ignore[arg-type]
+    return bool(value == default) and name not in ALWAYS
 
 
 def figures(config: ModelConfig) -> dict[str, Any]:
@@ -171,8 +177,8 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
     matrix = "the embedding's matrix" if config.tie_weights else "a matrix of their own"
     bound = config.logit_softcap
     active = "" if counts["active"] == counts["total"] else f", {counts['active']:,} for a token"
-    first, last = (f"{_short(flops[n], LARGE, 3)} for the {n}" for n in ("first", "last"))
-    kept, most = (_short(cache[n], BYTES, 4) for n in ("first", "context"))
+    first, last = (f"{short(flops[n], LARGE, 3)} for the {n}" for n in ("first", "last"))
+    kept, most = (short(cache[n], BYTES, 4) for n in ("first", "context"))
     full = f"{config.max_seq_len:,} tokens"
     return [
         ("embedding", f"{config.vocab_size:,} × {config.d_model:,}{scaled}{position}"),
@@ -187,7 +193,7 @@ def summary(config: ModelConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _short(number: int, units: Mapping[str, float], digits: int) -> str:
+def short(number: int, units: Mapping[str, float], digits: int) -> str:
     """1_234_567 → "1.23M", 36_864 → "36 KiB"."""
     unit = next((unit for unit, size in units.items() if number >= size), "")
     return f"{number / units.get(unit, 1):.{digits}g}{unit}"

@@ -1,0 +1,1 @@
+"""Drawings in one visual language, as SVG that follows light and dark pages."""
