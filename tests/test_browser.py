@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import browser as tool
+import drawings
 import pages
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -16,9 +17,14 @@ pytestmark = pytest.mark.browser
 FRONT = "index.html"  # leads to the landing page
 BUILT = [path.relative_to(pages.HTML).as_posix() for path in pages.built()]
 SHOTS = pages.ROOT / "_build" / "screenshots"
-LOOKED_AT = ("book/intro.html", "book/chapters/")
-CHECKS = ["math", "explore", "axe", "pictures", "overflow"]
-NARROW_CHECKS = ["math", "pictures", "overflow"]  # the others do not depend on the width
+LOOKED_AT = ("book/intro.html", "book/models.html", "book/drawings.html", "book/chapters/")
+CHECKS = ["math", "explore", "axe", "pictures", "drawings", "overflow"]
+NARROW_CHECKS = [
+    "math",
+    "pictures",
+    "drawings",
+    "overflow",
+]  # the others do not depend on the width
 LOOKS = [("light", tool.WIDE), ("dark", tool.WIDE), ("light", tool.NARROW), ("dark", tool.NARROW)]
 
 
@@ -82,6 +88,20 @@ def test_search_finds_a_word_without_a_server_behind_it(chromium: Browser, site:
         assert visit.problems == []
 
 
+def test_two_models_are_picked_and_all_are_shown(chromium: Browser, site: str) -> None:
+    with tool.Visit(chromium, site, "book/models.html", "light", tool.NARROW) as visit:
+        shown = visit.page.locator(".lt-model:visible h3")
+        assert shown.all_inner_texts() == ["gpt2", "llama3-8b"]
+        visit.page.get_by_label("right").select_option("gemma3-1b")
+        visit.page.get_by_label("left").select_option("qwen3-0.6b")
+        assert shown.all_inner_texts() == ["qwen3-0.6b", "gemma3-1b"]
+        visit.page.get_by_role("button", name="show all").click()
+        assert shown.count() == len(drawings.SOURCES) >= 10
+        for check in NARROW_CHECKS:
+            visit.problems += tool.look(visit.page, check)
+        assert visit.problems == []
+
+
 def test_colour_scheme_of_the_reader_is_followed(chromium: Browser, site: str) -> None:
     for scheme in ("light", "dark"):
         with tool.Visit(chromium, site, "book/intro.html", scheme, tool.WIDE) as visit:
@@ -96,10 +116,14 @@ PAGE = """<!doctype html><html lang="en"><head><title>Page</title>
 <div class="lt-explore" id="fine"><label for="n">n</label>
 <input id="n" type="range" min="0" max="2" value="0" oninput="p.textContent = this.value">
 <div class="lt-view" id="p">0</div></div>
-<article><img alt="square" style="width: 40px; padding: 8px" src="{SQUARE}"></article>
+{drawing}<article><img alt="square" style="width: 40px; padding: 8px" src="{SQUARE}"></article>
 {fault}</main></body></html>"""
 ASLEEP = """<div class="lt-explore" id="asleep"><label for="m">m</label>
 <input id="m" type="range" min="0" max="2" value="0"><div class="lt-view">0</div></div>"""
+DRAWING = """<svg class="lt-drawing" viewBox="0 0 90 20" style="width: 90px; height: 20px">{words}
+<rect width="60" height="20" fill="#fff"/>
+<text x="5" y="15" font-size="12" fill="{ink}">{text}</text></svg>"""
+TITLED = "<title>A</title><desc>B</desc>"
 SQUARE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/%3E"
 FAULTS = {
     "external image": ('<img alt="x" src="http://192.0.2.1/x.png">', "request leaves the site"),
@@ -114,6 +138,18 @@ FAULTS = {
     "empty picture": (
         '<article><img alt="x" src="data:image/png;base64,AA"></article>',
         "picture not drawn",
+    ),
+    "drawing without words": (
+        DRAWING.format(words="<title>A</title>", ink="#000", text="a"),
+        "drawing without title or description: A",
+    ),
+    "letters too long": (
+        DRAWING.format(words=TITLED, ink="#000", text="far too long for it"),
+        "letters stick out of their shape in A",
+    ),
+    "pale letters": (
+        DRAWING.format(words=TITLED, ink="#bbb", text="a"),
+        "letters too pale in A: a",
     ),
     "formula in error": ("<mjx-merror>\\frac</mjx-merror>", "formula in error"),
     "formula not drawn": ('<span class="math">\\(x^2\\)</span>', "formula not drawn"),
@@ -133,7 +169,8 @@ FAULTS = {
 
 
 def problems_of(chromium: Browser, folder: Path, fault: str) -> list[str]:
-    page = PAGE.replace("{SQUARE}", SQUARE).replace("{fault}", fault)
+    drawing = DRAWING.format(words=TITLED, ink="#000", text="fine")
+    page = PAGE.replace("{SQUARE}", SQUARE).replace("{drawing}", drawing).replace("{fault}", fault)
     (folder / "page.html").write_text(page, encoding="utf-8")
     with (
         tool.serve(folder) as address,

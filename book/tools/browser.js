@@ -24,6 +24,56 @@
     });
   },
 
+  // Drawings without words for those who do not see them, with letters outside of their shape or
+  // too pale on it.
+  drawings() {
+    const found = [];
+    const rgb = (color) => color.match(/[\d.]+/g).slice(0, 3).map(Number);
+    const luminance = (color) => {
+      const [r, g, b] = rgb(color).map((v) => {
+        const c = v / 255;
+        return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+      });
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (a, b) => {
+      const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+      return (high + 0.05) / (low + 0.05);
+    };
+    const behind = (element) => {
+      for (let above = element; above; above = above.parentElement) {
+        const color = getComputedStyle(above).backgroundColor;
+        if (!/^rgba\(.*, 0\)$|^transparent$/.test(color)) return color;
+      }
+      return "rgb(255, 255, 255)";
+    };
+    for (const svg of document.querySelectorAll("svg.lt-drawing")) {
+      const name = svg.querySelector(":scope > title")?.textContent.trim();
+      if (!name || !svg.querySelector(":scope > desc")?.textContent.trim())
+        found.push(`drawing without title or description: ${name}`);
+      const whole = svg.getBoundingClientRect();
+      if (!whole.width) continue;
+      const shapes = [...svg.querySelectorAll("rect, circle, polygon:not(.lt-head)")];
+      for (const text of svg.querySelectorAll("text")) {
+        const at = text.getBoundingClientRect();
+        const [x, y] = [(at.left + at.right) / 2, (at.top + at.bottom) / 2];
+        const under = shapes.filter((shape) => {
+          const box = shape.getBoundingClientRect();
+          const before = shape.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING;
+          return before && box.left <= x && x <= box.right && box.top <= y && y <= box.bottom;
+        });
+        const shape = under.at(-1);
+        const box = shape ? shape.getBoundingClientRect() : whole;
+        if (at.left < box.left - 1 || at.right > box.right + 1)
+          found.push(`letters stick out of their shape in ${name}: ${text.textContent}`);
+        const ground = shape ? getComputedStyle(shape).fill : behind(svg);
+        if (contrast(getComputedStyle(text).fill, ground) < 4.5)
+          found.push(`letters too pale in ${name}: ${text.textContent}`);
+      }
+    }
+    return found;
+  },
+
   // A page that scrolls sideways with all folds open, and the first element that sticks out of it.
   overflow() {
     for (const fold of document.querySelectorAll("details")) fold.open = true;

@@ -99,7 +99,7 @@ class Visit:
 
 
 def look(page: Page, check: str) -> list[str]:
-    """Run one check of browser.js ("math", "pictures", "explore", "axe", "overflow")."""
+    """Run one check of browser.js: "math", "pictures", "drawings", "explore", "axe", "overflow"."""
     if check == "axe":
         page.add_script_tag(path=str(AXE))
     return list(page.evaluate(f"() => {CHECKS}.{check}()"))

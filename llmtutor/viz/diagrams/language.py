@@ -13,11 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from llmtutor.viz.diagrams.shapes import (
-    ROLES,
     SMALL,
-    Align,
     Shape,
-    arrow,
     box,
     column,
     line,
@@ -278,28 +275,3 @@ def _between(start: tuple[float, float], end: tuple[float, float], around: Shape
     return line(
         [(x0 + inside * dx, y0 + inside * dy), (x1 - inside * dx, y1 - inside * dy)], head=True
     )
-
-
-__all__ = [
-    "ROLES",
-    "Align",
-    "arrow",
-    "box",
-    "cache",
-    "column",
-    "expert",
-    "head",
-    "head_sharing",
-    "mask",
-    "matrix",
-    "named",
-    "rank",
-    "ring",
-    "row",
-    "state",
-    "stream",
-    "text",
-    "token",
-    "tokens",
-    "vector",
-]
