@@ -3,11 +3,14 @@
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
 import llmtutor
 
+BOOK = Path(__file__).resolve().parents[1] / "book"
 MODULES = [module.name for module in pkgutil.walk_packages(llmtutor.__path__, "llmtutor.")]
 
 
@@ -15,6 +18,18 @@ MODULES = [module.name for module in pkgutil.walk_packages(llmtutor.__path__, "l
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+
+
+PAGES = [path for path in BOOK.glob("*.md") if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_examples_of_a_page(path: Path) -> None:
+    # A fence ends what is expected, as an empty line does.
+    text = re.sub(r"^```.*$", "", path.read_text(encoding="utf-8"), flags=re.M)
+    test = doctest.DocTestParser().get_doctest(text, {}, path.name, str(path), 0)
+    tried = doctest.DocTestRunner().run(test)
+    assert tried.attempted > 10 and tried.failed == 0
 
 
 @pytest.mark.parametrize(

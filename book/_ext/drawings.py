@@ -10,6 +10,13 @@ reader picks two to see them side by side.
 ```
 
 shows every word of the book's visual language with what it stands for.
+
+```{drawing} Title
+row(vector([1, 2]), matrix((2, 2)))
+The description, for those who do not see it.
+```
+
+draws an expression in that language.
 """
 
 import json
@@ -234,6 +241,26 @@ def vocabulary() -> str:
     return "".join(parts)
 
 
+def drawn(title: str, expression: str, description: str) -> str:
+    """The drawing that an expression in the words of ``diagrams.language`` makes."""
+    words = {name: getattr(look, name) for name in dir(look) if not name.startswith("_")}
+    shape = eval(expression, {**words, "arrow": arrow, "torch": torch})  # our own pages
+    return Drawing(shape, title, description).svg()
+
+
+class Drawn(SphinxDirective):
+    """The directive ``drawing``: its argument is the title, its last line the description."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The drawing as HTML."""
+        expression, description = "\n".join(self.content[:-1]), self.content[-1]
+        return [nodes.raw("", drawn(self.arguments[0], expression, description), format="html")]
+
+
 class Gallery(SphinxDirective):
     """The directive ``gallery``."""
 
@@ -252,6 +279,7 @@ class Vocabulary(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register the directives."""
+    app.add_directive("drawing", Drawn)
     app.add_directive("gallery", Gallery)
     app.add_directive("vocabulary", Vocabulary)
     return {"version": "1", "parallel_read_safe": True}
