@@ -180,7 +180,8 @@ class LinearBigram(nn.Module):
 
     Multiplying a one-hot vector picks a row, so the layer is an ``Embedding`` whose vectors are
     logits. W starts at 0, every token equally likely: the first loss is exactly log(vocab_size).
-    The loss is convex in W and its minimum is the counted bigram (``NGram`` with smoothing 0).
+    The loss is convex in W, and the lowest value that it approaches is that of the counted bigram
+    (``NGram`` with smoothing 0). A pair never seen needs a logit of −∞ there, so no step arrives.
     """
 
     def __init__(self, vocab_size: int) -> None:
