@@ -128,6 +128,15 @@ def no_reason(notebook: NotebookNode) -> None:
             cell.source = cell.source.replace("Wrong:", "", 1)
 
 
+def bug_without_answer(notebook: NotebookNode) -> None:
+    begun = False
+    for cell in notebook.cells:
+        begun = begun or "## Find the bug" in cell.source
+        if begun and "<details>" in cell.source:
+            cell.source = cell.source.replace("<details>", "", 1)
+            return
+
+
 def invented_number(notebook: NotebookNode) -> None:
     notebook.cells.append(nbformat.v4.new_markdown_cell("It needs 31,415,926 tokens."))
 
@@ -151,8 +160,7 @@ BREAKS = [
     (without("In this chapter"), "'In this chapter' is missing"),
     (without("## Experiment:"), "'Experiment: …' is missing"),
     (without("## Try it:"), "'Try it: …' is missing"),
-    (without("The paper says, we do"), "'The paper says, we do, measured effect' is missing"),
-    (without("## Find the bug"), "'Find the bug' is missing"),
+    (bug_without_answer, "'Find the bug' has no collapsed answer"),
     (without("## Exercises"), "'Exercises' is missing"),
     (without("## Quiz"), "'Quiz' is missing"),
     (without("## Summary"), "'Summary' is missing"),
@@ -177,3 +185,11 @@ def test_contract_notices(break_it: Callable[[NotebookNode], None], complaint: s
     assert not any(complaint in p for p in contract.problems(MODEL, notebook))
     break_it(notebook)
     assert any(complaint in p for p in contract.problems(MODEL, notebook))
+
+
+def test_chapters_of_today_owe_their_readers_more_and_the_list_of_others_only_shrinks() -> None:
+    notebook = nbformat.read(MODEL, as_version=4)
+    assert contract.problems(MODEL, notebook) == []
+    said = contract.problems(MODEL.with_stem("15_mla"), notebook)
+    assert any("drawings, expected at least 2" in problem for problem in said)
+    assert {path.stem for path in CHAPTERS} >= contract.TO_BRING_OVER

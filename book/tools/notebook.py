@@ -28,6 +28,7 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from reader import FOLDED
 
 import llmtutor
 
@@ -111,7 +112,7 @@ def tidy(notebook: NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({"tags": sorted(tags)} if tags else {})
         if cell.cell_type != "code":
             continue
-        if "solution" in tags:  # collapsed in JupyterLab too; on the page `hide-cell` does it
+        if FOLDED & set(tags):  # collapsed in JupyterLab too, as the page does it by the tag
             cell.metadata["jupyter"] = {"source_hidden": True}
         cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
