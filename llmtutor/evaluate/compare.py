@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
-from scipy import stats
+from scipy import optimize, stats
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 MOST_SEEDS = 10_000
@@ -41,7 +41,8 @@ class Comparison:
     alpha: float
     """Chance of a verdict where there is no difference, in the whole family."""
     seeds_needed: int | None
-    """Seeds that would tell a difference of this size; see ``seeds_needed``."""
+    """Seeds that would tell a difference of just this size. For a given number of pairs that is
+    ``p_value`` in other words; ``detectable_difference`` says what these pairs could show."""
 
     @property
     def verdict(self) -> Verdict:
@@ -211,13 +212,41 @@ def power(difference: float, deviation: float, n_seeds: int, alpha: float = 0.05
     return float(stats.ncf.sf(bound, 1, n_seeds - 1, centre))
 
 
+def detectable_difference(
+    deviation: float, n_seeds: int, *, alpha: float = 0.05, chance: float = 0.8
+) -> float:
+    """The smallest true difference that ``n_seeds`` pairs tell with the given chance.
+
+    Also called the minimum detectable effect. The measured difference has no part in it, only how
+    far the pairs scatter: beside "not distinguishable" it says what would have been seen.
+
+    >>> round(detectable_difference(1.0, 10), 3), round(power(0.996, 1.0, 10), 3)
+    (0.996, 0.8)
+
+    Raises:
+        ValueError: as ``power``; a chance outside (alpha, 1).
+    """
+    nothing = power(0.0, deviation, n_seeds, alpha)
+    if not nothing < chance < 1:
+        raise ValueError(f"expected a chance between alpha = {alpha} and 1, got {chance}")
+
+    def lacking(effect: float) -> float:
+        return chance - power(effect, 1.0, n_seeds, alpha)
+
+    most = 1.0
+    while lacking(most) > 0:
+        most *= 2
+    return deviation * float(optimize.brentq(lacking, 0.0, most))
+
+
 def seeds_needed(
     difference: float, deviation: float, *, alpha: float = 0.05, chance: float = 0.8
 ) -> int | None:
     """The fewest seeds that tell a true ``difference`` with the given chance, as Cohen's 0.8.
 
     None if even MOST_SEEDS do not: nobody would pay for telling the two apart. A difference and a
-    deviation measured on few seeds are rough themselves, and so is the answer: plan with more.
+    deviation measured on few seeds are rough themselves, and so is the answer: plan with more, for
+    the smallest difference that would matter rather than for the one that was measured.
 
     >>> seeds_needed(1.0, 1.0), seeds_needed(0.5, 1.0), seeds_needed(0.0, 1.0)
     (10, 34, None)

@@ -15,6 +15,7 @@ from llmtutor.evaluate.compare import (
     bootstrap_interval,
     compare,
     compare_family,
+    detectable_difference,
     holm,
     power,
     seeds_needed,
@@ -212,6 +213,17 @@ def test_seeds_needed_tell_and_fewer_do_not(effect: float):
     assert power(effect, 1.0, n - 1) < 0.8 <= power(effect, 1.0, n)
 
 
+@pytest.mark.parametrize("n", [2, 3, 8, 30])
+def test_what_is_detectable_has_just_the_chance_and_needs_just_these_seeds(n: int):
+    for alpha, chance in ((0.05, 0.8), (0.0025, 0.9)):
+        effect = detectable_difference(0.02, n, alpha=alpha, chance=chance)
+        assert power(effect, 0.02, n, alpha) == pytest.approx(chance, abs=1e-6)
+        assert effect == pytest.approx(
+            0.02 * detectable_difference(1, n, alpha=alpha, chance=chance)
+        )
+        assert seeds_needed(1.001 * effect, 0.02, alpha=alpha, chance=chance) == n
+
+
 def test_seeds_needed_by_the_table_and_at_its_ends():
     # Paired t-test, two-sided 0.05, power 0.8: 199, 34 and 15 pairs (Cohen 1988's effect sizes).
     assert [seeds_needed(d, 1.0) for d in (0.2, 0.5, 0.8)] == [199, 34, 15]
@@ -247,6 +259,10 @@ def test_seeds_needed_by_the_table_and_at_its_ends():
         (lambda: power(1.0, 1.0, 1), "at least two seeds, got 1.0 and 1 seeds"),
         (lambda: seeds_needed(1.0, -1.0), "deviation of at least 0, got 0.8 and -1.0"),
         (lambda: seeds_needed(1.0, 1.0, chance=1.0), "a chance between 0 and 1"),
+        (
+            lambda: detectable_difference(1.0, 5, chance=0.01),
+            "between alpha = 0.05 and 1, got 0.01",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(call, message: str):

@@ -1,0 +1,60 @@
+"""What chapter 21 says of greedy decoding."""
+
+from itertools import product
+
+import numpy as np
+
+
+def first_repeat(choose, window: int, steps: int) -> int | None:
+    """After how many tokens the last ``window`` tokens have been there before; None if never."""
+    text, seen = [0] * window, set()
+    for step in range(steps):
+        if (state := tuple(text[-window:])) in seen:
+            return step
+        seen.add(state)
+        text.append(choose(text))
+    return None
+
+
+def test_a_finite_window_has_to_come_back_and_a_whole_text_has_not() -> None:
+    random = np.random.default_rng(0)
+    table = {state: int(random.integers(4)) for state in product(range(4), repeat=3)}
+    looped = first_repeat(lambda text: table[tuple(text[-3:])], 3, 4**3 + 1)
+    assert looped is not None
+
+    def counting(text: list[int]) -> int:
+        """1 0 1 0 0 1 0 0 0 …: a function of the whole text that never turns in circles."""
+        run = text[::-1].index(1) if 1 in text else len(text)
+        return int(run > sum(text))
+
+    text = [0]
+    for _ in range(300):
+        text.append(counting(text))
+    tail = text[150:]
+    assert all(tail[: len(tail) - p] != tail[p:] for p in range(1, 60))  # no period
+
+
+def test_greedy_text_need_not_be_the_likeliest_text() -> None:
+    first = {"a": 0.6, "b": 0.4}
+    then = {"a": {"c": 0.5, "d": 0.5}, "b": {"c": 0.95, "d": 0.05}}
+    texts = {(x, y): first[x] * then[x][y] for x in first for y in then[x]}
+    greedy = max(first, key=first.__getitem__)
+    assert max(texts, key=texts.__getitem__)[0] != greedy
+
+
+def test_equal_means_do_not_make_a_model_calibrated() -> None:
+    """Too sure in one place and too unsure in the other: entropy and loss agree on average."""
+    true = [0.6, 0.9]
+
+    def gap(said: list[float]) -> float:
+        """Mean entropy of what is said, minus the mean loss under what is true."""
+        pairs = [(q, p) for q, p in zip(said, true, strict=True)]
+        return sum((p - q) * np.log(q / (1 - q)) for q, p in pairs) / 2
+
+    said = [0.7, 0.9]
+    low, high = 0.5, 0.9  # of what is said in the second place: find where the means agree
+    for _ in range(60):
+        said[1] = (low + high) / 2
+        low, high = (said[1], high) if gap(said) > 0 else (low, said[1])
+    assert abs(gap(said)) < 1e-9 and said[0] > true[0] and said[1] < true[1] - 0.01
+    assert gap(true) == 0
