@@ -4,12 +4,13 @@
     python benchmarks/speedrun.py --quick    # a first look, not a result
 
 Characters (65), first 90 % of the text to train on, context 64, about 0.8M parameters, float32, as
-many threads as torch takes. The baseline is plain torch: GPT-2's architecture (4 layers, 4 heads,
-d_model 128), AdamW from 1e-3 to 1e-4 on a cosine after 100 steps of warm-up, 2,000 steps of 12
-windows. Ours gets as many steps as fit into 97 % of the baseline's time, from step times measured
-first. The two train in turn, a twentieth of their steps each, so that both meet the same weather.
-Between the turns both are evaluated on the whole validation text, each target once, in windows of
-64 (`sequential_batches`); the clock counts training alone: batches, passes, optimizer.
+many threads as torch takes. The baseline is plain torch and nanoGPT's recipe for a CPU, not tuned,
+with biases and without clipping: GPT-2's architecture (4 layers, 4 heads, d_model 128), AdamW from
+1e-3 to 1e-4 on a cosine after 100 steps of warm-up, 2,000 steps of 12 windows. Ours gets as many
+steps as fit into 97 % of the baseline's time, from step times measured first. The two train in
+turn, a twentieth of their steps each, so that both meet the same weather. Between the turns both
+are evaluated on the whole validation text, each target once, in windows of 64
+(`sequential_batches`); the clock counts training alone: batches, passes, optimizer.
 
 Keys of data/results/bench-speedrun.json, beside machine and versions:
 

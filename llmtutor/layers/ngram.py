@@ -1,7 +1,7 @@
 """Chapter 11, training: an embedding that has already looked at the tokens before.
 
-What comes next depends most on the last two or three tokens. Attention has to learn to look there;
-a table with a row for each pair knows it after the first steps, at next to no cost.
+Attention has to learn to look at the last two or three tokens. Here each pair and each triple of
+them is hashed to a row of a table, which is looked up at next to no cost.
 """
 
 from collections.abc import Sequence

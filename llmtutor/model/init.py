@@ -50,7 +50,8 @@ def init_glorot(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> No
 def init_glorot_embedding(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """As ``init_glorot``, but a tied matrix starts as the embedding it also is, with deviation 1.
 
-    The first logits then have a deviation near √d_model and the first loss is far above
+    The first logits then have a deviation near √d_model, and that of the token just read stands far
+    above the rest, since the stream still carries its row. So the first loss is far above
     log(vocab_size): what tying costs when nobody thinks of the output side.
     """
     init_glorot(embedding, blocks, head)
