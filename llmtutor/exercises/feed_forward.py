@@ -173,8 +173,8 @@ EXERCISES = [
         wrong=[
             Wrong(
                 _chained,
-                "The value is computed from the gate's numbers and not from x. Both projections "
-                "must read x, or the value knows nothing that the gate does not.",
+                "The value is computed from the gate's numbers and not from x: the two projections "
+                "are chained. Both must read x.",
             ),
             Wrong(
                 _other_gate,
