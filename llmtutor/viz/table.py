@@ -16,9 +16,9 @@ class Table:
     """Rows under named columns; shows itself as the last value of a cell.
 
     >>> Table(("model", "parameters"), (("gpt2", 124_439_808), ("tiny", 65)))
-    model  parameters
-    gpt2  124,000,000
-    tiny           65
+    model   parameters
+    gpt2   124,000,000
+    tiny            65
 
     Raises:
         ValueError: no rows, or a row that has not one cell for each column.
