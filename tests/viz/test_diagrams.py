@@ -117,6 +117,9 @@ def test_a_ring_has_an_arrow_from_each_rank_to_the_next() -> None:
         assert words_of(drawn)[:n] == [f"rank {i}" for i in range(n)]
         assert count(drawn, "lt-head") == n
         assert drawn.width <= shapes.WIDEST
+    wide = look.ring(4, "a label of some length")
+    letters = text("a label of some length", shapes.SMALL).width
+    assert wide.width - 2 * look.rank(3).width >= letters + 10  # it lies between two ranks
 
 
 def test_a_cache_shows_how_much_of_it_is_full() -> None:

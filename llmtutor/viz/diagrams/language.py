@@ -138,14 +138,16 @@ def rank(n: int, content: str = "") -> Shape:
 def ring(n_ranks: int, label: str = "") -> Shape:
     """Ranks in a circle, each of which sends to the next."""
     one = rank(n_ranks - 1)
-    radius = max(60.0, (one.width + 24) * n_ranks / (2 * math.pi))
+    words = lines(label, SMALL) if label else space()
+    # Room for the arrows between ranks, and for the label between two that are opposite.
+    room = (words.width + one.width) / 2 + 8
+    radius = max(60.0, room, (one.width + 24) * n_ranks / (2 * math.pi))
     middle_x, middle_y = radius + one.width / 2, radius + one.height / 2
     angles = [2 * math.pi * i / n_ranks - math.pi / 2 for i in range(n_ranks)]
     places = [(middle_x + radius * math.cos(a), middle_y + radius * math.sin(a)) for a in angles]
     ways = []
     for i in range(n_ranks):
         ways.append(_between(places[i], places[(i + 1) % n_ranks], one))
-    words = lines(label, SMALL) if label else space()
     return over(
         2 * middle_x,
         2 * middle_y,
