@@ -6,7 +6,7 @@ Counts of long contexts are rare and know nothing of each other: *the cat sat* s
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmtutor.checks import check_at_least
 from llmtutor.layers.basic import HEAD, Embedding, Layer, Linear, check_ids, tag
