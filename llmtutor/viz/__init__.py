@@ -5,7 +5,6 @@ from llmtutor.viz.display import show
 from llmtutor.viz.explore import explore
 from llmtutor.viz.html import bar_table
 from llmtutor.viz.plots import bars, heatmap, intervals, lines, loss_curve, rank_frequency
-from llmtutor.viz.staircase import staircase
 
 __all__ = [
     "alt_text",
@@ -18,5 +17,4 @@ __all__ = [
     "loss_curve",
     "rank_frequency",
     "show",
-    "staircase",
 ]
