@@ -23,7 +23,7 @@ from llmtutor.model.transformer import Transformer
 SEQ_LEN = 64
 """Tokens of a training window, and the longest context of all rungs but the last."""
 D_MODEL, N_HEADS, N_LAYERS = 128, 4, 4
-RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
+RATES = (0.002, 0.004, 0.008, 0.016)
 """Peak learning rates tried for a rung; the best one has to lie inside."""
 
 Counted = Callable[[int], NGram]
