@@ -89,8 +89,9 @@ def one_layer(*, position: str, norms: bool = False, ffn: bool = False) -> Built
     def made(vocab_size: int) -> Transformer:
         sizes = {"vocab_size": vocab_size, "max_seq_len": SEQ_LEN, "n_layers": 1}
         shape = {"d_model": D_MODEL, "n_heads": N_HEADS, "d_ff": 4 * D_MODEL}
-        parts = {"position": position, "norm": "layernorm", "ffn": "gelu", "init": "glorot"}
-        model = build(ModelConfig.uniform(**sizes, **shape, **parts, tie_weights=False))
+        parts = {"position": position, "norm": "layernorm", "ffn": "gelu"}
+        changes: dict[str, Any] = {**parts, "init": "glorot", "tie_weights": False}
+        model = build(ModelConfig.uniform(**sizes, **shape, **changes))
         (block,) = model.blocks
         if not ffn:
             block.ffn, block.norm_2 = Nothing(), nn.Identity()
