@@ -47,9 +47,9 @@ def train_curve(
 ) -> Curve:
     """Train ``model`` in place, one batch (inputs, targets) a step.
 
-    ``lr`` is the peak, of which ``schedule`` gives the part for each step; the ``optimizer`` has
-    its own defaults otherwise. The loss on the
-    ``held_out`` batches is taken after as many steps as ``marks`` say, 0 being before the first.
+    ``lr`` is the peak, of which ``schedule`` gives the part for each step; ``optimizer`` is a name
+    of ``make_optimizer``, whose defaults are the other settings. The loss on the ``held_out``
+    batches is taken after as many steps as ``marks`` say, 0 being before the first.
 
     Raises:
         ValueError: settings out of range; fewer batches than steps.

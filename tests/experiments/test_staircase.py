@@ -15,6 +15,7 @@ from scipy import stats
 from llmtutor.data.shakespeare import HELD_OUT, Shakespeare
 from llmtutor.experiments import climbing, kept, rungs, staircase, study
 from llmtutor.experiments.climbing import PROMPT, TUNING, staircase_run, tune_run, write
+from llmtutor.experiments.curve import Curve
 from llmtutor.experiments.rungs import LAST, RUNGS, Nothing, Recipe, Rung, one_layer, stack
 from llmtutor.experiments.staircase import STAIRCASE, TRAINED, best_rate, steps, tried
 from llmtutor.experiments.study import Record, load_record, run_study
@@ -165,6 +166,25 @@ def test_a_trained_rung_reports_what_it_saw(small: Path) -> None:
     again = staircase_run(rung="mlp", lr=0.02, seed=0)
     assert again == result and staircase_run(rung="mlp", lr=0.02, seed=1) != result
     assert tune_run(rung="mlp", lr=0.02, seed=0)["bits_per_byte"] != result["bits_per_byte"]
+
+
+def test_a_rung_is_trained_by_its_recipe(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the bytes of the training works, in Muon's steps, the last half of them falling."""
+    seen: dict = {}
+
+    def spy(model: object, batches: object, **settings: object) -> Curve:
+        seen.update(settings, shapes=[tuple(inputs.shape) for inputs, _ in batches])
+        return Curve()
+
+    monkeypatch.setattr(climbing, "train_curve", spy)
+    climbing.train_rung(TINY["longer"], 0.01, seed=0, times=2)
+    steps = round(2 * len(climbing.texts().train) / (4 * 16))
+    assert seen["optimizer"] == "muon" and seen["lr"] == 0.01 and seen["steps"] == steps
+    assert seen["shapes"] == steps * [(4, 16)]
+    factors = [seen["schedule"](step) for step in range(steps)]
+    assert max(factors) == 1 and factors.index(1) == round(0.05 * steps)
+    assert factors[-1] == pytest.approx(0.1, abs=3 / steps)
+    assert sum(factor == 1 for factor in factors) == pytest.approx(0.45 * steps, abs=2)
 
 
 def test_a_rung_that_is_not_there_gets_the_nearest_name() -> None:
