@@ -99,14 +99,14 @@ def train_rung(
 
 
 def measure(model: NGram | nn.Module, context: int, ids: np.ndarray) -> dict[str, float]:
-    """Loss on a text, every token but the first: nats per token, bits per byte."""
+    """Loss on a text, every token but the first: in nats per token, and in bits per byte."""
     if isinstance(model, NGram):
         report = LossReport(model.loss(ids), len(ids) - 1)
     else:
         report = sliding_loss(model, torch.from_numpy(ids.astype(np.int64)), context)
     n_bytes = sum(len(texts().tokenizer.token_bytes(int(token))) for token in ids[1:])
     return {
-        "nats_per_token": round(report.nats_per_token, 5),
+        "valid_loss": round(report.nats_per_token, 5),
         "bits_per_byte": round(report.bits_per_byte(n_bytes), 5),
     }
 
@@ -138,7 +138,7 @@ def tune_run(*, rung: str, lr: float, seed: int) -> dict[str, Any]:
     chosen = RUNGS[check_name("rung", rung, RUNGS)]
     model, curve = train_rung(chosen, lr, seed, times=1)
     if curve.diverged:
-        return {"bits_per_byte": None}
+        return {"valid_loss": None, "bits_per_byte": None}
     return measure(model, chosen.recipe.seq_len, texts().tuning)
 
 
@@ -152,7 +152,7 @@ def staircase_run(*, rung: str, lr: float | None, seed: int) -> dict[str, Any]:
     times, context = chosen.recipe.times, chosen.recipe.seq_len
     model, curve = train_rung(chosen, lr, seed, times)
     if curve.diverged:
-        return {"bits_per_byte": None}
+        return {"valid_loss": None, "bits_per_byte": None}
     result = {
         "n_params": size(model),
         "bytes_seen": times * texts().n_bytes,
