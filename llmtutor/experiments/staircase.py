@@ -64,7 +64,7 @@ def steps(record: Record) -> list[Step]:
             Step(
                 rung,
                 float(values.mean()),
-                t_interval(values),
+                t_interval(values) if rung in TRAINED else (values[0], values[0]),
                 gain,
                 around,
                 first["sample"],

@@ -9,7 +9,7 @@ from llmtutor.experiments.rungs import RUNGS
 from llmtutor.experiments.staircase import Step, steps
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.viz.html import TH
-from llmtutor.viz.style import GREY, PALETTE
+from llmtutor.viz.style import PALETTE
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def printable(text: str) -> str:
 
 
 def _row(step: Step, share: float, last: bool) -> str:
-    color = PALETTE[0] if last else GREY
+    color = PALETTE[1] if last else PALETTE[0]
     bar = f"display:inline-block;height:0.9em;width:{100 * share * 0.55:.2f}%;background:{color}"
     name = f"<strong>{escape(step.rung)}</strong>" if last else escape(step.rung)
     return (

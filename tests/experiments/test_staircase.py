@@ -343,3 +343,28 @@ def test_rates_of_the_record_lie_inside_of_those_tried() -> None:
         losses = tried(rates, rung)
         best = min(losses, key=losses.__getitem__)
         assert min(losses) < best < max(losses) and best / 2 < lr < 2 * best
+
+
+def test_the_whole_staircase_keeps_its_promises() -> None:
+    """At least nine rungs of at least three seeds, the last at 2.0 bits per byte or less, kept."""
+    record = recorded("staircase")
+    found = {step.rung: step for step in steps(record)}
+    if LAST not in found:
+        pytest.skip("the last rung is not recorded with all its seeds yet")
+    assert list(found) == list(RUNGS) and len(found) >= 9
+    assert found[LAST].bits_per_byte <= 2.0
+    assert min(found, key=lambda rung: found[rung].bits_per_byte) == LAST
+    budget = {step.bytes_seen for step in found.values() if step.rung != LAST}
+    assert budget == {climbing.texts().n_bytes}
+    model, tokenizer = kept.load_kept()
+    assert sum(p.numel() for p in model.parameters()) == found[LAST].n_params
+    assert (kept.kept_dir() / kept.WEIGHTS).stat().st_size <= 4_000_000
+    assert tokenizer.fingerprint() == climbing.texts().tokenizer.fingerprint()
+    (run,) = (
+        run["result"]
+        for run in record.runs
+        if (run["settings"]["rung"], run["settings"]["seed"]) == (LAST, 0)
+    )
+    assert run["int8_bits_per_byte"] == pytest.approx(run["bits_per_byte"], abs=0.01)
+    piece = climbing.measure(model, 256, climbing.texts().held_out[:4000])["bits_per_byte"]
+    assert piece == pytest.approx(run["int8_bits_per_byte"], abs=0.25)  # a part of the whole

@@ -9,6 +9,7 @@ import pytest
 from llmtutor.experiments.study import Record
 from llmtutor.viz import staircase as module
 from llmtutor.viz.staircase import printable, staircase
+from llmtutor.viz.style import PALETTE
 
 
 def record(**losses: list[float]) -> Record:
@@ -57,6 +58,8 @@ def test_bars_are_as_long_as_the_bits_and_end_with_the_rung_asked_for() -> None:
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%;background", html)]
     assert widths == pytest.approx([55, 55 * 2.5 / 4, 55 * 2 / 4], abs=0.01)
     read = Texts(html)
+    colours = re.findall(r"background:(#\w+)", html)
+    assert colours == 2 * [PALETTE[0]] + [PALETTE[1]]  # both stand out from light and dark pages
     assert "attention" not in html and read.tags.count("strong") == 1 and "b" not in read.tags
     assert "mlp says\n<b>&·" in read.texts
 
