@@ -141,7 +141,7 @@ def _plan_staircase(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def _runs_staircase(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Counts, and the trained rungs whose learning rate is known: the others wait for theirs."""
-    rates = plan["learning_rate"]
+    rates = plan.get("learning_rate", {})
     return [
         {"rung": rung, "lr": rates[rung] if rung in TRAINED else None, "seed": seed}
         for seed in range(SEEDS)
