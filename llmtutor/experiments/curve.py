@@ -39,21 +39,23 @@ def train_curve(
     steps: int,
     lr: float,
     schedule: Schedule,
+    optimizer: str = "adamw",
     clip: float | None = 1.0,
     held_out: Callable[[], Iterable[Batch]] | None = None,
     marks: Collection[int] = (),
     device: str | torch.device = "cpu",
 ) -> Curve:
-    """Train ``model`` in place with AdamW, one batch (inputs, targets) a step.
+    """Train ``model`` in place, one batch (inputs, targets) a step.
 
-    ``lr`` is the peak, of which ``schedule`` gives the part for each step. The loss on the
-    ``held_out`` batches is taken after as many steps as ``marks`` say, 0 being before the first.
+    ``lr`` is the peak, of which ``schedule`` gives the part for each step; ``optimizer`` is a name
+    of ``make_optimizer``, whose defaults are the other settings. The loss on the ``held_out``
+    batches is taken after as many steps as ``marks`` say, 0 being before the first.
 
     Raises:
         ValueError: settings out of range; fewer batches than steps.
     """
     model.to(device)
-    optimizer = make_optimizer(model, "adamw", lr)
+    rule = make_optimizer(model, optimizer, lr)
     curve = Curve()
 
     def mark(done: int) -> None:
@@ -62,9 +64,9 @@ def train_curve(
 
     mark(0)
     for step, batch in zip(range(steps), placed(batches, device), strict=False):
-        set_learning_rate(optimizer, schedule(step))
+        set_learning_rate(rule, schedule(step))
         try:
-            metrics = train_step(model, [batch], optimizer, clip=clip, step=step + 1)
+            metrics = train_step(model, [batch], rule, clip=clip, step=step + 1)
         except NonFiniteLoss:
             return replace(curve, diverged=True)
         curve.losses.append(metrics.loss)

@@ -73,6 +73,15 @@ class NGram:
             self._counts.append((ngrams, np.append(0, n.cumsum())))
         return self
 
+    @property
+    def n_counts(self) -> int:
+        """How many counts the model keeps: the distinct n-grams it has seen, of every length.
+
+        >>> NGram(2, vocab_size=2).fit([0, 1, 0, 0]).n_counts  # 0, 1 and 00, 01, 10
+        5
+        """
+        return sum(len(ngrams) for ngrams, _ in self._counts)
+
     def loss(self, ids: Ids) -> float:
         """Nats per token: mean of −log p(ids[t] | up to ``order − 1`` tokens before) for t ≥ 1.
 

@@ -37,10 +37,12 @@ def test_examples() -> None:
     assert doctest.testmod(module).failed == 0
 
 
-def test_it_is_the_step_of_the_package_repeated() -> None:
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_it_is_the_step_of_the_package_repeated(name: str) -> None:
     ours, by_hand = model(), model()
-    curve = train_curve(ours, batches(6), steps=6, lr=0.01, schedule=warmup_cosine(6, 2), clip=0.5)
-    optimizer = make_optimizer(by_hand, "adamw", 0.01)
+    options = {"optimizer": name, "schedule": warmup_cosine(6, 2), "clip": 0.5}
+    curve = train_curve(ours, batches(6), steps=6, lr=0.01, **options)
+    optimizer = make_optimizer(by_hand, name, 0.01)
     seen = []
     for step, batch in enumerate(batches(6)):
         for group in optimizer.param_groups:
