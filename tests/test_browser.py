@@ -188,3 +188,9 @@ def test_each_fault_is_noticed(chromium: Browser, tmp_path: Path, name: str) -> 
 
 def test_page_without_faults_has_no_problems(chromium: Browser, tmp_path: Path) -> None:
     assert problems_of(chromium, tmp_path, "") == []
+
+
+def test_a_colour_on_its_way_is_looked_at_where_it_ends(chromium: Browser, tmp_path: Path) -> None:
+    moving = """<p id="m" style="color: #ccc; transition: color 60s">text</p>
+<script>getComputedStyle(m).color; m.style.color = "#000"</script>"""
+    assert problems_of(chromium, tmp_path, moving) == []
