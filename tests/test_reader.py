@@ -122,3 +122,11 @@ def test_a_reason_may_be_admitted_or_recorded(backed: str) -> None:
     notebook = chapter()
     notebook.cells[8].source = f"## Summary\n\n- {backed}"
     assert found(notebook) == []
+
+
+def test_a_quiz_in_the_cell_of_the_summary_is_not_the_summary() -> None:
+    notebook = chapter()
+    notebook.cells[8].source = "## Quiz\n\nIt fails, since x.\n\n## Summary\n\n- It works."
+    assert found(notebook) == []
+    notebook.cells[8].source += "\n- It works, since x."
+    assert any("since x" in problem for problem in found(notebook))

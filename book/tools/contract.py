@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import reader
 from nbformat import NotebookNode
+from reader import code_cells, tags
 
 import llmtutor
 
@@ -50,16 +51,6 @@ DETAILS = re.compile(r"<details>.*?</details>", re.S)
 QUIZ_OPTION = re.compile(
     r"<details>\s*<summary>[A-Z]\. .+?</summary>\s*(Right|Wrong): \S.{15,}?</details>", re.S
 )
-
-
-def tags(cell: NotebookNode) -> set[str]:
-    """The tags of a cell."""
-    return set(cell.metadata.get("tags", []))
-
-
-def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells that hold anything."""
-    return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
 
 
 def prose(notebook: NotebookNode) -> str:
@@ -254,9 +245,10 @@ def problems(path: Path, notebook: NotebookNode | None = None) -> list[str]:
         exercises,
         quiz,
         numbers,
+        reader.reasons,
     ]
     if path.stem not in TO_BRING_OVER:
-        checks += reader.CHECKS
+        checks += [check for check in reader.CHECKS if check is not reader.reasons]
     return [*(p for check in checks for p in check(notebook)), *cost(notebook, path.stem)]
 
 

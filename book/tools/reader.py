@@ -20,7 +20,7 @@ REASON = re.compile(
     re.I,
 )
 """Words of a sentence that gives a reason."""
-BACKED = re.compile(r"\{cite|we suspect|\brecord\b|\{ref\}|\bstudy\b|\]\(#", re.I)
+BACKED = re.compile(r"\{cite|we suspect|\brecord\b|\{(ref|eq)\}|\bstudy\b|\]\(#", re.I)
 """What stands behind a reason: a citation, a record or study, a link to the section that shows it;
 or the open admission that nothing does."""
 OPEN = re.compile(r"^### Open exercise: .+ \((prediction|experiment|derivation|project), ", re.M)
@@ -48,6 +48,13 @@ def section(notebook: NotebookNode, heading: str) -> list[NotebookNode]:
     return found
 
 
+def words(notebook: NotebookNode, heading: str) -> str:
+    """The Markdown below a level-two heading, up to the next one, wherever cells begin."""
+    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    match = re.search(rf"^## {re.escape(heading)}.*?$(.*?)(?=^## |\Z)", text, re.S | re.M)
+    return match[1] if match else ""
+
+
 def html_of(cell: NotebookNode) -> str:
     """The HTML that a cell shows."""
     return "".join(o.get("data", {}).get("text/html", "") for o in cell.get("outputs", []))
@@ -70,7 +77,7 @@ def drawings(notebook: NotebookNode) -> Iterator[str]:
 
 def open_exercise(notebook: NotebookNode) -> Iterator[str]:
     """One exercise without a checker: a prediction, an experiment, a derivation or a project."""
-    text = "\n".join(c.source for c in section(notebook, "Exercises") if c.cell_type == "markdown")
+    text = words(notebook, "Exercises")
     found = OPEN.search(text)
     if found is None:
         kinds = "prediction | experiment | derivation | project"
@@ -81,9 +88,8 @@ def open_exercise(notebook: NotebookNode) -> Iterator[str]:
 
 def todays_models(notebook: NotebookNode) -> Iterator[str]:
     """Which published model does what, with sources."""
-    cells = section(notebook, "In today's models")
-    text = "\n".join(cell.source for cell in cells)
-    if not cells:
+    text = words(notebook, "In today's models")
+    if not text:
         yield "the section 'In today's models' is missing"
     elif "{cite" not in text and "](http" not in text:
         yield "'In today's models' names no source"
@@ -135,14 +141,10 @@ def _is_check(node: ast.AST) -> bool:
 
 def reasons(notebook: NotebookNode) -> Iterator[str]:
     """No sentence of the summary gives a reason with nothing behind it."""
-    for cell in section(notebook, "Summary"):
-        if cell.cell_type != "markdown":
-            continue
-        text = cell.source.partition("\n")[2]
-        for sentence in re.split(r"(?<=[.!?])\s+|\n\s*[-*] ", text):
-            if REASON.search(sentence) and not BACKED.search(sentence):
-                said = sentence.strip().lstrip("-* ")[:90]
-                yield f"the summary gives a reason with nothing behind it: {said!r}"
+    for sentence in re.split(r"(?<=[.!?])\s+|\n\s*[-*] ", words(notebook, "Summary")):
+        if REASON.search(sentence) and not BACKED.search(sentence):
+            said = sentence.strip().lstrip("-* ")[:90]
+            yield f"the summary gives a reason with nothing behind it: {said!r}"
 
 
 CHECKS = [drawings, open_exercise, todays_models, model_so_far, folded, reasons]

@@ -4,7 +4,6 @@
 Nothing that is there and belongs to something else is overwritten: it is set aside or refused.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from llmtutor.data.locks import NO_LOCKS
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.log import say
@@ -27,8 +27,6 @@ from llmtutor.train.state import (
 )
 
 CHECKPOINTS, TOKENIZER, LOCK = "checkpoints", "tokenizer", ".lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What a file system answers that has no locks, such as some network drives."""
 
 
 @contextmanager
