@@ -11,6 +11,9 @@ from llmtutor.experiments.study import Record, load_record
 from llmtutor.viz.html import TH
 from llmtutor.viz.style import PALETTE
 
+NAME = "font-weight:normal;width:50%;padding-bottom:0.4em;line-height:1.3"
+MUTED = "color:var(--pst-color-text-muted)"  # of the book; JupyterLab keeps the plain colour
+
 
 @dataclass(frozen=True)
 class Staircase:
@@ -19,19 +22,23 @@ class Staircase:
     shown: tuple[Step, ...]
 
     def _repr_html_(self) -> str:
-        """A bar for each rung, and below them what the last one writes."""
-        *_, last = self.shown
+        """A bar for each rung, what the last one writes, and folded what the others wrote."""
+        *before, last = self.shown
         largest = max(step.bits_per_byte for step in self.shown)
-        columns = ("rung", "what is new", "bits per byte on held-out works")
-        head = "".join(f'<th scope="col" style="{TH}">{column}</th>' for column in columns)
+        head = "".join(
+            f'<th scope="col" style="{TH}">{column}</th>'
+            for column in ("rung, and what is new on it", "bits per byte on held-out works")
+        )
         body = "".join(
             _row(step, step.bits_per_byte / largest, step is last) for step in self.shown
         )
+        others = "".join(f"<p><em>{escape(step.rung)}</em></p>{_sample(step)}" for step in before)
+        fold = f"<details><summary>What the rungs before it write</summary>{others}</details>"
         return (
-            '<table style="width:100%;border-collapse:collapse">'
+            '<table style="width:100%;border-collapse:collapse;margin-bottom:1em">'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>What <em>{escape(last.rung)}</em> writes after “{escape(PROMPT.strip())}”:</p>"
-            f'<pre style="white-space:pre-wrap">{escape(printable(last.sample))}</pre>'
+            f"{_sample(last)}{fold if before else ''}"
         )
 
     def __repr__(self) -> str:
@@ -78,7 +85,11 @@ def remark(step: Step) -> str:
     """Whether the rung is not better than the one before by more than chance."""
     if step.better or step.rung == next(iter(RUNGS)):
         return ""
-    return ", worse than the rung before" if step.gain_interval[1] < 0 else ", not told apart"
+    return (
+        ", worse than the rung before"
+        if step.gain_interval[1] < 0
+        else ", not distinguishable from the rung before"
+    )
 
 
 def printable(text: str) -> str:
@@ -88,10 +99,15 @@ def printable(text: str) -> str:
 
 def _row(step: Step, share: float, last: bool) -> str:
     color = PALETTE[1] if last else PALETTE[0]
-    bar = f"display:inline-block;height:0.9em;width:{100 * share * 0.55:.2f}%;background:{color}"
+    bar = f"height:0.9em;margin-top:0.4em;width:{100 * share:.2f}%;background:{color}"
     name = f"<strong>{escape(step.rung)}</strong>" if last else escape(step.rung)
     return (
-        f'<tr><th scope="row" style="{TH};font-weight:normal">{name}</th>'
-        f'<td style="{TH}">{escape(RUNGS[step.rung].new)}</td>'
-        f'<td style="width:45%"><span style="{bar}"></span> {number(step)}{remark(step)}</td></tr>'
+        f'<tr style="vertical-align:top"><th scope="row" style="{TH};{NAME}">{name}<br>'
+        f'<small style="{MUTED}">{escape(RUNGS[step.rung].new)}</small></th>'
+        f'<td style="width:50%;text-align:left"><div style="{bar}"></div>'
+        f"<small>{number(step)}{remark(step)}</small></td></tr>"
     )
+
+
+def _sample(step: Step) -> str:
+    return f'<pre style="white-space:pre-wrap">{escape(printable(step.sample))}</pre>'

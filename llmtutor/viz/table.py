@@ -7,7 +7,8 @@ from html import escape
 from llmtutor.viz.style import number
 
 Cell = str | int | float | None
-"""Text as it is; a number as ``viz.style.number`` shows it; None is an empty cell."""
+"""Text as it is; a whole number with all its digits; another as ``viz.style.number`` shows it; None
+is an empty cell."""
 CELL = "padding:0.25em 0.8em;border-bottom:1px solid var(--pst-color-border,#c9c9c9)"
 
 
@@ -17,7 +18,7 @@ class Table:
 
     >>> Table(("model", "parameters"), (("gpt2", 124_439_808), ("tiny", 65)))
     model   parameters
-    gpt2   124,000,000
+    gpt2   124,439,808
     tiny            65
 
     Raises:
@@ -85,4 +86,6 @@ class Table:
 def _shown(cell: Cell) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, int):
+        return f"{cell:,}"
     return cell if isinstance(cell, str) else number(cell)

@@ -56,12 +56,14 @@ def test_examples() -> None:
 def test_bars_are_as_long_as_the_bits_and_end_with_the_rung_asked_for() -> None:
     html = staircase("mlp", RECORD)._repr_html_()
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%;background", html)]
-    assert widths == pytest.approx([55, 55 * 2.5 / 4, 55 * 2 / 4], abs=0.01)
+    assert widths == pytest.approx([100, 62.5, 50], abs=0.01)
     read = Texts(html)
     colours = re.findall(r"background:(#\w+)", html)
     assert colours == 2 * [PALETTE[0]] + [PALETTE[1]]  # both stand out from light and dark pages
     assert "attention" not in html and read.tags.count("strong") == 1 and "b" not in read.tags
     assert "mlp says\n<b>&·" in read.texts
+    folded = html[html.index("<details>") :]
+    assert "bigram says" in folded and "mlp says" not in folded
 
 
 def test_the_text_says_the_same_as_the_picture() -> None:
@@ -70,7 +72,7 @@ def test_the_text_says_the_same_as_the_picture() -> None:
     assert lines[1].startswith("uniform (") and lines[1].endswith("4.000")
     assert lines[3].endswith("2.000")
     assert lines[4].endswith("2.250 ± 0.124, worse than the rung before")
-    assert lines[5].endswith("2.233 ± 0.379, not told apart")
+    assert lines[5].endswith("2.233 ± 0.379, not distinguishable from the rung before")
     assert lines[6:] == ["rope writes:", "rope says", "<b>&·"]
     read = " ".join(Texts(shown._repr_html_()).texts)
     for line in lines[1:6]:

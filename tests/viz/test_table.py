@@ -14,14 +14,14 @@ def test_text_by_hand() -> None:
         "Two",
         "model        loss  note",
         "a<b           2.5  x",
-        "bigger  1,230,000",
+        "bigger  1,234,567",
     ]
 
 
 def test_html_says_the_same_and_escapes_it() -> None:
     html = TABLE.html()
     cells = re.findall(r"<t[hd] [^>]*>(.*?)</t[hd]>", html)
-    assert cells == ["model", "loss", "note", "a&lt;b", "2.5", "x", "bigger", "1,230,000", ""]
+    assert cells == ["model", "loss", "note", "a&lt;b", "2.5", "x", "bigger", "1,234,567", ""]
     assert html.count('scope="col"') == 3 and html.count('scope="row"') == 2
     assert html.count("text-align:right") == 3 and "<caption" in html
     assert set(TABLE._repr_mimebundle_()) == {"text/html", "text/plain"}
