@@ -22,8 +22,8 @@ class Climb(SphinxDirective):
         stairs = staircase()
         last = stairs.shown[-1]
         took = (
-            f"{last.rung} has {last.n_params:,} parameters. It read {last.bytes_seen / 1e6:.1f} MB of "
-            f"text in {last.cpu_seconds / 60:.0f} minutes of one core."
+            f"{last.rung} has {last.n_params:,} parameters. Reading {last.bytes_seen / 1e6:.1f} MB "
+            f"of text took {last.cpu_seconds / 60:.0f} minutes of one core."
         )
         return [nodes.raw("", f"<div>{stairs._repr_html_()}</div><p>{took}</p>", format="html")]
 
