@@ -41,15 +41,17 @@ def test_the_baseline_has_the_settings_of_nanogpt_on_a_cpu(speedrun: ModuleType)
     assert run.schedule(1999) == pytest.approx(0.1, abs=1e-3)
 
 
-def test_four_differences_stand_in_every_variant(speedrun: ModuleType) -> None:
+def test_five_differences_stand_in_every_variant(speedrun: ModuleType) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert "Four differences more stand in *every* variant" in page
+    assert "Five differences more stand in *every* variant" in page
     for name, recipe in speedrun.LEFT_OUT.items():
         run = speedrun.ours(recipe, IDS, 65, 1000, seed=0)
         assert run.model.head.weight is not run.model.embedding.weight, name
         assert all(group["weight_decay"] == 0 for group in run.optimizer.param_groups), name
         betas = {group["betas"] for group in run.optimizer.param_groups if "betas" in group}
         assert betas == {(0.9, 0.95)}, name
+        of_adam = {g["lr"] for g in run.optimizer.param_groups if "betas" in g}
+        assert of_adam == ({0.003} if name == "Muon" else {0.01}), name
         assert run.schedule(9) < 1 and run.schedule(10) == pytest.approx(1), name
 
 

@@ -56,3 +56,18 @@ def test_the_smallest_of_ten_p_values_is_below_three_hundredths_in_a_fifth_of_st
     baseline, variants = random.normal(size=(4000, 1, 8)), random.normal(size=(4000, 10, 8))
     smallest = stats.ttest_rel(variants, baseline, axis=2).pvalue.min(1)
     assert 0.18 < (smallest <= 0.03).mean() < 0.23
+
+
+def test_in_the_modern_stack_two_kv_heads_decode_no_faster_than_eight() -> None:
+    """The interval hardly holds 1, and it is one of some thirty."""
+    costs = load_record("comparison-cost")
+    two, eight = (
+        {
+            run["settings"]["round"]: np.log(run["result"]["decode_tokens_per_second"])
+            for run in costs.runs
+            if run["settings"]["variant"] == name
+        }
+        for name in ("modern, gqa-2", "modern")
+    )
+    low, high = np.exp(compare(two, eight).t_interval)
+    assert (round(low, 2), round(high, 2)) == (0.70, 1.00)
