@@ -50,7 +50,7 @@ def test_a_subject_is_looked_up_in_its_own_chapter() -> None:
 def test_the_table_of_models_agrees_with_their_configurations(row: str, name: str) -> None:
     config = preset(name)
     mixer = config.blocks[0].mixer
-    shown = re.search(rf"^\| {re.escape(row)} .*?\| (\d+) \| (\d+) \| (\d+) \|", chapter(), re.M)
+    shown = re.search(rf"^\| {re.escape(row)} .*?\| (\d+) / (\d+) \| (\d+) \|", chapter(), re.M)
     assert shown is not None
     assert [int(n) for n in shown.groups()] == [
         mixer.n_heads,

@@ -52,6 +52,13 @@ def test_what_is_masked_is_crossed_out_and_has_no_number() -> None:
     assert "a 1.00; b" in drawing.description
 
 
+def test_masks_of_a_batch_stand_beside_each_other() -> None:
+    masks = torch.stack([causal_mask(3), causal_mask(3) & torch.tensor([True, True, False])])
+    drawing = draw.draw_masks([WORDS, ("d", "e", "–")], masks)
+    assert count(drawing, "hatch") == 3 + 4
+    assert drawing.description.endswith("“a b c” 6 of 9 pairs; “d e –” 5 of 9 pairs.")
+
+
 def test_heads_are_cut_and_merged_in_order() -> None:
     parts = {role: torch.tensor([[1.0, 2.0], [3.0, 4.0]]) for role in draw.Q_K_V}
     drawing = draw.draw_heads("c", parts, torch.tensor([[0.1, 0.2], [0.3, 0.4]]))

@@ -106,6 +106,21 @@ def draw_scores(words: Words, scores: Tensor, weights: Tensor, allowed: Tensor) 
     )
 
 
+def draw_masks(texts: Sequence[Words], masks: Tensor) -> Drawing:
+    """The masks of a batch beside each other, (batch, q, k) of bool, with the words of each."""
+    grids = [mask(seen, words, words) for words, seen in zip(texts, masks, strict=True)]
+    said = "; ".join(
+        f"“{' '.join(words)}” {int(seen.sum())} of {seen.numel()} pairs"
+        for words, seen in zip(texts, masks, strict=True)
+    )
+    return Drawing(
+        row(*grids, gap=10),
+        f"The masks of {len(texts)} texts in one batch",
+        "A row for each query, a column for each key; what may not be seen is crossed out. "
+        f"Allowed are, of {said}.",
+    )
+
+
 def draw_heads(word: str, parts: Mapping[str, Tensor], results: Tensor) -> Drawing:
     """Query, key and value of one position cut into heads, (heads, head_dim) each, and back."""
     whole = [named(vector(parts[r].flatten(), r, digits=0), r) for r in Q_K_V]
