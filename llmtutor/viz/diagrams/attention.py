@@ -78,7 +78,7 @@ def draw_query(
     )
     below = matrix(answer[None], "new", digits=2, rows=("weighted mean",), columns=components)
     return Drawing(
-        column(table, arrow(14, to="down"), below, gap=4, align="end"),
+        column(table, column(arrow(14, to="down"), below, gap=4), gap=4, align="end"),
         f"What {words[-1]} receives",
         f"The scores of {', '.join(words)} are {_said(scores, 1)}; the softmax makes of them the "
         f"weights {_said(weights, 2)}. The values ({', '.join(components)}), weighted so, add up "
@@ -88,9 +88,8 @@ def draw_query(
 
 def draw_scores(words: Words, scores: Tensor, weights: Tensor, allowed: Tensor) -> Drawing:
     """Scores and weights of all queries, (q, k) each; what may not be seen is crossed out."""
-    names = {"rows": words, "columns": words}
-    above = matrix(scores, "query", shown=allowed, **names)
-    below = matrix(weights, "query", digits=2, shown=allowed, **names)
+    above = matrix(scores, "query", rows=words, columns=words, shown=allowed)
+    below = matrix(weights, "query", digits=2, rows=words, columns=words, shown=allowed)
     said = "; ".join(
         f"{word} {_said(w[seen], 2)}" for word, w, seen in zip(words, weights, allowed, strict=True)
     )
