@@ -122,9 +122,11 @@ def _image_text(ax: Axes, image: AxesImage) -> str:
     low = np.unravel_index(int(np.nanargmin(data)), data.shape)
     high = np.unravel_index(int(np.nanargmax(data)), data.shape)
     rows, columns = data.shape[:2]
+    n_empty = int(np.isnan(data).sum())
+    empty = f", {n_empty:,} without a value" if n_empty else ""
     return (
         f"Matrix of {rows} rows and {columns} columns, {value}: lowest {number(data[low])} at "
-        f"{_cell(ax, low)}, highest {number(data[high])} at {_cell(ax, high)}."
+        f"{_cell(ax, low)}, highest {number(data[high])} at {_cell(ax, high)}{empty}."
     )
 
 

@@ -24,6 +24,9 @@ from llmtutor.viz.axes import (
 from llmtutor.viz.labels import label_at_right
 from llmtutor.viz.style import GREY, INK, PALETTE, new_figure, number, style
 
+MASKED = "#e2e2e2", "#a8a8a8"
+"""Ground and hatching of cells that have no value."""
+
 
 def lines(
     x: Values | Mapping[str, Values],
@@ -157,7 +160,10 @@ def heatmap(
     y_ticks: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
-    """A matrix as colours, row 0 on top; up to 150 cells also hold their number."""
+    """A matrix as colours, row 0 on top; up to 150 cells also hold their number.
+
+    A cell that is nan has no value, as what a mask forbids: it is hatched grey, not coloured.
+    """
     data = np.asarray(matrix, dtype=float)
     if data.ndim != 2 or not data.size:
         raise ValueError(f"expected a matrix with rows and columns, received shape {data.shape}")
@@ -167,6 +173,7 @@ def heatmap(
         image = ax.imshow(data, cmap="cividis", aspect="auto", interpolation="nearest")
         fig.colorbar(image, ax=ax, label=value_label)
         ax.grid(visible=False)
+        ax.patch.set(facecolor=MASKED[0], edgecolor=MASKED[1], hatch="//")
         for axis, ticks in ((ax.xaxis, x_ticks), (ax.yaxis, y_ticks)):
             if ticks:
                 axis.set_ticks(range(len(ticks)), list(ticks))
@@ -175,6 +182,8 @@ def heatmap(
         if data.size <= 150:
             middle = (np.nanmin(data) + np.nanmax(data)) / 2
             for (row, column), value in np.ndenumerate(data):
+                if np.isnan(value):
+                    continue
                 color = "white" if value < middle else "black"
                 ax.text(column, row, number(value), color=color, ha="center", va="center", size=12)
         return fig

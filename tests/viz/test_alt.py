@@ -80,6 +80,11 @@ def test_heatmap() -> None:
     )
 
 
+def test_heatmap_counts_the_cells_that_have_no_value() -> None:
+    fig = heatmap([[1, float("nan")], [2, 3]], x_label="key", y_label="query", value_label="weight")
+    assert alt_text(fig).endswith("highest 3 at row 1, column 1, 1 without a value.")
+
+
 def test_missing_values_are_skipped() -> None:
     nan = float("nan")
     fig = lines([1, 2, 3], {"a": [nan, 5, 6], "b": [nan] * 3}, x_label="x (m)", y_label="y (m)")

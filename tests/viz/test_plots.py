@@ -221,6 +221,14 @@ def test_numbers_in_cells_stand_out_from_their_colour() -> None:
         assert max(back, ink) / min(back, ink) >= 4.5
 
 
+def test_a_masked_cell_is_hatched_and_holds_no_number() -> None:
+    fig = heatmap([[0, np.nan], [2, 3]], x_label="key", y_label="query", value_label="weight")
+    ax = fig.axes[0]
+    assert [t.get_text() for t in ax.texts] == ["0", "2", "3"]
+    assert ax.patch.get_hatch()
+    assert ax.get_images()[0].get_array().mask.sum() == 1  # what lies behind is seen there
+
+
 def test_a_large_matrix_is_not_filled_with_numbers() -> None:
     fig = heatmap(np.ones((20, 20)), x_label="a (m)", y_label="b (m)", value_label="v")
     assert not fig.axes[0].texts
