@@ -23,7 +23,9 @@ def gains(first: str, last: str, record: Record | None = None) -> Figure:
     names = [step.rung for step in climb]
     if first not in names:
         staircase(first, record)  # says so if it is unknown, or not recorded
-        raise ValueError(f"expected two rungs from the lower to the higher, got {first!r}, {last!r}")
+        raise ValueError(
+            f"expected two rungs from the lower to the higher, got {first!r}, {last!r}"
+        )
     climb = climb[names.index(first) :]
     return intervals(
         {s.rung: (s.gain_interval[0], s.gain, s.gain_interval[1]) for s in climb},
