@@ -26,7 +26,7 @@ COLUMN, PART_HEIGHT = 172.0, 38.0
 Reading = tuple[str, str, Tensor, Tensor]
 """A part that adds to the stream: its name and role, what it reads, what it answers."""
 Station = tuple[str, str, tuple[int, ...]]
-"""A name, the role of its colour ("stream" stands on the line itself), the shape of a tensor."""
+"""A name, the role of its colour ("stream" and "token" stand on the line), a tensor's shape."""
 
 
 def additions_shape(x: Tensor, readings: Sequence[Reading]) -> Shape:
@@ -76,8 +76,7 @@ def trace_shape(stations: Sequence[Station]) -> Shape:
     """
     placed, y, width = [], 0.0, 190.0
     for name, role, shape in stations:
-        inside = role in ("stream", "token", "weight")
-        left = 0.0 if inside else 2.5 * STREAM_X
+        left = 0.0 if role in ("stream", "token") else 2.5 * STREAM_X
         label = box(text(name, SMALL), "vector" if role == "stream" else role, width=width - left)
         size = text(f"({', '.join(map(str, shape))})", SMALL, mono=True)
         placed += [(label, left, y), (size, width + 12, y + (label.height - size.height) / 2)]
