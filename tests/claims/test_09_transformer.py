@@ -15,12 +15,21 @@ from llmtutor.experiments.study import load_record
 from llmtutor.interop.hf import FAMILIES, state_to_hf
 from llmtutor.layers.attention import AttentionConfig
 from llmtutor.layers.ffn import DenseConfig
+from llmtutor.layers.positions import Rope
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import build, preset
 from llmtutor.model.published import PUBLISHED
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
-DEFINITIONS = ("SelfAttention", "MLP", "Decoder", "make_gpt2", "renamed")
+DEFINITIONS = (
+    "SelfAttention",
+    "MLP",
+    "Decoder",
+    "make_gpt2",
+    "renamed",
+    "make_llama",
+    "TheirBlock",
+)
 SIZES = {"vocab_size": 9, "max_seq_len": 5, "n_layers": 2, "d_model": 8, "n_heads": 2}
 
 
@@ -45,7 +54,10 @@ def chapter() -> dict[str, Any]:
             exec(cell.source, names)
         elif set(defined) & set(DEFINITIONS):
             # Only what is defined: what the cell then does with it has been done on the page.
-            exec(re.split(r"^\w+ = make_|^sizes = ", cell.source, flags=re.M)[0], names)
+            exec(
+                re.split(r"^\w+ = make_|^sizes = |^library_llama", cell.source, flags=re.M)[0],
+                names,
+            )
     return names
 
 
@@ -104,6 +116,36 @@ def test_the_square_matrix_loads_either_way_and_only_one_is_right() -> None:
     mine = chapter()["make_gpt2"](**SIZES).double()
     mine.load_state_dict(state)
     assert not torch.allclose(mine(ids), model(ids))
+
+
+def test_weights_of_the_other_pairing_load_and_give_other_logits() -> None:
+    torch.manual_seed(0)
+    model = build(preset("llama", **SIZES, d_ff=16, init="glorot"))
+    mine = chapter()["make_llama"](**SIZES, d_ff=16)
+    mine.load_state_dict(model.state_dict())
+    ids = torch.randint(9, (2, 5))
+    torch.testing.assert_close(mine(ids), model(ids))
+    for block in mine.blocks:
+        block.mixer.position = Rope(4)
+    mine.load_state_dict(model.state_dict())
+    assert not torch.allclose(mine(ids), model(ids), atol=1e-3)
+
+
+def test_the_block_with_the_bug_learns_all_the_same() -> None:
+    torch.manual_seed(0)
+    model = chapter()["make_llama"](**SIZES, d_ff=16)
+    for block in model.blocks:
+        block.__class__ = chapter()["TheirBlock"]
+    ids = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 0]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 4
 
 
 def test_dropout_is_in_three_places_and_silent_in_evaluation() -> None:
