@@ -19,6 +19,7 @@ from llmtutor.viz.diagrams import language as look
 from llmtutor.viz.diagrams import shapes
 from llmtutor.viz.diagrams.model import block_shape, draw_model, part_words
 from llmtutor.viz.diagrams.shapes import Drawing, Shape, arrow, box, column, named, row, text
+from llmtutor.viz.diagrams.transformer import additions_shape, beside_shape, trace_shape
 
 STYLE = (Path(shapes.__file__).parent / "style.css").read_text(encoding="utf-8")
 
@@ -271,3 +272,28 @@ def test_every_role_has_its_colours() -> None:
     for role, place in product(shapes.ROLES, ("fill", "stroke")):
         rule = re.search(rf"\.lt-drawing \.lt-{role} \{{([^}}]*)\}}", STYLE)
         assert rule and f"{place}: var(" in rule[1]
+
+
+def test_additions_show_what_is_read_and_every_sum() -> None:
+    x, heard, thought = torch.tensor([[3.0, 4.0], [1.0, -2.0], [0.0, 2.0]])
+    shape = additions_shape(
+        x, [("attention", "query", x / 2, heard), ("MLP", "weight", x / 4, thought)]
+    )
+    parts = ["norm", "1.50", "2.00", "attention", "1.0", "−2.0"]
+    parts += ["4.0", "2.0", "norm", "0.75", "1.00", "MLP", "0.0", "2.0", "4.0", "4.0"]
+    assert words_of(shape) == ["3.0", "4.0", *parts]
+    assert shape.width <= shapes.WIDEST and count(shape, 'circle class="lt-stream"') == 2
+
+
+def test_a_trace_has_a_line_for_each_tensor() -> None:
+    shape = trace_shape([("ids", "token", (2, 10)), ("queries", "query", (2, 4, 10, 12))])
+    assert words_of(shape) == ["ids", "(2, 10)", "queries", "(2, 4, 10, 12)"]
+
+
+def test_beside_each_other_only_what_differs_stands_out() -> None:
+    gpt2 = preset("gpt2")
+    same = beside_shape(("a", gpt2), ("b", gpt2.replace(n_layers=2)))
+    assert count(same, 'rect class="lt-new"') == 0
+    # Both norms of the block and the last one are of the other kind.
+    other = beside_shape(("GPT-2", gpt2), ("other", gpt2.replace(norm="rmsnorm")))
+    assert count(other, 'rect class="lt-new"') == 3 and other.width <= shapes.WIDEST

@@ -141,13 +141,13 @@ def _sub_layer(part: Shape, norm: Shape, placement: str) -> Shape:
         ways.append(line([(middle, y + upper.height), (middle, y + upper.height + 10)], head=True))
         y += upper.height + 10
     drawn = Shape(0, 0, "".join(ways))
-    placed = [(drawn, 0.0, 0.0), (branch, BRANCH_X, 18.0), (_plus(), STREAM_X - 9, plus - 9)]
+    placed = [(drawn, 0.0, 0.0), (branch, BRANCH_X, 18.0), (plus_sign(), STREAM_X - 9, plus - 9)]
     if placement == "post":
         placed.append((norm, 0.0, plus + 12))
     return over(WIDTH, height, *placed)
 
 
-def _plus() -> Shape:
+def plus_sign() -> Shape:
     """Where something is added to the stream."""
     circle = '<circle class="lt-stream" cx="9" cy="9" r="9"/>'
     return Shape(18, 18, circle + '<path class="lt-line" d="M4 9h10M9 4v10"/>')
