@@ -120,7 +120,7 @@ def draw_slopes(
         beside_it = min(x0, x1) - label.width - 4 if left else max(x0, x1) + 4
         labels.append((label, beside_it, (y0 + y1) / 2 - label.height / 2))
     height = max(y for _, y in middles.values()) + shapes[next(reversed(shapes))].height
-    legend = row(box("value", "vector"), box("slope", "new"), gap=0)
+    legend = row(box("value"), box("slope", "new"), gap=0)
     labels.append((legend, WIDTH - legend.width, height - legend.height))
     said = ", ".join(f"{n} is {_short(v)} with slope {_short(g)}" for n, (v, g) in nodes.items())
     steps = ", ".join(f"{a} to {b} has {_short(s)}" for (a, b), (_, s) in ways.items())
@@ -176,7 +176,7 @@ def _long(strip: Shape) -> Shape:
 
 def _node(name: str, value: float, slope: float) -> Shape:
     """Value and slope beside each other, under a name."""
-    cells = row(box(_short(value), "vector"), box(_short(slope), "new"), gap=0)
+    cells = row(box(_short(value)), box(_short(slope), "new"), gap=0)
     return named(cells, name)
 
 
