@@ -9,6 +9,7 @@ import torch
 
 from llmtutor.model.mlp import WindowMLP
 from llmtutor.viz.diagrams.language_modelling import (
+    STOREY,
     draw_counts,
     draw_lookup,
     draw_slopes,
@@ -42,7 +43,8 @@ def test_a_row_is_looked_up() -> None:
     words = words_of(drawing)
     assert words[:2] == ["b", "1"] and words[2:6] == ["0", "1", "0", "@"]
     assert words[-2:] == ["0.5", "3.0"]
-    assert drawing.shape.body.count("lt-new") == 2  # both cells of the row
+    cells = re.findall(r"<rect class=\"lt-(weight|new)", drawing.shape.body)
+    assert cells[1:] == ["weight"] * 2 + ["new"] * 2 + ["weight"] * 2  # the first is the frame
     assert "rows a (1.0, −2.0); b (0.5, 3.0); c (4.0, 0.0), gives (0.5, 3.0)." in (
         drawing.description
     )
@@ -58,8 +60,7 @@ def test_slopes_flow_down_in_levels() -> None:
         i = words.index(name)
         assert words[i + 1 : i + 3] == [f"{value:g}", f"{slope:g}"]
     assert drawing.shape.body.count("<polygon") == len(ways)  # an arrow's head for each
-    heights = [float(y) for y in re.findall(r"translate\([\d.]+ ([\d.]+)\)", drawing.shape.body)]
-    assert 0 < max(heights) < drawing.shape.height
+    assert 2 * STOREY < drawing.shape.height < 3 * STOREY  # y and z share a level
     assert "x is 3 with slope 12" in drawing.description
     assert "x to z has 6" in drawing.description
 
