@@ -56,41 +56,7 @@ def _closed_ring(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarra
     return bigram_probs([*ids, ids[0]], vocab_size, alpha)
 
 
-# Exercise 2: the perplexity of several documents.
-
-
-def _document_cases() -> Iterator[tuple[list[list[float]]]]:
-    yield ([[1.0, 1.0, 1.0, 1.0], [3.0]],)
-    yield ([[0.5, 2.5], [2.0, 0.0, 1.0]],)
-    yield ([[math.log(2)] * 6, [math.log(8)] * 2],)
-
-
-def corpus_perplexity(documents: Sequence[Sequence[float]]) -> float:
-    """Perplexity of a corpus from the loss in nats of every token of every document.
-
-    >>> round(corpus_perplexity([[0.0, 0.0], [3.0]]), 3)  # e to the power 3/3
-    2.718
-    """
-    return math.exp(sum(map(sum, documents)) / sum(map(len, documents)))
-
-
-def _mean_of_perplexities(documents: Sequence[Sequence[float]]) -> float:
-    return float(np.mean([math.exp(sum(d) / len(d)) for d in documents]))
-
-
-def _mean_of_means(documents: Sequence[Sequence[float]]) -> float:
-    return math.exp(float(np.mean([sum(d) / len(d) for d in documents])))
-
-
-def _power_of_two(documents: Sequence[Sequence[float]]) -> float:
-    return float(2 ** math.log(corpus_perplexity(documents)))
-
-
-def _mean_of_token_perplexities(documents: Sequence[Sequence[float]]) -> float:
-    return float(np.mean([math.exp(loss) for d in documents for loss in d]))
-
-
-# Exercise 3: bits per byte from a loss per token.
+# Exercise 2: bits per byte from a loss per token.
 
 
 def _byte_cases() -> Iterator[tuple[float, int, str]]:
@@ -124,7 +90,7 @@ def _times_log_two(nats_per_token: float, n_tokens: int, text: str) -> float:
     return nats_per_token * n_tokens * math.log(2) / len(text.encode("utf-8"))
 
 
-# Exercise 4: the gradient that trains every language model.
+# Exercise 3: the gradient that trains every language model.
 
 
 def _gradient_cases() -> Iterator[tuple[Tensor, Tensor]]:
@@ -195,33 +161,6 @@ EXERCISES = [
                 _closed_ring,
                 "One pair too many: the last token is followed by nothing, and the text does not "
                 "begin again (np.roll joins its end to its start).",
-            ),
-        ],
-    ),
-    Exercise(
-        name="language_modelling.corpus_perplexity",
-        cases=_document_cases,
-        reference=corpus_perplexity,
-        wrong=[
-            Wrong(
-                _mean_of_perplexities,
-                "This averages the perplexities of the documents. The exponential comes last: one "
-                "mean over all tokens first, then exp, or a few hard documents drown the rest.",
-            ),
-            Wrong(
-                _mean_of_means,
-                "This is a mean of document means, so a token of a short document weighs more than "
-                "one of a long document. Divide the sum of all losses by the number of all tokens.",
-            ),
-            Wrong(
-                _power_of_two,
-                "The losses are in nats, the power is of 2. Nats go with exp; 2 to the power needs "
-                "bits.",
-            ),
-            Wrong(
-                _mean_of_token_perplexities,
-                "This takes exp of every token's loss and averages afterwards. Perplexity is exp "
-                "of the mean loss; the mean of exp is never smaller, often far larger.",
             ),
         ],
     ),
