@@ -229,7 +229,7 @@ def test_what_the_staircase_shows_up_to_the_modern_block() -> None:
     by_name: dict[str, Step] = {step.rung: step for step in steps(load_record("staircase"))}
     names = ("mlp", "attention", "positions", "rope", "norms", "feed-forward", "gpt2", "modern")
     climb = [by_name[name] for name in names]
-    mlp, attention, positions, rope, norms, ffn, gpt2, modern = climb
+    _, attention, positions, rope, norms, ffn, gpt2, modern = climb
     worse = [step.rung for step in climb if step.gain_interval[1] < 0]
     assert worse == ["mlp", "attention", "gpt2"] and "Three steps went backwards" in prose()
     assert 0.9 * -attention.gain < positions.gain
