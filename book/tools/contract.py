@@ -47,6 +47,7 @@ LANDMARKS = [
     ("## Further reading", "the section 'Further reading'"),
 ]
 EXERCISE_HEADING = re.compile(r"^### Exercise \d+: .+ \(difficulty [★☆]{3}, \d+ minutes\)$", re.M)
+TAG = re.compile(r"</?[a-zA-Z!][^>]*>")  # not the "<" of a formula
 DETAILS = re.compile(r"<details>.*?</details>", re.S)
 QUIZ_OPTION = re.compile(
     r"<details>\s*<summary>[A-Z]\. .+?</summary>\s*(Right|Wrong): \S.{15,}?</details>", re.S
@@ -120,7 +121,7 @@ def figures(notebook: NotebookNode) -> Iterator[str]:
 
 def size(notebook: NotebookNode) -> Iterator[str]:
     """Long enough to teach, short enough to finish."""
-    n_words = len(re.sub(r"<[^>]+>", " ", DETAILS.sub(" ", prose(notebook))).split())
+    n_words = len(TAG.sub(" ", DETAILS.sub(" ", prose(notebook))).split())
     if not WORDS[0] <= n_words <= WORDS[1]:
         yield f"{n_words} words of prose, expected {WORDS[0]} to {WORDS[1]}"
     lines = [

@@ -1,6 +1,5 @@
 """Chapter 09, the transformer: its exercises and the mistakes learners make there."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -16,51 +15,49 @@ Layer = Callable[[Tensor], Tensor]
 
 
 def _size_cases() -> Iterator[tuple[int, int, int, int]]:
-    yield 50257, 1024, 12, 768
-    yield 10, 7, 1, 4
-    yield 84, 64, 3, 48
+    yield 32000, 32, 4096, 11008
+    yield 10, 1, 4, 6
+    yield 84, 3, 48, 128
 
 
-def count(vocab_size: int, max_seq_len: int, n_layers: int, d_model: int) -> int:
-    """Parameters of a GPT-2 with tied weights, biases everywhere and d_ff = 4 d_model.
+def count(vocab_size: int, n_layers: int, d_model: int, d_ff: int) -> int:
+    """Parameters of a Llama: no biases, a gate in the MLP, an output layer of its own.
 
-    >>> count(50257, 1024, 12, 768)
-    124439808
+    >>> count(32000, 32, 4096, 11008)
+    6738415616
     """
-    return _count(vocab_size, max_seq_len, n_layers, d_model)
+    return _count(vocab_size, n_layers, d_model, d_ff)
 
 
 def _count(
     vocab_size: int,
-    max_seq_len: int,
     n_layers: int,
     d: int,
+    d_ff: int,
     *,
-    biases: int = 1,
-    heads: int = 0,
+    matrices: int = 3,
+    ends: int = 2,
     last_norm: int = 1,
+    norm: int = 1,
 ) -> int:
-    attention = 4 * d * d + biases * 4 * d
-    feed_forward = 8 * d * d + biases * 5 * d
-    norm = (1 + biases) * d
-    blocks = n_layers * (attention + feed_forward + 2 * norm)
-    return (1 + heads) * vocab_size * d + max_seq_len * d + blocks + last_norm * norm
+    block = 4 * d * d + matrices * d * d_ff + 2 * norm * d
+    return ends * vocab_size * d + n_layers * block + last_norm * norm * d
 
 
-def _untied(vocab_size: int, max_seq_len: int, n_layers: int, d_model: int) -> int:
-    return _count(vocab_size, max_seq_len, n_layers, d_model, heads=1)
+def _tied(vocab_size: int, n_layers: int, d_model: int, d_ff: int) -> int:
+    return _count(vocab_size, n_layers, d_model, d_ff, ends=1)
 
 
-def _without_biases(vocab_size: int, max_seq_len: int, n_layers: int, d_model: int) -> int:
-    return _count(vocab_size, max_seq_len, n_layers, d_model, biases=0)
+def _without_gate(vocab_size: int, n_layers: int, d_model: int, d_ff: int) -> int:
+    return _count(vocab_size, n_layers, d_model, d_ff, matrices=2)
 
 
-def _without_last_norm(vocab_size: int, max_seq_len: int, n_layers: int, d_model: int) -> int:
-    return _count(vocab_size, max_seq_len, n_layers, d_model, last_norm=0)
+def _without_last_norm(vocab_size: int, n_layers: int, d_model: int, d_ff: int) -> int:
+    return _count(vocab_size, n_layers, d_model, d_ff, last_norm=0)
 
 
-def _without_positions(vocab_size: int, max_seq_len: int, n_layers: int, d_model: int) -> int:
-    return _count(vocab_size, 0, n_layers, d_model)
+def _layer_norms(vocab_size: int, n_layers: int, d_model: int, d_ff: int) -> int:
+    return _count(vocab_size, n_layers, d_model, d_ff, norm=2)
 
 
 # Exercise 2: the whole model.
@@ -135,38 +132,42 @@ def _side_by_side(ids: Tensor, table: Tensor, blocks: Sequence[Layer], norm: Lay
     return norm(total) @ table.T
 
 
-# Exercise 3: how small to start.
+# Exercise 3: queries, keys and values that a file keeps as one.
 
 
-def _depth_cases() -> Iterator[tuple[int, float]]:
-    yield 2, 1.0
-    yield 12, 0.02
-    yield 48, 0.1
+def _fused_cases() -> Iterator[tuple[Tensor, int]]:
+    for n_heads, head_dim in ((2, 2), (3, 1), (2, 3)):
+        d_model = n_heads * head_dim
+        yield torch.arange(3.0 * d_model**2).view(3 * d_model, d_model), n_heads
 
 
-def writer_std(n_layers: int, std: float) -> float:
-    """Deviation at the start of the matrices that write into the residual stream, as in GPT-2.
+def split_fused(fused: Tensor, n_heads: int) -> Tensor:
+    """Weights of queries, keys and values, (3, d_model, d_model), from one (3 d_model, d_model).
 
-    >>> writer_std(8, 1.0)
-    0.25
+    The rows of ``fused`` go head by head, and in each head queries, keys, values: GPT-NeoX.
+
+    >>> split_fused(torch.arange(6.0).view(6, 1), n_heads=2).flatten(1)
+    tensor([[0., 3.],
+            [1., 4.],
+            [2., 5.]])
     """
-    return std / math.sqrt(2 * n_layers)
+    return fused.unflatten(0, (n_heads, 3, -1)).transpose(0, 1).flatten(1, 2)
 
 
-def _one_write_a_layer(n_layers: int, std: float) -> float:
-    return std / math.sqrt(n_layers)
+def _as_gpt2(fused: Tensor, n_heads: int) -> Tensor:
+    return torch.stack(fused.chunk(3))
 
 
-def _by_the_number(n_layers: int, std: float) -> float:
-    return std / (2 * n_layers)
+def _one_row_each(fused: Tensor, n_heads: int) -> Tensor:
+    return torch.stack([fused[part::3] for part in range(3)])
 
 
-def _not_at_all(n_layers: int, std: float) -> float:
-    return std
+def _keys_first(fused: Tensor, n_heads: int) -> Tensor:
+    return split_fused(fused, n_heads)[[1, 0, 2]]
 
 
-def _variance(n_layers: int, std: float) -> float:
-    return std**2 / (2 * n_layers)
+def _turned(fused: Tensor, n_heads: int) -> Tensor:
+    return split_fused(fused, n_heads).mT
 
 
 EXERCISES = [
@@ -176,24 +177,23 @@ EXERCISES = [
         reference=count,
         wrong=[
             Wrong(
-                _untied,
-                "The output layer is counted as a matrix of its own. With tied weights it is the "
-                "embedding, and a matrix is counted once.",
+                _tied,
+                "The matrix of the logits is missing. Llama does not tie: a table at the entrance "
+                "and one at the exit.",
             ),
             Wrong(
-                _without_biases,
-                "The biases are missing. GPT-2 has one in every linear layer of a block and in "
-                "every LayerNorm; only the output layer has none.",
+                _without_gate,
+                "The feed-forward part has two matrices here. A gated one has three: gate, up and "
+                "down.",
             ),
             Wrong(
                 _without_last_norm,
-                "The norm between the last block and the logits is missing: a gain and a bias "
-                "for each of the d_model channels.",
+                "The norm between the last block and the logits is missing: a gain for each of the "
+                "d_model channels.",
             ),
             Wrong(
-                _without_positions,
-                "The table of learned positions is missing: a vector for each of the max_seq_len "
-                "positions.",
+                _layer_norms,
+                "The norms have a bias here. RMSNorm has a gain and nothing else.",
             ),
         ],
     ),
@@ -240,28 +240,30 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        name="transformer.writer_std",
-        cases=_depth_cases,
-        reference=writer_std,
+        name="transformer.split_fused",
+        cases=_fused_cases,
+        reference=split_fused,
+        properties=[
+            Property(
+                "there are three square matrices",
+                lambda received, fused, n_heads: received.shape == (3, *2 * fused.shape[1:]),
+            ),
+        ],
         wrong=[
             Wrong(
-                _one_write_a_layer,
-                "Divided by √n_layers. A block writes twice, once from attention and once from "
-                "the feed-forward part.",
+                _as_gpt2,
+                "Cut into three thirds, as in GPT-2's file. Here the first third holds queries, "
+                "keys and values of the first heads.",
             ),
             Wrong(
-                _by_the_number,
-                "Divided by the number of writes. It is the variances that add up, so the "
-                "deviation is divided by the root of that number.",
+                _one_row_each,
+                "Every third row is taken. Inside a head all rows of the query come first, then "
+                "all of the key, then all of the value.",
             ),
+            Wrong(_keys_first, "Queries and keys are in each other's place."),
             Wrong(
-                _not_at_all,
-                "The depth does not appear. Without it the variance of the stream grows with "
-                "every layer.",
-            ),
-            Wrong(
-                _variance,
-                "This is the variance of a weight. Asked for is the deviation, its root.",
+                _turned,
+                "The matrices are transposed. This file keeps (d_out, d_in), as nn.Linear does.",
             ),
         ],
     ),

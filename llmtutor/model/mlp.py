@@ -13,7 +13,7 @@ from llmtutor.layers.basic import HEAD, Embedding, Layer, Linear, check_ids, tag
 
 
 class WindowMLP(Layer):
-    """``tanh(x H + d) U + b`` with x the embeddings of the last ``window`` tokens side by side.
+    """``tanh(x W₁ + b₁) W₂ + b₂`` with x the embeddings of the last ``window`` tokens side by side.
 
     ids (batch, seq) → x (batch, seq, window · d_embedding), the oldest first → hidden
     (batch, seq, d_hidden) → logits of the next token (batch, seq, vocab_size). Before the text

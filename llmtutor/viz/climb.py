@@ -13,8 +13,7 @@ from llmtutor.viz.table import Table
 def gains(first: str, last: str, record: Record | None = None) -> Figure:
     """Bits per byte that each rung from ``first`` to ``last`` is below the one before it.
 
-    Bars are 95 % intervals over pairs of a seed; those of rungs that are better by more than chance
-    have a full colour.
+    Bars are 95 % intervals over pairs of a seed: blue above 0, orange below, grey if they hold it.
 
     Raises:
         ValueError: an unknown rung, one that is not recorded yet, or ``last`` before ``first``.
@@ -32,12 +31,12 @@ def gains(first: str, last: str, record: Record | None = None) -> Figure:
         x_label="bits per byte below the rung before",
         y_label="rung",
         title="What each rung gains",
-        marked=[step.rung for step in climb if step.better],
+        marked=[s.rung for s in climb if s.better or s.gain_interval[1] < 0],
     )
 
 
 def samples(*rungs: str, length: int = 170, record: Record | None = None) -> Table:
-    """What rungs write after the same prompt: ``length`` characters, ends of lines as strokes.
+    """What rungs write after the same prompt: ``length`` characters, ends of lines as slashes.
 
     Raises:
         ValueError: as ``staircase``.

@@ -106,7 +106,7 @@ def intervals(
     """For each label ``(low, middle, high)``: a bar from low to high with a dot in it.
 
     The line at 0 is what an interval without an effect holds. Rows in ``marked`` have a full
-    colour, the others are grey.
+    colour, blue above 0 and orange below, the others are grey.
 
     Raises:
         ValueError: no rows, a middle outside its interval, a marked row that is not there.
@@ -124,7 +124,7 @@ def intervals(
         ax.use_sticky_edges = False  # else the longest bar touches the axis
         ax.vlines(0, -0.7, len(rows) - 0.3, colors=GREY, linestyles="--", linewidth=1.2)
         for place, (label, (low, middle, high)) in enumerate(rows.items()):
-            color = PALETTE[0] if label in marked else GREY
+            color = PALETTE[0 if middle > 0 else 1] if label in marked else GREY
             ax.barh(place, high - low, left=low, height=0.3, color=color, label=label)
             ax.scatter([middle], [place], s=36, color=INK, zorder=3)
         _name_rows(ax, list(rows))

@@ -19,9 +19,10 @@ def test_bars_and_dots_lie_at_the_numbers() -> None:
 
 
 def test_marked_rows_have_another_colour() -> None:
-    ax = intervals(ROWS, **LABELS, marked=["rope"]).axes[0]
-    marked, other = (c.patches[0].get_facecolor() for c in ax.containers)
-    assert marked != other
+    rows = {**ROWS, "alibi": (0.125, 0.2, 0.25)}
+    ax = intervals(rows, **LABELS, marked=["rope", "alibi"]).axes[0]
+    below, other, above = (c.patches[0].get_facecolor() for c in ax.containers)
+    assert len({below, other, above}) == 3  # each side of 0 has its own
 
 
 def test_the_alternative_text_reads_the_intervals_out() -> None:

@@ -52,13 +52,15 @@ def test_a_row_is_looked_up() -> None:
 
 def test_slopes_flow_down_in_levels() -> None:
     nodes = {"x": (3.0, 12.0), "y": (6.0, 1.0), "z": (9.0, 1.0), "loss": (15.0, 1.0)}
-    ways = {("x", "y"): ("2x", 2.0), ("x", "z"): ("x²", 6.0)}
-    ways |= {("y", "loss"): ("+", 1.0), ("z", "loss"): ("+", 1.0)}
+    ways = {("x", "y"): ("2x", "", 2.0), ("x", "z"): ("x²", "2x", 6.0)}
+    ways |= {("y", "loss"): ("", "1", 1.0), ("z", "loss"): ("+", "", 1.0)}
     drawing = draw_slopes(nodes, ways)
     words = words_of(drawing)
     for name, (value, slope) in nodes.items():
         i = words.index(name)
         assert words[i + 1 : i + 3] == [f"{value:g}", f"{slope:g}"]
+    for label in (["2x", "slope 2"], ["x²", "slope 2x = 6"], ["slope 1 = 1"], ["+", "slope 1"]):
+        assert any(words[i : i + len(label)] == label for i in range(len(words))), label
     assert drawing.shape.body.count("<polygon") == len(ways)  # an arrow's head for each
     assert 2 * STOREY < drawing.shape.height < 3 * STOREY  # y and z share a level
     assert "x is 3 with slope 12" in drawing.description
@@ -67,9 +69,22 @@ def test_slopes_flow_down_in_levels() -> None:
 
 def test_a_window_says_the_sizes_of_the_model() -> None:
     model = WindowMLP(65, window=3, d_embedding=4, d_hidden=8)
-    words = words_of(draw_window(model, "a b"))
+    drawing = draw_window(model, "a b")
+    words = words_of(drawing)
     assert words[:3] == ["a", "␣", "b"]
     for size in ("4 numbers for", "12 numbers", "12 × 8", "hidden, 8", "8 × 65", "65 logits"):
         assert any(size in word for word in words), size
     with pytest.raises(ValueError, match="expected 3 tokens, the window, got 2"):
         draw_window(model, "ab")
+
+
+def test_strips_of_a_window_are_as_long_as_their_numbers_are_many() -> None:
+    drawing = draw_window(WindowMLP(84, window=2, d_embedding=24, d_hidden=256), "ab")
+    cells = re.findall(r'class="lt-(\w+)" width="([\d.]+)" height="([\d.]+)"/', drawing.shape.body)
+    upright = [float(height) for _, width, height in cells if width == "22"]
+    vectors = [float(w) for role, w, height in cells if role == "vector" and height == "22"]
+    logits = [float(w) for role, w, _ in cells if role == "token"]
+    assert "each cell stands for 8 of the numbers" in words_of(drawing)
+    unit = sum(vectors) / (2 * 24 + 256)  # x and the hidden numbers
+    assert sum(upright) / (2 * 24) == pytest.approx(unit)
+    assert sum(logits) / 84 == pytest.approx(unit)

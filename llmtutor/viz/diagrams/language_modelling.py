@@ -3,6 +3,7 @@
 The description of a drawing says the numbers that stand in it, so neither can be wrong alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -87,12 +88,14 @@ def draw_lookup(names: Sequence[str], table: Tensor, id: int) -> Drawing:
 
 
 def draw_slopes(
-    nodes: Mapping[str, tuple[float, float]], ways: Mapping[tuple[str, str], tuple[str, float]]
+    nodes: Mapping[str, tuple[float, float]],
+    ways: Mapping[tuple[str, str], tuple[str, str, float]],
 ) -> Drawing:
     """A computation from top to bottom: of each node its value and the slope of the loss for it.
 
     ``nodes`` maps a name to (value, slope), in the order of the computation; ``ways`` maps
-    (from, to) to the words of a step and its own slope.
+    (from, to) to the words of a step, the formula of its own slope, and that slope; words and
+    formula may be empty.
     """
     depth: dict[str, int] = {}
     for name in nodes:
@@ -108,14 +111,15 @@ def draw_slopes(
             middles[name] = middle, level * STOREY
             placed.append((shape, middle - shape.width / 2, level * STOREY))
     arrows, labels = [], []
-    for (start, end), (words, slope) in ways.items():
+    for (start, end), (words, formula, slope) in ways.items():
         (x0, y0), (x1, y1) = middles[start], middles[end]
         y0 += shapes[start].height + 2
         # Two that end in one meet it from their own sides.
         x1 += 0.22 * (x0 - x1)
         x0 += 0.22 * (middles[end][0] - x0)
         arrows.append(line([(x0, y0), (x1, y1 - 2)], head=True))
-        label = lines(f"{words}\nslope {_short(slope)}", SMALL)
+        its_slope = f"slope {formula} = {_short(slope)}" if formula else f"slope {_short(slope)}"
+        label = lines(f"{words}\n{its_slope}".lstrip(), SMALL)
         left = (x0 + x1) / 2 < WIDTH / 2
         beside_it = min(x0, x1) - label.width - 4 if left else max(x0, x1) + 4
         labels.append((label, beside_it, (y0 + y1) / 2 - label.height / 2))
@@ -123,7 +127,7 @@ def draw_slopes(
     legend = row(box("value"), box("slope", "new"), gap=0)
     labels.append((legend, WIDTH - legend.width, height - legend.height))
     said = ", ".join(f"{n} is {_short(v)} with slope {_short(g)}" for n, (v, g) in nodes.items())
-    steps = ", ".join(f"{a} to {b} has {_short(s)}" for (a, b), (_, s) in ways.items())
+    steps = ", ".join(f"{a} to {b} has {_short(s)}" for (a, b), (_, _, s) in ways.items())
     return Drawing(
         over(WIDTH, height, (Shape(0, 0, "".join(arrows)), 0, 0), *placed, *labels),
         "Forward the values, backward the slopes",
@@ -143,19 +147,32 @@ def draw_window(model: WindowMLP, words: Sequence[str]) -> Drawing:
     d_embedding = model.embedding.weight.shape[1]
     d_hidden, vocab_size = model.hidden.weight.shape[0], model.vocab_size
     wide = model.window * d_embedding
-    strips = [column(token(word), arrow(12, to="down"), vector(3, upright=True)) for word in words]
+    per_cell = math.ceil(max(wide, d_hidden, vocab_size) / MOST_CELLS)
+
+    def strip(n: int, role: str = "vector") -> Shape:
+        return _strip(n / per_cell, role)
+
+    upright = [
+        column(token(word), arrow(12, to="down"), _upright(d_embedding / per_cell))
+        for word in words
+    ]
     picture = column(
-        row(*strips, gap=10),
+        row(*upright, gap=10),
         text(f"look up: {d_embedding} numbers for each token", SMALL),
         arrow(12, to="down"),
-        named(_long(vector(3 * model.window)), f"x: side by side, {wide} numbers", below=True),
+        named(strip(wide), f"x: side by side, {wide} numbers", below=True),
         arrow(12, to="down"),
-        box(f"x H + d, H is {wide} × {d_hidden}", "weight"),
+        box(f"x W₁ + b₁, W₁ is {wide} × {d_hidden}", "weight"),
         box("tanh", "plain"),
-        named(vector(9), f"hidden, {d_hidden} numbers", below=True),
+        named(strip(d_hidden), f"hidden, {d_hidden} numbers", below=True),
         arrow(12, to="down"),
-        box(f"U is {d_hidden} × {vocab_size}, and b", "weight"),
-        named(vector(6, "token"), f"{vocab_size} logits: one for each next token", below=True),
+        box(f"W₂ is {d_hidden} × {vocab_size}, and b₂", "weight"),
+        named(
+            strip(vocab_size, "token"),
+            f"{vocab_size} logits: one for each next token",
+            below=True,
+        ),
+        text(f"each cell stands for {per_cell} of the numbers", SMALL),
         gap=4,
     )
     return Drawing(
@@ -168,10 +185,29 @@ def draw_window(model: WindowMLP, words: Sequence[str]) -> Drawing:
     )
 
 
-def _long(strip: Shape) -> Shape:
-    """A strip at the width of a phone at most, its cells narrower."""
-    share = min(1.0, 340 / strip.width)
-    return Shape(share * strip.width, CELL, f'<g transform="scale({share:.4g} 1)">{strip.body}</g>')
+MOST_CELLS, NARROW = 32, 10.6
+"""Of the longest strip in a drawing of a window, and units of the side of such a cell."""
+
+
+def _strip(n_cells: float, role: str = "vector") -> Shape:
+    """So many narrow cells; the last is a part of one where the number is not whole."""
+    return row(*(_narrow(side, CELL, role) for side in _sides(n_cells)), gap=0)
+
+
+def _upright(n_cells: float) -> Shape:
+    """The same from top to bottom."""
+    return column(*(_narrow(CELL, side, "vector") for side in _sides(n_cells)), gap=0)
+
+
+def _sides(n_cells: float) -> list[float]:
+    """Units of each cell along the strip."""
+    rest = n_cells - int(n_cells)
+    return [NARROW] * int(n_cells) + [NARROW * rest] * (rest > 0)
+
+
+def _narrow(width: float, height: float, role: str) -> Shape:
+    rect = f'<rect class="lt-{role}" width="{width:.4g}" height="{height:.4g}"/>'
+    return Shape(width, height, rect)
 
 
 def _node(name: str, value: float, slope: float) -> Shape:
