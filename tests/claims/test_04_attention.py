@@ -13,7 +13,6 @@ from torch import Tensor
 from llmtutor.layers.attention import (
     Attention,
     attention,
-    attention_weights,
     causal_mask,
     fused_attention,
 )
