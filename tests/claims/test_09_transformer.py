@@ -225,15 +225,19 @@ def test_small_models_tie_and_there_are_eight_families() -> None:
     assert len(FAMILIES) == 8 and "Eight families can be loaded" in prose()
 
 
-def test_what_the_staircase_shows_up_to_the_norms() -> None:
+def test_what_the_staircase_shows_up_to_the_modern_block() -> None:
     by_name: dict[str, Step] = {step.rung: step for step in steps(load_record("staircase"))}
-    mlp, attention, positions, rope, norms = (
-        by_name[name] for name in ("mlp", "attention", "positions", "rope", "norms")
-    )
-    assert mlp.gain_interval[1] < 0 and attention.gain_interval[1] < 0
+    names = ("mlp", "attention", "positions", "rope", "norms", "feed-forward", "gpt2", "modern")
+    climb = [by_name[name] for name in names]
+    mlp, attention, positions, rope, norms, ffn, gpt2, modern = climb
+    worse = [step.rung for step in climb if step.gain_interval[1] < 0]
+    assert worse == ["mlp", "attention", "gpt2"] and "Three steps went backwards" in prose()
     assert 0.9 * -attention.gain < positions.gain
     assert positions.bits_per_byte > by_name["trigram"].bits_per_byte  # most of it, not all
-    assert rope.better and norms.better
-    # Told apart, though the runs of one rung differ by more.
+    assert rope.better and norms.better and ffn.better
+    assert {*sorted(climb, key=lambda step: -step.gain)[:2]} == {positions, modern}
+    assert gpt2.bits_per_byte > ffn.bits_per_byte
+    assert round(3 * (attention.bits_per_byte - modern.bits_per_byte), 1) == 1.0  # a third
+    # The norms are distinguishable, though the runs of one rung differ by more.
     low, high = norms.interval
     assert norms.gain < high - low
