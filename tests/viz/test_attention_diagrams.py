@@ -33,8 +33,11 @@ def test_a_sentence_shows_each_word_above_its_numbers() -> None:
 def test_a_projection_shows_what_comes_out() -> None:
     turn = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
     parts = {"query": turn, "key": torch.eye(2), "value": 2 * torch.eye(2)}
-    said = draw.draw_projections("c", X[2], parts).description
-    assert said.endswith("the query 0 6, the key 2 0, the value 4 0.")
+    rows = {"query": ("up", "down"), "key": ("up", "down"), "value": ("yes", "no")}
+    drawing = draw.draw_projections("c", X[2], parts, ("left", "right"), rows)
+    assert drawing.description.endswith("the query 0 6, the key 2 0, the value 4 0.")
+    assert words_of(drawing).count("left") == 3 and words_of(drawing).count("yes") == 1
+    assert count(drawing, "head lt-line-plain") == 2 * 3  # to each matrix, and out of it
 
 
 def test_a_query_receives_the_weighted_mean() -> None:
@@ -71,6 +74,8 @@ def test_cross_attention_masks_nothing() -> None:
     drawing = draw.draw_self_and_cross(("x",), WORDS, weights)
     assert count(drawing, "hatch") == 3  # of the causal mask beside it
     assert "x most to b" in drawing.description
+    # Three arrows from the one text; one from text 1, two from text 2.
+    assert count(drawing, "head lt-line-plain") == 3 + 3
 
 
 def test_each_step_of_writing_repeats_all_keys_before() -> None:

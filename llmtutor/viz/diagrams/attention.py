@@ -16,6 +16,7 @@ from llmtutor.viz.diagrams.shapes import (
     arrow,
     box,
     column,
+    line,
     over,
     row,
     space,
@@ -42,24 +43,46 @@ def draw_sentence(words: Words, vectors: Tensor, features: Words) -> Drawing:
     )
 
 
-def draw_projections(word: str, x: Tensor, projections: Mapping[str, Tensor]) -> Drawing:
-    """One vector (d_model,) times three matrices (d_out, d_model), named query, key and value."""
+def draw_projections(
+    word: str,
+    x: Tensor,
+    projections: Mapping[str, Tensor],
+    components: Words,
+    outputs: Mapping[str, Words],
+) -> Drawing:
+    """One vector (d_model,) times three matrices (d_out, d_model), named query, key and value.
+
+    ``components`` are the names of the columns, ``outputs`` those of the rows of each matrix.
+    """
     results = {role: x @ projections[role].T for role in Q_K_V}
-    ways = [
-        column(
-            named(matrix(projections[role], digits=0), f"W of the {role}"),
-            arrow(14, to="down"),
-            named(vector(results[role], role, digits=0), role, below=True),
-            gap=4,
-        )
-        for role in Q_K_V
-    ]
+    ways = []
+    for role in Q_K_V:
+        weights = matrix(projections[role], digits=0, rows=outputs[role], columns=components)
+        beside = row(arrow(16), vector(results[role], role, upright=True, digits=0), gap=4)
+        level = column(beside, space(height=2), gap=0)  # on the frame
+        ways.append(row(named(weights, f"W of the {role}"), level, gap=4, align="end"))
+    start = named(vector(x, upright=True, digits=0), f"x of {word}")
+    wide, fan, gap = max(way.width for way in ways), 40, 14
+    height = sum(way.height for way in ways) + gap * (len(ways) - 1)
+    placed, arrows, top = [], [], 0.0
+    for way in ways:
+        left = start.width + fan + wide - way.width
+        placed.append((way, left, top))
+        ends = [(start.width + 2, height / 2), (left - 4, top + way.height - 2 * CELL)]
+        arrows.append(line(ends, head=True))
+        top += way.height + gap
     said = ", ".join(f"the {role} {_said(results[role], 0)}" for role in Q_K_V)
-    above = named(vector(x, digits=0), f"x of {word}")
     return Drawing(
-        column(above, arrow(14, to="down"), row(*ways, gap=16), gap=4),
+        over(
+            start.width + fan + wide,
+            height,
+            (Shape(0, 0, "".join(arrows)), 0, 0),
+            (start, 0, (height - start.height) / 2),
+            *placed,
+        ),
         f"Three vectors from the one of {word}",
-        f"The vector {_said(x, 0)} of {word} goes through three matrices and gives {said}.",
+        f"The vector {_said(x, 0)} of {word} ({', '.join(components)}) goes through three matrices "
+        f"and gives {said}.",
     )
 
 
@@ -70,7 +93,7 @@ def draw_query(
     answer = weights @ values
     table = row(
         named(matrix(scores[:, None], "query", rows=words), "scores"),
-        _beside("→", words),
+        column(arrow(14, label="softmax"), space(height=len(words) * CELL / 2 - 6), gap=0),
         named(matrix(weights[:, None], "query", digits=2), "weights"),
         _beside("×", words),
         named(matrix(values, "value", digits=0, columns=components), "values"),
@@ -149,14 +172,12 @@ def draw_heads(word: str, parts: Mapping[str, Tensor], results: Tensor) -> Drawi
 def draw_self_and_cross(here: Words, there: Words, weights: Tensor) -> Drawing:
     """Self-attention beside cross-attention, and the weights of ``here`` on ``there``, (q, k)."""
     own = column(
-        _source("one text"),
-        _attends(arrow(14, to="down"), "causal mask"),
+        _attends({"one text": Q_K_V}, "causal mask"),
         mask(causal_mask(len(there))),
         gap=4,
     )
     other = column(
-        row(_source("text 1"), _source("text 2"), gap=22),
-        _attends(row(arrow(14, to="down"), arrow(14, to="down"), gap=66), "no mask"),
+        _attends({"text 1": Q_K_V[:1], "text 2": Q_K_V[1:]}, "no mask"),
         mask(causal_mask(len(there))[-1:].expand(len(here), -1)),
         gap=4,
     )
@@ -206,14 +227,29 @@ def draw_decoding(words: Words) -> Drawing:
     )
 
 
-def _attends(way: Shape, rule: str) -> Shape:
-    """Queries, keys and values below an arrow, and the rule of the mask."""
-    inside = row(*(box(text(r[0], SMALL), r, pad=5) for r in Q_K_V), gap=14)
-    return column(way, inside, text(rule, SMALL), gap=4)
-
-
-def _source(name: str) -> Shape:
-    return box(text(name, SMALL), "token", corner=12)
+def _attends(sources: Mapping[str, Words], rule: str) -> Shape:
+    """Texts above, an arrow from each to what is made of it, and the rule of the mask below."""
+    boxes = [box(text(role[0], SMALL), role, pad=5) for role in Q_K_V]
+    step, between, radius = boxes[0].width + 20, 22.0, 12
+    middles = {role: n * step + boxes[0].width / 2 for n, role in enumerate(Q_K_V)}
+    placed, ways = [], []
+    for name, roles in sources.items():
+        source = box(text(name, SMALL), "token", corner=radius)
+        middle = sum(middles[role] for role in roles) / len(roles)
+        placed.append((source, middle - source.width / 2, 0.0))
+        top = source.height
+        ways += [
+            line([(middle, top + 2), (middles[role], top + between)], head=True) for role in roles
+        ]
+    parts = [(part, n * step, top + between + 2) for n, part in enumerate(boxes)]
+    whole = over(
+        2 * step + boxes[0].width,
+        top + between + 2 + boxes[0].height,
+        (Shape(0, 0, "".join(ways)), 0, 0),
+        *placed,
+        *parts,
+    )
+    return column(whole, text(rule, SMALL), gap=4)
 
 
 def _beside(sign: str, words: Words) -> Shape:
