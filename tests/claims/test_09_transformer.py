@@ -151,7 +151,7 @@ def test_where_pairs_cost_as_much_as_matrices_and_blocks_as_much_as_the_embeddin
             parameters(preset("gpt2", **sizes, tie_weights=tie)).total for tie in (True, False)
         )
         larger[width] = round(100 * (untied / tied - 1))
-    assert f"would be {larger[192]} % larger and one of width 3,072 {larger[3072]} %" in prose()
+    assert f"would be {larger[192]} % larger, one of width 3,072 by {larger[3072]} %" in prose()
 
 
 def test_the_block_with_the_bug_learns_all_the_same() -> None:
