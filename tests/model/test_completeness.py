@@ -503,6 +503,8 @@ ONNX = {
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "differential": BASE.replace(mixer="differential", window=5),
+    "differential, second version": BASE.replace(mixer="differential-v2"),
 }
 
 
