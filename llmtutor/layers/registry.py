@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
+from llmtutor.layers.attention.differential import DifferentialConfig
+from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
@@ -21,6 +23,8 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        DifferentialConfig,
+        DifferentialV2Config,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,

@@ -26,23 +26,23 @@ from llmtutor.layers.registry import PARTS, kinds, part_from_dict
 
 SITE = Site(d_model=16, max_seq_len=8, n_layers=2)
 LONGER = {"factor": 4.0, "original_max_seq_len": 8}
+ATTENTION = {
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "head_dim": 6,
+    "position": AlibiConfig(),
+    "window": 3,
+    "bias": True,
+    "output_bias": True,
+    "qk_norm": RMSNormConfig(),
+    "scale": 0.9,
+    "softcap": 1.5,
+    "sinks": True,
+}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "attention": (
-        {"n_heads": 4},
-        {
-            "n_heads": 2,
-            "n_kv_heads": 2,
-            "head_dim": 6,
-            "position": AlibiConfig(),
-            "window": 3,
-            "bias": True,
-            "output_bias": True,
-            "qk_norm": RMSNormConfig(),
-            "scale": 0.9,
-            "softcap": 1.5,
-            "sinks": True,
-        },
-    ),
+    "attention": ({"n_heads": 4}, ATTENTION),
+    "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
+    "differential-v2": ({"n_heads": 4}, ATTENTION),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
@@ -82,6 +82,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What each kind needs, and for each field another value than it has then."""
 ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
+    ("differential", "qk_norm_over"): "the same",
+    ("differential-v2", "qk_norm_over"): "the same",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
 }
 
@@ -121,7 +123,7 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention"},
+        MixerConfig: {"attention", "differential", "differential-v2"},
         FeedForwardConfig: {"mlp", "gated-mlp"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},

@@ -42,6 +42,11 @@ VARIANTS = [
     {"sinks": True},
     {"logit_softcap": 3.0},
     {"window": 8},
+    {"mixer": "differential"},
+    {"mixer": "differential", "gain": False, "n_kv_heads": 2, "sinks": True},
+    {"mixer": "differential", "position": "alibi", "window": 8},
+    {"mixer": "differential-v2"},
+    {"mixer": "differential-v2", "n_kv_heads": 2, "sinks": True},
 ]
 
 

@@ -70,6 +70,16 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
     ],
+    "differential": [
+        {"n_kv_heads": None, "gain": False},
+        {"head_dim": 6, "window": 5, "bias": True, "softcap": 2.0},
+        {"qk_norm": "rmsnorm", "sinks": True, "window": 4, "output_bias": True},
+    ],
+    "differential-v2": [
+        {"n_kv_heads": None, "bias": True},
+        {"n_kv_heads": 1, "head_dim": 6, "window": 5, "qk_norm": "rmsnorm"},
+        {"sinks": True, "window": 4, "output_bias": True},
+    ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
@@ -493,6 +503,8 @@ ONNX = {
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "differential": BASE.replace(mixer="differential", window=5),
+    "differential, second version": BASE.replace(mixer="differential-v2"),
 }
 
 

@@ -29,6 +29,8 @@ WIDTH = BRANCH_X + PART_WIDTH
 
 TITLES = {
     "attention": "Attention",
+    "differential": "Differential attention",
+    "differential-v2": "Differential attention, V2",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "layernorm": "LayerNorm",
