@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -21,6 +22,7 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        LatentAttentionConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
