@@ -79,14 +79,10 @@ class LatentAttentionConfig(MixerConfig):
             )
         if (self.rope_dim or 0) % 2:
             raise ValueError(f"rope_dim must be even, RoPE turns pairs: got {self.rope_dim}")
-        if self.rope_dim == 0 and self._turns:
+        if self.rope_dim == 0 and isinstance(self.position, RopeConfig):
             raise ValueError("rope_dim = 0 leaves RoPE nothing to turn; set position to 'none'")
         if self.scale is not None:
             check_number("scale", self.scale, above=0)
-
-    @property
-    def _turns(self) -> bool:
-        return isinstance(self.position, RopeConfig)
 
     def widths(self, d_model: int) -> Widths:
         """All sizes.
@@ -103,7 +99,7 @@ class LatentAttentionConfig(MixerConfig):
         nope = self.nope_dim or d_model // self.n_heads
         rope, v = self.rope_dim, self.v_dim or nope
         if rope is None:
-            rope = max(2, nope // 4 * 2) if self._turns else 0
+            rope = max(2, nope // 4 * 2) if isinstance(self.position, RopeConfig) else 0
         kv_rank = self.kv_rank or max(1, d_model // 4)
         _check_rank("kv_rank", kv_rank, d_model, self.n_heads * (nope + v), "keys and values")
         if self.q_rank is not None:
@@ -130,15 +126,13 @@ class LatentAttentionConfig(MixerConfig):
         met = w.nope + w.rope + w.v if load.at_once else w.row + w.kv_rank
         flops = 2 * matrices + 2 * h * met * load.seq
         kept = 2 * (queries + values) * load.tokens_bytes + self._weights_bytes(w, load)
-        own = Costs(matrices, matrices, flops, w.row * load.tokens_bytes, kept)
-        norms = (self._norm_costs(width, load) for width in (w.kv_rank, w.q_rank or 0))
-        return sum(norms, own)
-
-    def _norm_costs(self, width: int, load: Load) -> Costs:
-        """Of a latent, whether normalised or not: it goes into the next projection."""
-        if self.latent_norm is None or not width:
-            return Costs(activation_bytes=width * load.tokens_bytes)
-        return self.latent_norm.costs(width, load.tokens_bytes)
+        total = Costs(matrices, matrices, flops, w.row * load.tokens_bytes, kept)
+        for width in filter(None, (w.kv_rank, w.q_rank)):
+            if self.latent_norm is None:  # the latent itself goes into the next projection
+                total += Costs(activation_bytes=width * load.tokens_bytes)
+            else:
+                total += self.latent_norm.costs(width, load.tokens_bytes)
+        return total
 
     def _weights_bytes(self, w: Widths, load: Load) -> int:
         """torch's kernel for CPUs stores the weights where a value is not as wide as a key."""
@@ -179,8 +173,7 @@ class LatentAttention(Layer):
         turning = scheme.NoPositionConfig() if bare else RopeConfig()
         config = LatentAttentionConfig(n_heads, position=turning, **options)
         w = config.widths(d_model)
-        shown = {"nope_dim": w.nope, "rope_dim": w.rope, "v_dim": w.v}
-        super().__init__(n_heads=n_heads, kv_rank=w.kv_rank, q_rank=w.q_rank, **shown)
+        super().__init__(n_heads=n_heads, **w._asdict())
         self.n_heads, self.widths = n_heads, w
         self.scale = (w.nope + w.rope) ** -0.5 if config.scale is None else config.scale
         norm = config.latent_norm
