@@ -80,6 +80,11 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"n_kv_heads": 1, "head_dim": 6, "window": 5, "qk_norm": "rmsnorm"},
         {"sinks": True, "window": 4, "output_bias": True},
     ],
+    "mla": [
+        {"q_rank": 6, "rope_dim": 4, "v_dim": 3},
+        {"kv_rank": 7, "nope_dim": 3, "rope_dim": 2, "rope_pairing": "interleaved", "scale": 0.7},
+        {"position": "none", "latent_norm": None, "q_rank": 5},
+    ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
@@ -499,6 +504,7 @@ ONNX = {
     "attention with pairs of neighbours, capped": BASE.replace(
         rope_pairing="interleaved", softcap=2.0, logit_softcap=3.0, norm_placement="sandwich"
     ),
+    "latent attention": BASE.replace(mixer="mla", q_rank=6),
     "alibi and sinks": BASE.replace(position="alibi", sinks=True),
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
