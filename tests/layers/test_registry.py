@@ -18,6 +18,7 @@ from llmtutor.layers.positions import (
     AttentionPositionConfig,
     EmbeddingPositionConfig,
     LinearScaling,
+    NoPositionConfig,
     RopeConfig,
     RopeScaling,
     YarnScaling,
@@ -43,6 +44,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "mla": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "kv_rank": 3,
+            "q_rank": 5,
+            "nope_dim": 6,
+            "rope_dim": 4,
+            "v_dim": 5,
+            "position": NoPositionConfig(),
+            "latent_norm": RMSNormConfig(0.1),
+            "scale": 0.9,
+        },
+    ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
@@ -123,7 +138,7 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention", "differential", "differential-v2"},
+        MixerConfig: {"attention", "differential", "differential-v2", "mla"},
         FeedForwardConfig: {"mlp", "gated-mlp"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
