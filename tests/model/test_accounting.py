@@ -40,6 +40,7 @@ VARIANTS = [
     {"head_dim": 12, "output_bias": True},
     {"softcap": 3.0},
     {"sinks": True},
+    {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
 ]

@@ -69,6 +69,7 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"qk_norm": RMSNormConfig(offset=True), "qk_norm_over": "heads"},
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
+        {"gate": True, "bias": True},
     ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
