@@ -396,7 +396,13 @@ def test_one_token_is_its_own_value_unless_a_sink_takes_some() -> None:
 
 def test_gradcheck() -> None:
     ours = layer(
-        n_kv_heads=2, bias=True, qk_norm=RMSNormConfig(), window=2, softcap=1.5, sinks=True, gate=True
+        n_kv_heads=2,
+        bias=True,
+        qk_norm=RMSNormConfig(),
+        window=2,
+        softcap=1.5,
+        sinks=True,
+        gate=True,
     )
     names, values = zip(*ours.named_parameters(), strict=True)
 
