@@ -575,6 +575,7 @@ UNSAYABLE = {
     "position": "alibi",
     "softcap": 5.0,
     "sinks": True,
+    "gate": True,
     "scale": 0.3,
     "logit_softcap": 5.0,
     "embedding_scale": 2.0,

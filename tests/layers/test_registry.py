@@ -39,6 +39,7 @@ ATTENTION = {
     "scale": 0.9,
     "softcap": 1.5,
     "sinks": True,
+    "gate": True,
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),

@@ -69,14 +69,15 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"qk_norm": RMSNormConfig(offset=True), "qk_norm_over": "heads"},
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
+        {"gate": True, "bias": True},
     ],
     "differential": [
-        {"n_kv_heads": None, "gain": False},
+        {"n_kv_heads": None, "gain": False, "gate": True},
         {"head_dim": 6, "window": 5, "bias": True, "softcap": 2.0},
         {"qk_norm": "rmsnorm", "sinks": True, "window": 4, "output_bias": True},
     ],
     "differential-v2": [
-        {"n_kv_heads": None, "bias": True},
+        {"n_kv_heads": None, "bias": True, "gate": True},
         {"n_kv_heads": 1, "head_dim": 6, "window": 5, "qk_norm": "rmsnorm"},
         {"sinks": True, "window": 4, "output_bias": True},
     ],

@@ -56,6 +56,7 @@ PHRASES = {
     "qk_norm_over": "over all heads at once",
     "activation": "{}",
     "bias": "biases",
+    "gate": "gated output",
     "offset": "gain 1 + weight",
 }
 """What a field says; one that is not here is said by its name and value."""
