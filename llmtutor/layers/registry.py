@@ -13,6 +13,8 @@ from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import LinearAttentionConfig
 
 P = TypeVar("P", bound=Part)
 
@@ -21,6 +23,8 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        LinearAttentionConfig,
+        DeltaNetConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,

@@ -43,6 +43,29 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "sinks": True,
         },
     ),
+    "linear-attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "head_dim": 6,
+            "features": "relu",
+            "normalise": "output",
+            "conv_width": 3,
+        },
+    ),
+    "delta-net": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_value_heads": 8,
+            "head_dim": 6,
+            "value_dim": 3,
+            "conv_width": None,
+            "fades": False,
+            "gate": False,
+            "eps": 0.1,
+        },
+    ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
@@ -121,7 +144,7 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention"},
+        MixerConfig: {"attention", "linear-attention", "delta-net"},
         FeedForwardConfig: {"mlp", "gated-mlp"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},

@@ -43,6 +43,12 @@ VARIANTS = [
     {"logit_softcap": 3.0},
     {"window": 8},
 ]
+WITH_A_STATE = [
+    {"mixer": "linear-attention"},
+    {"mixer": "linear-attention", "features": "silu", "normalise": "output", "conv_width": 3},
+    {"mixer": "delta-net"},
+    {"mixer": "delta-net", "fades": False, "gate": False, "n_value_heads": 8, "conv_width": None},
+]
 
 
 def name_of(case: dict | int | ModelConfig) -> str:
@@ -204,7 +210,7 @@ def test_activations_are_within_a_fifth_of_the_measured_peak(kind, size) -> None
         assert predicted == pytest.approx(bytes_, rel=0.2), what
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("changes", [*VARIANTS, *WITH_A_STATE], ids=name_of)
 def test_activations_of_each_part(changes) -> None:
     config = variant(changes)
     for dtype in (torch.float32, torch.float64):

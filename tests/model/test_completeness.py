@@ -70,6 +70,14 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
     ],
+    "linear-attention": [
+        {"features": "relu", "conv_width": 3},
+        {"features": "silu", "normalise": "output", "head_dim": 6},
+    ],
+    "delta-net": [
+        {"n_value_heads": 8, "value_dim": 3, "conv_width": None},
+        {"fades": False, "gate": False, "head_dim": 5, "conv_width": 2},
+    ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
@@ -493,6 +501,8 @@ ONNX = {
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "linear attention": BASE.replace(mixer="linear-attention", conv_width=3),
+    "gated DeltaNet": BASE.replace(mixer="delta-net", n_value_heads=8),
 }
 
 
