@@ -86,7 +86,7 @@ class DeltaNet(Layer):
         self.write = Linear(d_model, self.n_value_heads)
         self.conv = CausalConv(2 * keys + values, config.conv_width) if config.conv_width else None
         self.fading = Fading(d_model, self.n_value_heads) if config.fades else None
-        self.gate = Linear(d_model, values) if config.gate else None
+        self.gate = Linear(d_model, values) if config.output_gate else None
         self.norm = RMSNorm(self.value_dim, config.eps)
         self.output = tag(Linear(values, d_model), RESIDUAL)
 
@@ -169,7 +169,7 @@ class DeltaNetConfig(MixerConfig):
     """Tokens that a short convolution in front looks at, its own included; None for none."""
     fades: bool = True
     """Whether a token says how much of the state is kept; DeltaNet keeps all."""
-    gate: bool = True
+    output_gate: bool = True
     """Whether a gate, ``silu`` of a projection of x, lets through what was read."""
     eps: float = 1e-6
     """Of the RMSNorm of each head's output."""
@@ -208,7 +208,7 @@ class DeltaNetConfig(MixerConfig):
         head_dim, value_dim = self.widths(site.d_model)
         keys, values = self.n_heads * head_dim, self.value_heads * value_dim
         mixed, state = 2 * keys + values, head_dim * values
-        matrices = site.d_model * (mixed + values * (1 + self.gate))
+        matrices = site.d_model * (mixed + values * (1 + self.output_gate))
         matrices += site.d_model * self.value_heads * (1 + self.fades)
         taps = mixed * (self.conv_width or 0)
         n = matrices + taps + 2 * self.fades * self.value_heads + value_dim
@@ -226,7 +226,11 @@ class DeltaNetConfig(MixerConfig):
         heads, chunk = self.value_heads, min(CHUNK, site.max_seq_len)
         keys, values = self.n_heads * head_dim, heads * value_dim
         mixed = (2 * keys + values) * (3 if self.conv_width else 1)
-        read = values * (6 if self.gate else 3) + 2 * self.n_heads + heads * (2 + 4 * self.fades)
+        read = (
+            values * (6 if self.output_gate else 3)
+            + 2 * self.n_heads
+            + heads * (2 + 4 * self.fades)
+        )
         both = heads * (head_dim + value_dim)
         levels = chunk.bit_length() - 1
         cut: float = 4 * heads * head_dim + 2 * values + both * (levels + 2)
