@@ -16,7 +16,7 @@ from llmtutor.layers.recurrent.state import StateCache
 
 Sizes = dict[str, tuple[int, ...]]
 """Shapes of what a cache holds, by name."""
-CHUNK = 64
+CHUNK = 32
 """Tokens that are worked on together, unless the longest text is shorter."""
 
 
