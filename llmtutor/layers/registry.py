@@ -16,6 +16,8 @@ from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import LinearAttentionConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.layers.recurrent.s4d import S4DConfig
 
@@ -29,6 +31,8 @@ PARTS: dict[str, type[Part]] = {
         DifferentialConfig,
         DifferentialV2Config,
         LatentAttentionConfig,
+        LinearAttentionConfig,
+        DeltaNetConfig,
         MambaConfig,
         S4DConfig,
         # Feed-forward parts

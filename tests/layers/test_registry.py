@@ -72,6 +72,29 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "scale": 0.9,
         },
     ),
+    "linear-attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "head_dim": 6,
+            "features": "relu",
+            "normalise": "output",
+            "conv_width": 3,
+        },
+    ),
+    "delta-net": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_value_heads": 8,
+            "head_dim": 6,
+            "value_dim": 3,
+            "conv_width": None,
+            "fades": False,
+            "output_gate": False,
+            "eps": 0.1,
+        },
+    ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
@@ -153,7 +176,16 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention", "differential", "differential-v2", "mamba", "mla", "s4d"},
+        MixerConfig: {
+            "attention",
+            "delta-net",
+            "differential",
+            "differential-v2",
+            "linear-attention",
+            "mamba",
+            "mla",
+            "s4d",
+        },
         FeedForwardConfig: {"mlp", "gated-mlp", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},

@@ -55,6 +55,18 @@ VARIANTS = [
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
 ]
+WITH_A_STATE = [
+    {"mixer": "linear-attention"},
+    {"mixer": "linear-attention", "features": "silu", "normalise": "output", "conv_width": 3},
+    {"mixer": "delta-net"},
+    {
+        "mixer": "delta-net",
+        "fades": False,
+        "output_gate": False,
+        "n_value_heads": 8,
+        "conv_width": None,
+    },
+]
 
 
 def name_of(case: dict | int | ModelConfig) -> str:
@@ -218,7 +230,7 @@ def test_activations_are_within_a_fifth_of_the_measured_peak(kind, size) -> None
         assert predicted == pytest.approx(bytes_, rel=0.2), what
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("changes", [*VARIANTS, *WITH_A_STATE], ids=name_of)
 def test_activations_of_each_part(changes) -> None:
     config = variant(changes)
     for dtype in (torch.float32, torch.float64):

@@ -86,6 +86,14 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"kv_rank": 7, "nope_dim": 3, "rope_dim": 2, "rope_pairing": "interleaved", "scale": 0.7},
         {"position": "none", "latent_norm": None, "q_rank": 5},
     ],
+    "linear-attention": [
+        {"features": "relu", "conv_width": 3},
+        {"features": "silu", "normalise": "output", "head_dim": 6},
+    ],
+    "delta-net": [
+        {"n_value_heads": 8, "value_dim": 3, "conv_width": None},
+        {"fades": False, "output_gate": False, "head_dim": 5, "conv_width": 2},
+    ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
@@ -525,6 +533,8 @@ ONNX = {
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "linear attention": BASE.replace(mixer="linear-attention", conv_width=3),
+    "gated DeltaNet": BASE.replace(mixer="delta-net", n_value_heads=8),
     "differential": BASE.replace(mixer="differential", window=5),
     "differential, second version": BASE.replace(mixer="differential-v2"),
     "mamba": BASE.replace(mixer="mamba", ffn="no-ffn"),
