@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
+from llmtutor.layers.attention.blockwise import BlockwiseConfig
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.streaming import StreamingConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -21,6 +23,8 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        StreamingConfig,
+        BlockwiseConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,

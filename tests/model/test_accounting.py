@@ -43,6 +43,9 @@ VARIANTS = [
     {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
+    {"mixer": "streaming", "window": 8},
+    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
+    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
 ]
 
 

@@ -71,6 +71,18 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"sinks": True, "window": 4},
         {"gate": True, "bias": True},
     ],
+    "streaming": [
+        {"window": 3, "kept_first": 2},
+        {"window": 4, "kept_first": 1, "position": "t5", "gate": True},
+        {"window": 2, "kept_first": 3, "position": "shaw", "sinks": True, "softcap": 2.0},
+        {"window": 1, "kept_first": 1, "qk_norm": "rmsnorm", "bias": True},
+    ],
+    "blockwise-linformer": [
+        {"block": 4, "compressed": 2},
+        {"block": 3, "compressed": 1, "window": 5, "position": "t5", "bias": True},
+        {"block": 2, "compressed": 2, "position": "shaw", "sinks": True, "gate": True},
+        {"block": 1, "compressed": 1, "qk_norm": "rmsnorm", "softcap": 2.0, "scale": 0.7},
+    ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
@@ -493,6 +505,8 @@ ONNX = {
     "alibi and sinks": BASE.replace(position="alibi", sinks=True),
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
+    "a window and the first tokens": BASE.replace(mixer="streaming", window=3, kept_first=2),
+    "compressed blocks": BASE.replace(mixer="blockwise-linformer", block=4, compressed=2),
     "learned positions": BASE.replace(position="learned", bias=True),
 }
 

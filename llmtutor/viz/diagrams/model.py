@@ -29,6 +29,8 @@ WIDTH = BRANCH_X + PART_WIDTH
 
 TITLES = {
     "attention": "Attention",
+    "streaming": "Attention with its first tokens kept",
+    "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "layernorm": "LayerNorm",
@@ -55,6 +57,9 @@ PHRASES = {
     "activation": "{}",
     "bias": "biases",
     "gate": "gated output",
+    "kept_first": "first {} tokens kept",
+    "block": "blocks of {}",
+    "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
 }
 """What a field says; one that is not here is said by its name and value."""
