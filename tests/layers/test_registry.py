@@ -45,6 +45,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 2}),
+    "blockwise-linformer": (
+        {"n_heads": 4, "block": 2, "compressed": 1},
+        {**ATTENTION, "block": 4, "compressed": 2, "window": 6},
+    ),
     "mamba": (
         {},
         {
@@ -136,6 +141,8 @@ ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
     ("differential", "qk_norm_over"): "the same",
     ("differential-v2", "qk_norm_over"): "the same",
+    ("streaming", "qk_norm_over"): "the same",
+    ("blockwise-linformer", "qk_norm_over"): "the same",
     ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
 }
@@ -178,6 +185,7 @@ def test_roles() -> None:
     roles = {
         MixerConfig: {
             "attention",
+            "blockwise-linformer",
             "delta-net",
             "differential",
             "differential-v2",
@@ -185,6 +193,7 @@ def test_roles() -> None:
             "mamba",
             "mla",
             "s4d",
+            "streaming",
         },
         FeedForwardConfig: {"mlp", "gated-mlp", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},

@@ -54,6 +54,9 @@ VARIANTS = [
     {"mixer": "mla", "latent_norm": None, "q_rank": 12, "position": "none", "n_heads": 2},
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
+    {"mixer": "streaming", "window": 8},
+    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
+    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
 ]
 WITH_A_STATE = [
     {"mixer": "linear-attention"},
