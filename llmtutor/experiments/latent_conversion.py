@@ -45,12 +45,14 @@ SIZES = (64, 32, 16)
 FULL_RANK = D_MODEL + TURNED
 """Numbers at which the latent loses nothing, and only the turned keys are shared."""
 METHODS = ("grouped", "latent", "latent, by texts")
-SEEDS = 3
+SEEDS = 5
 SEARCH_SEED, SEARCH_SIZE = 100, 32
 """Where the rates were looked for: a model that is not among those compared."""
 SEARCH_RATES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Parts of the peak at which uptraining might begin."""
-RATES = {"control": 0.25, "grouped": 0.5, "latent": 0.25, "latent, by texts": 0.25}
+CONTROL_RATES = (0.00390625, 0.0078125, 0.015625, 0.03125, *SEARCH_RATES)
+"""The same for the control, which has nothing to mend."""
+RATES = {"control": 0.0078125, "grouped": 0.5, "latent": 0.25, "latent, by texts": 0.25}
 """Those at which it does: the best of the search."""
 
 
@@ -122,14 +124,13 @@ def _texts() -> Tensor:
 
 def _runs() -> list[dict[str, Any]]:
     """The search first, then all methods and sizes, seed by seed."""
+    tried: dict[str, tuple[int, tuple[float, ...]]]
+    tried = dict.fromkeys(METHODS, (SEARCH_SIZE, SEARCH_RATES))
+    tried["control"] = (WHOLE, CONTROL_RATES)
     search = [
-        {"method": method, "numbers": SEARCH_SIZE, "rate": rate, "seed": SEARCH_SEED}
-        for method in ("grouped", "latent", "latent, by texts")
-        for rate in SEARCH_RATES
-    ]
-    search += [
-        {"method": "control", "numbers": WHOLE, "rate": rate, "seed": SEARCH_SEED}
-        for rate in SEARCH_RATES
+        {"method": method, "numbers": numbers, "rate": rate, "seed": SEARCH_SEED}
+        for method, (numbers, rates) in tried.items()
+        for rate in rates
     ]
     kinds = [("control", WHOLE), ("latent", FULL_RANK), ("latent, by texts", FULL_RANK)]
     kinds += [(method, numbers) for numbers in SIZES for method in METHODS]
