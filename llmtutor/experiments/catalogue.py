@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
@@ -16,6 +17,7 @@ CATALOGUE: Mapping[str, Study] = {
     for study in (
         *SCALING.values(),
         UPTRAINING,
+        LATENT_CONVERSION,
         STORIES,
         *COMPARISON,
         *STAIRCASE,
