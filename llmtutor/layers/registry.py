@@ -10,11 +10,16 @@ from typing import Any, TypeVar
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
 from llmtutor.layers.attention.blockwise import BlockwiseConfig
+from llmtutor.layers.attention.differential import DifferentialConfig
+from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.attention.streaming import StreamingConfig
-from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
+from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.layers.recurrent.s4d import S4DConfig
 
 P = TypeVar("P", bound=Part)
 
@@ -25,9 +30,15 @@ PARTS: dict[str, type[Part]] = {
         AttentionConfig,
         StreamingConfig,
         BlockwiseConfig,
+        DifferentialConfig,
+        DifferentialV2Config,
+        LatentAttentionConfig,
+        MambaConfig,
+        S4DConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        NoFeedForwardConfig,
         # Norms
         LayerNormConfig,
         RMSNormConfig,

@@ -209,7 +209,7 @@ class Attention(Layer):
             k, v = cache.append(k, v)
             keys = torch.arange(cache.length - k.shape[2], cache.length, device=x.device)
         rules = self._rules(q, positions, keys, None if cache is None else cache.starts)
-        return self._joined(self.attend(q, k, v, **rules), x)
+        return self._joined(self._look(x, q, k, v, rules), x)
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
@@ -231,6 +231,10 @@ class Attention(Layer):
         if self.window is None or self.window >= max_len:
             return KVCache(*sizes, starts=starts, **where)
         return WindowCache(*sizes, window=self.window, starts=starts, **where)
+
+    def _look(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rules: dict[str, Any]) -> Tensor:
+        """What each head sees, (batch, heads, seq, …); a variant may look at ``x`` as well."""
+        return self.attend(q, k, v, **rules)
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both, split into heads, normalised and rotated; and their positions from ``start``."""

@@ -31,8 +31,13 @@ TITLES = {
     "attention": "Attention",
     "streaming": "Attention with its first tokens kept",
     "blockwise-linformer": "Blockwise Linformer",
+    "differential": "Differential attention",
+    "differential-v2": "Differential attention, V2",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "no-ffn": "no feed-forward part",
+    "mamba": "Mamba",
+    "s4d": "S4D",
     "layernorm": "LayerNorm",
     "rmsnorm": "RMSNorm",
     "rope": "RoPE",
@@ -47,6 +52,8 @@ PHRASES = {
     "n_kv_heads": "{} KV heads",
     "head_dim": "{} wide each",
     "d_ff": "{} hidden units",
+    "d_state": "state of {} a channel",
+    "expand": "{} × as wide inside",
     "window": "window {}",
     "softcap": "scores within ±{}",
     "scale": "scores × {}",
@@ -120,7 +127,8 @@ def block_shape(block: BlockConfig, marked: Collection[str] = ()) -> Shape:
         text(part_words(block.norm), SMALL), "new" if "norm" in marked else "norm", width=PART_WIDTH
     )
     layers = []
-    for role, colour in (("mixer", "query"), ("ffn", "weight")):
+    roles = (("mixer", "query"), ("ffn", "weight"))
+    for role, colour in roles[: block.n_sub_layers]:
         colour = "new" if role in marked else colour
         part = _wide(part_words(getattr(block, role)), colour, PART_WIDTH)
         layers.append(_sub_layer(part, norm, block.norm_placement))
