@@ -176,7 +176,9 @@ def test_a_plan_may_follow_from_what_was_found_since(tmp_path: Path) -> None:
     def runs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{"n": int(n)} for n in plan["n"]]
 
-    made = [run["settings"]["n"] for _, _, run in run_study(squares(plan=plan, runs=runs), tmp_path)]
+    made = [
+        run["settings"]["n"] for _, _, run in run_study(squares(plan=plan, runs=runs), tmp_path)
+    ]
     assert made == [0, 1, 2, 5]
 
 
