@@ -90,28 +90,27 @@ def score_pairs(
     encode: Callable[[str], Sequence[int]],
     pairs: Iterable[Pair],
     *,
-    start: str = "\n\n",
+    start: Sequence[int],
     batch_size: int = 64,
 ) -> dict[str, PairScore]:
     """How often the good sentence is more likely as a whole, by paradigm.
 
-    ``encode`` is a tokenizer's. A sentence stands behind ``start``, which is what the model has
-    seen before the first sentence of a text; all of its tokens count, and no length is corrected
-    for, as in BLiMP. ``total_score`` adds the paradigms up.
+    ``encode`` is a tokenizer's. A sentence stands behind the tokens of ``start``, which the model
+    has seen before the first sentence of a text; all of its own tokens count, and no length is
+    corrected for, as in BLiMP. ``total_score`` adds the paradigms up.
 
     Raises:
         ValueError: no pairs, an empty ``start``, a sentence that is longer than the model reads.
     """
     chosen = list(pairs)
-    prefix = list(encode(start))
-    if not chosen or not prefix:
+    if not chosen or not len(start):
         raise ValueError(
-            f"expected pairs and a start of at least one token, got {len(chosen)} pairs and "
-            f"{start!r}"
+            f"expected pairs and a start of at least one token, got {len(chosen)} pairs and a "
+            f"start of {len(start)} tokens"
         )
     sentences = [text for pair in chosen for text in (pair.good, pair.bad)]
-    rows = [(*prefix, *encode(text)) for text in sentences]
-    totals = log_likelihoods(model, rows, len(prefix), batch_size=batch_size)
+    rows = [(*start, *encode(text)) for text in sentences]
+    totals = log_likelihoods(model, rows, len(start), batch_size=batch_size)
     right: dict[str, list[bool]] = defaultdict(list)
     for pair, good, bad in zip(chosen, totals[::2], totals[1::2], strict=True):
         right[pair.paradigm].append(bool(good > bad))

@@ -173,8 +173,10 @@ def curves(curve: Curve) -> dict[str, dict[str, list[float]]]:
 
 def minimal_pairs(model: torch.nn.Module, tokenizer: BPETokenizer) -> PairScore | None:
     """On the first pairs of all paradigms of BLiMP; None where they are not at hand."""
-    pairs = blimp(PAIRS_OF_EACH)
-    return total_score(score_pairs(model, tokenizer.encode, pairs).values()) if pairs else None
+    pairs, start = blimp(PAIRS_OF_EACH), tokenizer.encode(DOCUMENT_BREAK)
+    if not pairs:
+        return None
+    return total_score(score_pairs(model, tokenizer.encode, pairs, start=start).values())
 
 
 @cache
