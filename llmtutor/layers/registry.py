@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
+from llmtutor.layers.attention.differential import DifferentialConfig
+from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -21,6 +24,9 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        DifferentialConfig,
+        DifferentialV2Config,
+        LatentAttentionConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from transformers import (
+    DiffLlamaConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -300,6 +301,7 @@ THEIRS = {
     "olmo2": Olmo2Config,
     "gemma2": Gemma2Config,
     "gemma3_text": Gemma3TextConfig,
+    "diffllama": DiffLlamaConfig,
 }
 
 
@@ -516,6 +518,16 @@ def test_other_types_and_missing_sizes_are_refused() -> None:
         assert name
 
 
+def test_an_odd_number_of_heads_makes_no_differential_ones() -> None:
+    values = config_to_hf(LLAMA.replace(mixer="differential", gain=False))
+    for key, changes in {
+        "num_key_value_heads": {"num_key_value_heads": 1},
+        "num_attention_heads": {"num_attention_heads": 1, "num_key_value_heads": None},
+    }.items():
+        with pytest.raises(ValueError, match=f"{key} = 1; expected an even number"):
+            config_from_hf({**values, **changes})
+
+
 def test_older_rope_keys() -> None:
     old = {**HUB["mistral-7b"], "rope_theta": 500.0}
     for scaling, ours in (
@@ -537,6 +549,7 @@ OURS = {
     "qwen3": {"qk_norm": "rmsnorm", "head_dim": 20},
     "qwen2": {"mixer": replace(LLAMA.blocks[0].mixer, bias=True, output_bias=False)},
     "olmo2": {"qk_norm": "rmsnorm", "qk_norm_over": "heads", "norm_placement": "res-post"},
+    "diffllama": {"mixer": "differential", "gain": False},
 }
 
 
@@ -553,6 +566,7 @@ def test_the_simplest_family_that_can_say_it_is_taken() -> None:
 
 
 UNSAYABLE = {
+    "mixer": "differential",  # with a gain in the norm of each head
     "norm_placement": "post",
     "norm": "layernorm",
     "rope_fraction": 0.5,
@@ -561,6 +575,7 @@ UNSAYABLE = {
     "position": "alibi",
     "softcap": 5.0,
     "sinks": True,
+    "gate": True,
     "scale": 0.3,
     "logit_softcap": 5.0,
     "embedding_scale": 2.0,

@@ -13,6 +13,8 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -31,7 +33,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from llmtutor.interop.hf import config_from_hf, family_of, load_hf, save_hf, state_to_hf
+from llmtutor.interop.hf import (
+    config_from_hf,
+    family_of,
+    load_hf,
+    save_hf,
+    state_from_hf,
+    state_to_hf,
+)
 from llmtutor.interop.hf.families import plain
 from llmtutor.interop.hf.keys import HARMLESS
 from llmtutor.layers.attention.cache import WindowCache
@@ -50,6 +59,7 @@ MODELS = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
 }
 TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 4, **TOKENS}
@@ -225,6 +235,19 @@ CASES = {
             },
         },
     ),
+    "diffllama": ("diffllama", {**SMALL, "num_hidden_layers": 3}),
+    "diffllama, as many kv heads, wide, biases, eps, tied, yarn": (
+        "diffllama",
+        {
+            **SMALL,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-2,
+            "tie_word_embeddings": True,
+            **rope(YARN),
+        },
+    ),
 }
 
 
@@ -321,6 +344,9 @@ OURS = {
     "pairs of neighbours, norms of all heads": QK_NORM.replace(
         qk_norm_over="heads", norm_placement="res-post"
     ),
+    "diffllama, pairs of neighbours": LLAMA.replace(
+        mixer="differential", gain=False, rope_pairing="interleaved"
+    ),
 }
 
 
@@ -341,7 +367,7 @@ def test_ours_to_theirs_and_back(case, dtype, tmp_path: Path) -> None:
     assert "neighbours" in case or same_bits(back, ours)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3"])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3", "diffllama"])
 def test_gradients_agree(case, tmp_path: Path, in_double) -> None:
     """Not only the values: the same step would be taken."""
     theirs = theirs_of(case, torch.float64)
@@ -368,6 +394,17 @@ def test_decoding_past_the_window_is_the_full_pass(case) -> None:
     assert any(isinstance(cache, WindowCache) for cache in caches)
     pieces = [model(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
     assert error(torch.cat(pieces, dim=1), full) <= 1e-12
+
+
+@pytest.mark.parametrize("case", ["diffllama"])
+@torch.no_grad()
+def test_a_text_in_pieces_through_our_cache_is_their_full_pass(case, in_double) -> None:
+    theirs = theirs_of(case, torch.float64)
+    ours = build(config_from_hf(theirs.config.to_dict())).double()
+    ours.load_state_dict(state_from_hf(theirs.state_dict(), ours.config))
+    caches = ours.make_caches(len(IDS), SEQ)
+    pieces = [ours(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
+    assert error(torch.cat(pieces, dim=1), logits(theirs)) <= 1e-10
 
 
 @torch.no_grad()

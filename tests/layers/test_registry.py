@@ -18,6 +18,7 @@ from llmtutor.layers.positions import (
     AttentionPositionConfig,
     EmbeddingPositionConfig,
     LinearScaling,
+    NoPositionConfig,
     RopeConfig,
     RopeScaling,
     YarnScaling,
@@ -26,21 +27,36 @@ from llmtutor.layers.registry import PARTS, kinds, part_from_dict
 
 SITE = Site(d_model=16, max_seq_len=8, n_layers=2)
 LONGER = {"factor": 4.0, "original_max_seq_len": 8}
+ATTENTION = {
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "head_dim": 6,
+    "position": AlibiConfig(),
+    "window": 3,
+    "bias": True,
+    "output_bias": True,
+    "qk_norm": RMSNormConfig(),
+    "scale": 0.9,
+    "softcap": 1.5,
+    "sinks": True,
+    "gate": True,
+}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "attention": (
+    "attention": ({"n_heads": 4}, ATTENTION),
+    "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
+    "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "mla": (
         {"n_heads": 4},
         {
             "n_heads": 2,
-            "n_kv_heads": 2,
-            "head_dim": 6,
-            "position": AlibiConfig(),
-            "window": 3,
-            "bias": True,
-            "output_bias": True,
-            "qk_norm": RMSNormConfig(),
+            "kv_rank": 3,
+            "q_rank": 5,
+            "nope_dim": 6,
+            "rope_dim": 4,
+            "v_dim": 5,
+            "position": NoPositionConfig(),
+            "latent_norm": RMSNormConfig(0.1),
             "scale": 0.9,
-            "softcap": 1.5,
-            "sinks": True,
         },
     ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
@@ -82,6 +98,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What each kind needs, and for each field another value than it has then."""
 ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
+    ("differential", "qk_norm_over"): "the same",
+    ("differential-v2", "qk_norm_over"): "the same",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
 }
 
@@ -121,7 +139,7 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention"},
+        MixerConfig: {"attention", "differential", "differential-v2", "mla"},
         FeedForwardConfig: {"mlp", "gated-mlp"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},

@@ -69,6 +69,22 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"qk_norm": RMSNormConfig(offset=True), "qk_norm_over": "heads"},
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
+        {"gate": True, "bias": True},
+    ],
+    "differential": [
+        {"n_kv_heads": None, "gain": False, "gate": True},
+        {"head_dim": 6, "window": 5, "bias": True, "softcap": 2.0},
+        {"qk_norm": "rmsnorm", "sinks": True, "window": 4, "output_bias": True},
+    ],
+    "differential-v2": [
+        {"n_kv_heads": None, "bias": True, "gate": True},
+        {"n_kv_heads": 1, "head_dim": 6, "window": 5, "qk_norm": "rmsnorm"},
+        {"sinks": True, "window": 4, "output_bias": True},
+    ],
+    "mla": [
+        {"q_rank": 6, "rope_dim": 4, "v_dim": 3},
+        {"kv_rank": 7, "nope_dim": 3, "rope_dim": 2, "rope_pairing": "interleaved", "scale": 0.7},
+        {"position": "none", "latent_norm": None, "q_rank": 5},
     ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
@@ -489,10 +505,13 @@ ONNX = {
     "attention with pairs of neighbours, capped": BASE.replace(
         rope_pairing="interleaved", softcap=2.0, logit_softcap=3.0, norm_placement="sandwich"
     ),
+    "latent attention": BASE.replace(mixer="mla", q_rank=6),
     "alibi and sinks": BASE.replace(position="alibi", sinks=True),
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "differential": BASE.replace(mixer="differential", window=5),
+    "differential, second version": BASE.replace(mixer="differential-v2"),
 }
 
 

@@ -73,6 +73,7 @@ CHANGES = {
     "scale": 0.5,
     "softcap": 20.0,
     "sinks": True,
+    "gate": True,
     "d_ff": 32,
     "activation": "gelu",
     "bias": True,

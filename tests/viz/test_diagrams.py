@@ -184,6 +184,7 @@ CHANGES = {
     "scale": 0.5,
     "softcap": 30.0,
     "sinks": True,
+    "gate": True,
     "tie_weights": False,
     "embedding_scale": 4.0,
     "logit_softcap": 20.0,

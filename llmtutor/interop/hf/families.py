@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from llmtutor.checks import nearest
+from llmtutor.interop.hf.diffllama import DiffLlama
 from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
@@ -29,7 +30,10 @@ from llmtutor.model.config import ModelConfig
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
-    for family in (GPT2(), Llama(), Mistral(), Qwen2(), Qwen3(), Olmo2(), Gemma2(), Gemma3())
+    for family in (
+        *(GPT2(), Llama(), Mistral(), Qwen2(), Qwen3(), Olmo2(), Gemma2(), Gemma3()),
+        DiffLlama(),
+    )
 }
 """By ``model_type``, the simplest first."""
 

@@ -29,6 +29,8 @@ WIDTH = BRANCH_X + PART_WIDTH
 
 TITLES = {
     "attention": "Attention",
+    "differential": "Differential attention",
+    "differential-v2": "Differential attention, V2",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "layernorm": "LayerNorm",
@@ -54,6 +56,7 @@ PHRASES = {
     "qk_norm_over": "over all heads at once",
     "activation": "{}",
     "bias": "biases",
+    "gate": "gated output",
     "offset": "gain 1 + weight",
 }
 """What a field says; one that is not here is said by its name and value."""

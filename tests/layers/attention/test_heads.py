@@ -124,6 +124,7 @@ CHOICES: dict[str, tuple] = {
     "scale": (None, 0.9),
     "softcap": (None, 1.2),
     "sinks": (False, True),
+    "gate": (False, True),
 }
 
 
@@ -199,7 +200,11 @@ def head_by_head(ours: Attention, x: Tensor, case: dict[str, Any]) -> tuple[Tens
         sink = state["sinks"][h].exp() if case["sinks"] else 0.0
         weights.append(exps / (exps.sum(-1, keepdim=True) + sink))
         outputs.append(weights[-1] @ v[shared])
-    out = torch.cat(outputs, dim=-1) @ state["output.weight"].T + state.get("output.bias", 0.0)
+    together = torch.cat(outputs, dim=-1)
+    if case["gate"]:
+        opened = x @ state["gate.weight"].T + state.get("gate.bias", 0.0)
+        together = together / (1 + torch.exp(-opened))
+    out = together @ state["output.weight"].T + state.get("output.bias", 0.0)
     return out, torch.stack(weights, dim=1)
 
 
@@ -247,6 +252,7 @@ def test_the_configuration_builds_what_the_layer_was_told() -> None:
         "scale": 0.9,
         "softcap": 1.2,
         "sinks": True,
+        "gate": True,
     }
     built = AttentionConfig(N_HEADS, position=RopeConfig(base=100.0), **options).build(
         Site(D_MODEL, SEQ)
@@ -390,7 +396,13 @@ def test_one_token_is_its_own_value_unless_a_sink_takes_some() -> None:
 
 def test_gradcheck() -> None:
     ours = layer(
-        n_kv_heads=2, bias=True, qk_norm=RMSNormConfig(), window=2, softcap=1.5, sinks=True
+        n_kv_heads=2,
+        bias=True,
+        qk_norm=RMSNormConfig(),
+        window=2,
+        softcap=1.5,
+        sinks=True,
+        gate=True,
     )
     names, values = zip(*ours.named_parameters(), strict=True)
 
@@ -413,6 +425,7 @@ def test_parameters() -> None:
         ({"n_kv_heads": 3, "qk_norm": norm}, 2 * 144 + 2 * 72 + 2 * 2),
         ({"n_kv_heads": 3, "qk_norm": norm, "qk_norm_over": "heads"}, 2 * 144 + 2 * 72 + 12 + 6),
         ({"sinks": True}, 4 * 144 + 6),
+        ({"gate": True, "bias": True, "n_kv_heads": 3}, 3 * (144 + 12) + 2 * (72 + 6)),
     ]
     for options, want in cases:
         assert count(Attention(12, 6, **options)) == want, options
