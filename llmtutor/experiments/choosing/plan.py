@@ -30,8 +30,10 @@ FIRST = (
     "baseline",
     "baseline again",
     "gqa-2",
+    "mla",
     "window 3 : 1, sinks",
     "gpt2",
+    "differential",
     "qk-norm",
     "squared relu",
     "no position",
@@ -42,12 +44,14 @@ MIDDLE = (
     "baseline again",
     "gqa-2",
     "mqa",
+    "mla",
     "window 3 : 1, sinks",
     "gpt2",
+    "differential",
     "qk-norm",
     "muon",
 )
-LARGE = ("baseline", "baseline again", "gqa-2", "window 3 : 1, sinks", "gpt2")
+LARGE = ("baseline", "baseline again", "gqa-2", "mla", "window 3 : 1, sinks", "gpt2")
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
 )
