@@ -13,9 +13,11 @@ from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
-from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
+from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.layers.recurrent.s4d import S4DConfig
 
 P = TypeVar("P", bound=Part)
 
@@ -27,9 +29,12 @@ PARTS: dict[str, type[Part]] = {
         DifferentialConfig,
         DifferentialV2Config,
         LatentAttentionConfig,
+        MambaConfig,
+        S4DConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        NoFeedForwardConfig,
         # Norms
         LayerNormConfig,
         RMSNormConfig,

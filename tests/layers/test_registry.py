@@ -45,6 +45,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "mamba": (
+        {},
+        {
+            "d_state": 5,
+            "expand": 3,
+            "d_conv": 2,
+            "dt_rank": 3,
+            "bias": True,
+            "conv_bias": False,
+        },
+    ),
+    "s4d": ({}, {"d_state": 5}),
+    "no-ffn": ({}, {}),
     "mla": (
         {"n_heads": 4},
         {
@@ -100,6 +113,7 @@ ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
     ("differential", "qk_norm_over"): "the same",
     ("differential-v2", "qk_norm_over"): "the same",
+    ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
 }
 
@@ -139,8 +153,8 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention", "differential", "differential-v2", "mla"},
-        FeedForwardConfig: {"mlp", "gated-mlp"},
+        MixerConfig: {"attention", "differential", "differential-v2", "mamba", "mla", "s4d"},
+        FeedForwardConfig: {"mlp", "gated-mlp", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},
@@ -236,7 +250,7 @@ def fill(module: Any) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", [kind for kind in PARTS if kind != "no-ffn"])
 @torch.no_grad()
 def test_each_field_has_a_say_in_what_is_built(kind) -> None:
     """A field that ``build`` forgets would be a setting that says one thing and does another."""

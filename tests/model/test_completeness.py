@@ -90,6 +90,12 @@ MORE: dict[str, list[dict[str, Any]]] = {
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
     "gated-mlp": [{"bias": True, "ffn": "reglu"}],
+    "mamba": [
+        {"d_state": 3, "expand": 3, "d_conv": 1, "dt_rank": 2},
+        {"bias": True, "conv_bias": False, "d_conv": 3, "ffn": "no-ffn"},
+    ],
+    "no-ffn": [{"norm_placement": "sandwich"}, {"norm_placement": "post"}],
+    "s4d": [{"d_state": 1}, {"spectrum": "real", "d_state": 3}],
 }
 """Settings to try besides the plain ones."""
 
@@ -188,17 +194,18 @@ def survives_json(config: ModelConfig) -> None:
 
 
 def starts_as_its_tags_say(config: ModelConfig) -> None:
-    """A residual projection in each sub-layer, smaller than the rest by √(2 · n_layers)."""
+    """A residual projection in each sub-layer, smaller by the root of their number."""
     wide = config.replace(d_model=64, n_layers=8, init="gpt2")
     torch.manual_seed(0)
     model = build(wide)
     for block in model.blocks:
-        for part in (block.mixer, block.ffn):
+        for part in parts_of(block):
             found = [layer for layer in part.modules() if has_tag(layer, RESIDUAL)]
             assert found, f"{type(part).__name__} tags no residual projection"
             for layer in part.modules():
                 if isinstance(layer, Linear):
-                    std = 0.02 / 4 if layer in found else 0.02
+                    writes = wide.n_layers * wide.blocks[0].n_sub_layers
+                    std = 0.02 / writes**0.5 if layer in found else 0.02
                     n = layer.weight.numel()
                     assert abs(float(layer.weight.detach().std()) / std - 1) < 5 / (2 * n) ** 0.5
     for init in INITS:
@@ -214,7 +221,11 @@ def has_a_rule_for_each_parameter(config: ModelConfig) -> None:
         assert len(grouped) == len(set(grouped)) == len(list(model.parameters()))
         kept = {p for group in groups if group["weight_decay"] == 0 for p in group["params"]}
         assert all(p in kept for p in grouped if p.ndim < 2)
-        assert model.embedding.weight in kept and model.blocks[0].ffn.down.weight not in kept
+        tables = [getattr(m, n) for m in model.modules() for n in getattr(m, "no_decay", ())]
+        assert all(p in kept for p in grouped if any(p is table for table in tables))
+        written = [layer for layer in model.blocks.modules() if has_tag(layer, RESIDUAL)]
+        assert model.embedding.weight in kept
+        assert all(layer.weight not in kept for layer in written)
 
 
 def compiles_in_one_graph(config: ModelConfig) -> None:
@@ -256,6 +267,10 @@ def generates(config: ModelConfig) -> None:
     ]
     assert texts[0] == texts[1]
     assert speculative(model, draft, [1, 2, 3], n_draft=3, **options).ids == texts[0][0]
+
+
+def parts_of(block: nn.Module) -> list[nn.Module]:
+    return [part for part in (block.mixer, block.ffn) if part is not None]
 
 
 def has_all(made: object, protocol: type) -> None:
@@ -512,6 +527,8 @@ ONNX = {
     "learned positions": BASE.replace(position="learned", bias=True),
     "differential": BASE.replace(mixer="differential", window=5),
     "differential, second version": BASE.replace(mixer="differential-v2"),
+    "mamba": BASE.replace(mixer="mamba", ffn="no-ffn"),
+    "s4d": BASE.replace(mixer="s4d"),
 }
 
 

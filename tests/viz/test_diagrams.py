@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmtutor.layers.attention import causal_mask, sliding_window_mask
+from llmtutor.layers.attention import AttentionConfig, causal_mask, sliding_window_mask
 from llmtutor.layers.ffn import MLPConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
@@ -152,13 +152,17 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
     assert sum(times) == config.n_layers and f"{config.n_layers} blocks of" in drawing.description
     for block in blocks:
         mixer = block.mixer
+        if not isinstance(mixer, AttentionConfig):
+            assert part_words(mixer) in drawn and block.n_sub_layers == 1
+            continue
         assert f"{mixer.n_heads:,} heads" in drawn and f"{block.ffn.d_ff:,} hidden units" in drawn
         assert ("KV heads" in drawn) == any(b.mixer.n_kv_heads is not None for b in blocks)
         if mixer.window is not None:
             assert f"window {mixer.window:,}" in drawn
     assert ("the embedding again" in drawn) == config.tie_weights
-    each = {"pre": 2, "post": 2, "res-post": 2, "sandwich": 4}
-    norms = sum(each[block.norm_placement] for block in blocks) + (config.norm is not None)
+    each = {"pre": 1, "post": 1, "res-post": 1, "sandwich": 2}
+    norms = sum(each[b.norm_placement] * (1 + (b.ffn.kind != "no-ffn")) for b in blocks)
+    norms += config.norm is not None
     assert count(drawing.shape, 'rect class="lt-norm"') == norms
     assert drawing.shape.width <= shapes.WIDEST
 
