@@ -46,7 +46,9 @@ def by_hand(model: Bigrams, row: list[int], n_given: int) -> float:
 
 def test_a_sum_is_that_of_its_own_tokens_whatever_stands_beside_it() -> None:
     model = Bigrams()
-    rows = [encode("\n\n" + text) for text in ("yes", "a longer sentence", "no", "four words it has")]
+    rows = [
+        encode("\n\n" + text) for text in ("yes", "a longer sentence", "no", "four words it has")
+    ]
     for n_given in (1, 2):
         wanted = [by_hand(model, row, n_given) for row in rows]
         for batch_size in (1, 3, 64):
@@ -81,7 +83,10 @@ def test_the_published_format_is_read(tmp_path: Path) -> None:
         {"sentence_good": "He naïvely left.", "sentence_bad": "Left he.", "field": "syntax"},
     ]
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
-    wanted = [Pair("Todd can't yawn.", "Todd can't walk.", "x"), Pair("He naïvely left.", "Left he.")]
+    wanted = [
+        Pair("Todd can't yawn.", "Todd can't walk.", "x"),
+        Pair("He naïvely left.", "Left he."),
+    ]
     assert read_pairs(path) == wanted
 
 

@@ -64,7 +64,7 @@ def test_an_option_differs_in_what_it_says(name: str) -> None:
     kept = [i for i, (ours, theirs) in enumerate(blocks) if ours.mixer == theirs.mixer]
     if option.local is not None:
         assert kept == [LOCAL_OF - 1]
-    changed = {"attention", "position", "sequence"} & {option.group}
+    changed = {"attention", "position", "state"} & {option.group}
     assert not (changed and option.local is None and kept and config.position == base.position)
 
 

@@ -4,7 +4,8 @@ The baseline is a modern block (RoPE, RMSNorm, SwiGLU, no biases, tied weights):
 builder starts from today, so that every difference reads as "if you change this". The stacks of
 2017 and of GPT-2 are options beside the others. An option changes one thing; what that adds in
 parameters, or saves, is made up for in the width of the feed-forward parts, so that none wins by
-being larger.
+being larger. So a state space layer stands where attention stood, before a feed-forward part; the
+published Mamba has no such parts, and more layers.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,9 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import build, preset
 from llmtutor.model.transformer import Transformer
 
-Group = Literal["baseline", "position", "attention", "feed-forward", "norm", "stack", "training"]
+Group = Literal[
+    "baseline", "position", "attention", "state", "feed-forward", "norm", "stack", "training"
+]
 Changes = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
 """For ``ModelConfig.replace``; those that depend on it are a function of d_model."""
 LOCAL_OF = 4
@@ -102,6 +105,9 @@ OPTIONS: Mapping[str, Option] = {
     "gated": Option("attention", {"gate": True}),
     "differential": Option("attention", {"mixer": "differential"}),
     "differential v2": Option("attention", {"mixer": "differential-v2"}),
+    "s4d": Option("state", {"mixer": "s4d"}),
+    "mamba": Option("state", {"mixer": "mamba"}),
+    "mamba 3 : 1": Option("state", local={"mixer": "mamba"}),
     "no position": Option("position", {"position": "none"}),
     "learned": Option("position", {"position": "learned"}),
     "sinusoidal": Option("position", {"position": "sinusoidal"}),

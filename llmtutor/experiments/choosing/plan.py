@@ -31,6 +31,7 @@ FIRST = (
     "baseline again",
     "gqa-2",
     "mla",
+    "mamba",
     "window 3 : 1, sinks",
     "gpt2",
     "differential",
@@ -45,13 +46,15 @@ MIDDLE = (
     "gqa-2",
     "mqa",
     "mla",
+    "mamba",
+    "mamba 3 : 1",
     "window 3 : 1, sinks",
     "gpt2",
     "differential",
     "qk-norm",
     "muon",
 )
-LARGE = ("baseline", "baseline again", "gqa-2", "mla", "window 3 : 1, sinks", "gpt2")
+LARGE = ("baseline", "baseline again", "gqa-2", "mla", "mamba", "window 3 : 1, sinks", "gpt2")
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
 )

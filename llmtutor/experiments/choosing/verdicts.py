@@ -106,16 +106,22 @@ def findings(record: Record, size: str) -> dict[str, Finding]:
     }
 
 
-def null(record: Record, size: str) -> Comparison:
-    """The baseline's twin against the baseline alone: nothing but chance.
+def nulls(record: Record) -> dict[str, Comparison]:
+    """The baseline's twin against the baseline alone, at each size: nothing but chance.
 
-    Raises:
-        ValueError: fewer than two seeds of both.
+    They are a family of their own for Holm's correction. Sizes of fewer than two seeds are left
+    out.
     """
-    by_option = losses(record, size)
-    one, two = (by_option.get(name, {}) for name in (TWIN, BASELINE))
-    seeds = one.keys() & two.keys()
-    return compare({s: one[s] for s in seeds}, {s: two[s] for s in seeds})
+    found = {}
+    for size in SIZES:
+        by_option = losses(record, size)
+        one, two = (by_option.get(name, {}) for name in (TWIN, BASELINE))
+        seeds = one.keys() & two.keys()
+        if len(seeds) > 1:
+            found[size] = compare({s: one[s] for s in seeds}, {s: two[s] for s in seeds})
+    adjusted = holm([gap.p_value for gap in found.values()])
+    pairs = zip(found.items(), adjusted, strict=True)
+    return {size: replace(gap, adjusted_p=p) for (size, gap), p in pairs}
 
 
 def slope(record: Record) -> float | None:
