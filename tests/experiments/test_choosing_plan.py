@@ -47,8 +47,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
         few = MappingProxyType({name: OPTIONS[name] for name in FEW})
         patch.setattr(module, "OPTIONS", few)
         patch.setattr(module, "TUNED", {**module.TUNED, "small": ("baseline", "gqa-2")})
-        for name, options in (("FIRST", FEW[:2]), ("MIDDLE", FEW[:3]), ("LARGE", FEW[:3])):
-            patch.setattr(module, name, options)
+        patch.setattr(module, "FIRST", (FEW[:2],))
+        for name in ("MIDDLE", "LARGE"):
+            patch.setattr(module, name, FEW[:3])
         whole = replace(CATALOGUE[NAME], run=faked)
         list(run_study(whole, limit=3))
         list(run_study(whole))  # it was stopped and goes on
@@ -129,8 +130,10 @@ def test_a_rate_waits_for_the_baseline_of_its_size() -> None:
 
 
 def test_names_in_the_plan_are_options_and_seeds_are_enough() -> None:
-    for names in (FIRST, MIDDLE, LARGE):
-        assert set(names) <= set(OPTIONS) and names[:2] == ("baseline", "baseline again")
+    early = [name for names in FIRST for name in names]
+    assert len(set(early)) == len(early)
+    for names in (early, MIDDLE, LARGE):
+        assert set(names) <= set(OPTIONS) and tuple(names[:2]) == ("baseline", "baseline again")
     assert SEEDS.keys() == SIZES.keys()
     assert SEEDS["small"] >= 5 and SEEDS["middle"] >= 5 and SEEDS["large"] >= 3
     assert all(RATE_SEED not in range(n) for n in SEEDS.values()) and len(RATES) >= 4

@@ -2,8 +2,8 @@
 
 One study, ``choosing``, with all its runs. The order is that in which they help a reader: whenever
 it is stopped, what is there can be read. First the options that are asked for most, at the smallest
-size, tuned and then seed by seed; then two seeds of the middle size; then the other options; the
-largest size at last.
+size, a few at a time, tuned and then seed by seed; then two seeds of the middle size; then the
+other options; the largest size at last.
 
 An option is tuned at the smallest size, on a rate grid that grows while the best is at one of its
 ends. At the larger sizes only the baseline is tuned, and every option's rate moves by the same
@@ -27,19 +27,10 @@ SEEDS = {"small": 5, "middle": 5, "large": 3}
 EARLY = 2
 """Seeds of the middle size that come before the rest of the smallest."""
 FIRST = (
-    "baseline",
-    "baseline again",
-    "gqa-2",
-    "mla",
-    "mamba",
-    "window 3 : 1, sinks",
-    "gpt2",
-    "differential",
-    "qk-norm",
-    "squared relu",
-    "no position",
-    "muon",
+    ("baseline", "baseline again", "gqa-2", "mla", "mamba"),
+    ("window 3 : 1, sinks", "gpt2", "differential", "qk-norm", "muon"),
 )
+"""Options that are tuned and compared at the smallest size before any other, set by set."""
 MIDDLE = (
     "baseline",
     "baseline again",
@@ -161,17 +152,20 @@ def to_compare(
                 yield {"size": size, "option": option, "lr": rates[option], "seed": seed}
 
 
+def smallest(plan: Plan, options: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Some options at the smallest size: tuned, then compared."""
+    yield from to_tune(plan, "small", [name for name in options if OPTIONS[name].rate_of is None])
+    yield from to_compare(plan, "small", options, range(SEEDS["small"]))
+
+
 def all_runs(plan: Plan) -> list[dict[str, Any]]:
     """All that can be told by now, what helps most first."""
-    first = [name for name in FIRST if OPTIONS[name].rate_of is None]
-    rest = [name for name in OPTIONS if name not in FIRST]
+    rest = [name for name in OPTIONS if not any(name in names for names in FIRST)]
     return [
-        *to_tune(plan, "small", first),
-        *to_compare(plan, "small", FIRST, range(SEEDS["small"])),
+        *(run for names in FIRST for run in smallest(plan, names)),
         *to_tune(plan, "middle", TUNED["middle"]),
         *to_compare(plan, "middle", MIDDLE, range(EARLY)),
-        *to_tune(plan, "small", [name for name in rest if OPTIONS[name].rate_of is None]),
-        *to_compare(plan, "small", rest, range(SEEDS["small"])),
+        *smallest(plan, rest),
         *to_compare(plan, "middle", MIDDLE, range(EARLY, SEEDS["middle"])),
         *to_tune(plan, "large", TUNED["large"]),
         *to_compare(plan, "large", LARGE, range(SEEDS["large"])),
