@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
@@ -20,6 +21,7 @@ CATALOGUE: Mapping[str, Study] = {
         LATENT_CONVERSION,
         STORIES,
         *COMPARISON,
+        *CHOOSING,
         *STAIRCASE,
         *MULTI_TOKEN,
     )
