@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
+from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
@@ -20,6 +21,7 @@ CATALOGUE: Mapping[str, Study] = {
         STORIES,
         *COMPARISON,
         *STAIRCASE,
+        *MULTI_TOKEN,
     )
 }
 
