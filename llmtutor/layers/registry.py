@@ -12,6 +12,7 @@ from llmtutor.layers import positions
 from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -28,6 +29,7 @@ PARTS: dict[str, type[Part]] = {
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        ClampedGatedMLPConfig,
         # Norms
         LayerNormConfig,
         RMSNormConfig,

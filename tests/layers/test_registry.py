@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "differential-v2": ({"n_heads": 4}, ATTENTION),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
+    "clamped-mlp": ({"d_ff": 12}, {"d_ff": 20, "bias": False, "limit": 0.1, "slope": 3.0}),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
     "rmsnorm": ({}, {"eps": 0.1, "offset": True}),
     "learned": ({}, {}),
@@ -124,7 +125,7 @@ def test_parts_inside_parts_come_back() -> None:
 def test_roles() -> None:
     roles = {
         MixerConfig: {"attention", "differential", "differential-v2"},
-        FeedForwardConfig: {"mlp", "gated-mlp"},
+        FeedForwardConfig: {"mlp", "gated-mlp", "clamped-mlp"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},

@@ -33,6 +33,7 @@ TITLES = {
     "differential-v2": "Differential attention, V2",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "clamped-mlp": "Clamped SwiGLU",
     "layernorm": "LayerNorm",
     "rmsnorm": "RMSNorm",
     "rope": "RoPE",
