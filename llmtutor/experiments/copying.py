@@ -34,7 +34,7 @@ COPIED, BETWEEN = 8, 24
 STEPS, BATCH = 400, 32
 TEXTS = 256
 RATES = (0.0015, 0.003, 0.006)
-COMPARED = ("attention", "differential", "differential-v2", "norm alone")
+COMPARED = ("attention", "differential", "differential-v2")
 INIT = "glorot"
 """The start from which plain attention learns this kind of task sooner (study ``needle``)."""
 

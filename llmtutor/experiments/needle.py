@@ -40,7 +40,11 @@ STEPS, BATCH = 300, 32
 TESTED, TEXTS = (48, 192, 768), 64
 """Tokens of junk in the texts that are not trained on, and how many such texts of each kind."""
 RATES = (0.00075, 0.0015, 0.003, 0.006, 0.012)
+MORE_RATES = {("gpt2", "differential-v2"): (0.024,)}
+"""Where the best of these lay at an end."""
 RATE_SEED, SEEDS = 100, 5
+LONGER, LONGER_SEEDS = 1200, 2
+"""Steps of a few runs of plain attention that show whether it only takes longer."""
 INITS = ("gpt2", "glorot")
 
 
@@ -172,9 +176,11 @@ def look(model: Answers, junk: int) -> dict[str, float]:
     }
 
 
-def needle_run(*, variant: str, init: str, lr: float, seed: int) -> dict[str, Any]:
+def needle_run(
+    *, variant: str, init: str, lr: float, seed: int, steps: int = STEPS
+) -> dict[str, Any]:
     """Train once; then texts with as much junk as in training, and with up to 16 times as much."""
-    curve, model = train(variant, lr, seed, init)
+    curve, model = train(variant, lr, seed, init, steps)
     found = {str(junk): look(model, junk) for junk in TESTED}
     tens = range(0, len(curve.losses) // 25 * 25, 25)
     return {
@@ -211,7 +217,8 @@ NEEDLE = (
         description="A learning rate for each layer that looks for facts among noise",
         runs=lambda plan: [
             {"variant": variant, "init": init, "lr": lr, "seed": RATE_SEED}
-            for init, variant, lr in product(INITS, VARIANTS, RATES)
+            for init, variant in product(INITS, VARIANTS)
+            for lr in (*RATES, *MORE_RATES.get((init, variant), ()))
         ],
         run=needle_run,
     ),
@@ -222,6 +229,22 @@ NEEDLE = (
         runs=lambda plan: [
             {"variant": variant, "init": init, "lr": plan["lr"][init][variant], "seed": seed}
             for seed, init, variant in product(range(SEEDS), INITS, VARIANTS)
+        ],
+        run=needle_run,
+    ),
+    Study(
+        name="needle-longer",
+        description="Facts among noise: plain attention with four times the steps",
+        plan=lambda written: {} if written else {"lr": load_record("needle").plan["lr"]},
+        runs=lambda plan: [
+            {
+                "variant": "attention",
+                "init": init,
+                "lr": plan["lr"][init]["attention"],
+                "seed": seed,
+                "steps": LONGER,
+            }
+            for seed, init in product(range(LONGER_SEEDS), INITS)
         ],
         run=needle_run,
     ),

@@ -82,12 +82,13 @@ def test_an_untrained_model_guesses_and_looks_at_all_alike() -> None:
 @pytest.mark.parametrize("name", ["needle", "copying"])
 def test_rates_are_those_that_were_best_and_none_is_at_an_end(name: str) -> None:
     tried, record = load_record(f"{name}-rates"), load_record(name)
-    rates = (needle if name == "needle" else copying).RATES
+    usual = (needle if name == "needle" else copying).RATES
     chosen = record.plan["lr"]
     groups = chosen.items() if name == "needle" else [(None, chosen)]
     for init, by_variant in groups:
         for variant, lr in by_variant.items():
             settings = {"variant": variant} | ({"init": init} if init else {})
+            rates = (*usual, *needle.MORE_RATES.get((init, variant), ()))
             losses = {rate: tried.results(**settings, lr=rate)[0]["loss"] for rate in rates}
             assert lr == min(losses, key=losses.__getitem__)
             assert rates[0] < lr < rates[-1]
