@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.copying import COPYING
+from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
+from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
@@ -17,9 +19,11 @@ CATALOGUE: Mapping[str, Study] = {
     for study in (
         *SCALING.values(),
         UPTRAINING,
+        LATENT_CONVERSION,
         STORIES,
         *COMPARISON,
         *STAIRCASE,
+        *MULTI_TOKEN,
         *NEEDLE,
         *COPYING,
     )

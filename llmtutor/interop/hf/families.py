@@ -19,20 +19,30 @@ from llmtutor.interop.hf.gemma3 import Gemma3
 from llmtutor.interop.hf.gpt2 import GPT2
 from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
+from llmtutor.interop.hf.mamba import Mamba
 from llmtutor.interop.hf.mistral import Mistral
 from llmtutor.interop.hf.olmo2 import Olmo2
 from llmtutor.interop.hf.qwen2 import Qwen2
 from llmtutor.interop.hf.qwen3 import Qwen3
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.positions import RopeConfig
+from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        *(GPT2(), Llama(), Mistral(), Qwen2(), Qwen3(), Olmo2(), Gemma2(), Gemma3()),
+        GPT2(),
+        Llama(),
+        Mistral(),
+        Qwen2(),
+        Qwen3(),
+        Olmo2(),
+        Gemma2(),
+        Gemma3(),
         DiffLlama(),
+        Mamba(),
     )
 }
 """By ``model_type``, the simplest first."""
@@ -147,6 +157,8 @@ def plain(config: ModelConfig) -> ModelConfig:
 
 def _plain_block(block: BlockConfig, d_model: int) -> BlockConfig:
     mixer = block.mixer
+    if isinstance(mixer, MambaConfig) and mixer.dt_rank == MambaConfig().rank(d_model):
+        return replace(block, mixer=replace(mixer, dt_rank=None))
     if not isinstance(mixer, AttentionConfig):
         return block
     changes: dict[str, Any] = {}

@@ -31,15 +31,18 @@ class DifferentialV2Config(AttentionConfig):
         """Plain attention with all heads of queries, which this is up to its difference."""
         values = {name: getattr(self, name) for name in field_names(AttentionConfig)}
         sizes = {"n_kv_heads": self.kv_heads, "head_dim": self.width(d_model)}
-        return replace(AttentionConfig(**values | sizes), n_heads=2 * self.n_heads)
+        plain = AttentionConfig(**values | sizes | {"gate": False})  # a gate is on what goes out
+        return replace(plain, n_heads=2 * self.n_heads)
 
     def costs(self, site: Site, load: Load) -> Costs:
         """Attention's with twice the queries, half of its output projection less, λ more."""
         out = self.n_heads * self.width(site.d_model)
-        n = site.d_model * (self.n_heads - out)
-        # The difference and λ.
-        kept = (out + self.n_heads) * load.tokens_bytes
-        return self.doubled(site.d_model).costs(site, load) + Costs(n, n, 2 * n, 0, kept)
+        gate = self.gate * out
+        matrices = site.d_model * (self.n_heads - out + gate)
+        n = matrices + self.bias * gate
+        # The difference, λ, and what goes into the gate and out of it.
+        kept = (out + self.n_heads + 2 * gate) * load.tokens_bytes
+        return self.doubled(site.d_model).costs(site, load) + Costs(n, n, 2 * matrices, 0, kept)
 
 
 class DifferentialAttentionV2(Attention):
@@ -71,6 +74,7 @@ class DifferentialAttentionV2(Attention):
         super().__init__(d_model, **doubled)
         width = n_heads * self.head_dim
         self.output = tag(Linear(width, d_model, config.biased_output), RESIDUAL)
+        self.gate = Linear(d_model, width, config.bias) if config.gate else None
         self.lambda_projection = Linear(d_model, n_heads)
 
     def lam(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads seq 1"]:
