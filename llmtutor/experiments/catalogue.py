@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from llmtutor.checks import check_name
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
+from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
@@ -24,6 +26,8 @@ CATALOGUE: Mapping[str, Study] = {
         *CHOOSING,
         *STAIRCASE,
         *MULTI_TOKEN,
+        *NEEDLE,
+        *COPYING,
     )
 }
 

@@ -36,6 +36,7 @@ TITLES = {
     "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "clamped-mlp": "Clamped SwiGLU",
     "no-ffn": "no feed-forward part",
     "mamba": "Mamba",
     "s4d": "S4D",
