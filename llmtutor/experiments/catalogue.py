@@ -10,6 +10,7 @@ from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.staircase import STAIRCASE
+from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
@@ -28,6 +29,7 @@ CATALOGUE: Mapping[str, Study] = {
         *MULTI_TOKEN,
         *NEEDLE,
         *COPYING,
+        *STATE_SPACE,
     )
 }
 
