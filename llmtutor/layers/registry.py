@@ -11,6 +11,7 @@ from llmtutor.checks import check_name
 from llmtutor.layers import positions
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig
+from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
 
@@ -24,6 +25,7 @@ PARTS: dict[str, type[Part]] = {
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        MoEConfig,
         # Norms
         LayerNormConfig,
         RMSNormConfig,
@@ -40,6 +42,8 @@ PARTS: dict[str, type[Part]] = {
         positions.NtkScaling,
         positions.YarnScaling,
         positions.Llama3Scaling,
+        # Routers of experts
+        RouterConfig,
     )
 }
 

@@ -152,7 +152,11 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
     assert sum(times) == config.n_layers and f"{config.n_layers} blocks of" in drawing.description
     for block in blocks:
         mixer = block.mixer
-        assert f"{mixer.n_heads:,} heads" in drawn and f"{block.ffn.d_ff:,} hidden units" in drawn
+        expert = getattr(block.ffn, "expert", block.ffn)
+        assert f"{mixer.n_heads:,} heads" in drawn and f"{expert.d_ff:,} hidden units" in drawn
+        if expert is not block.ffn:
+            assert f"{block.ffn.n_experts} of them" in drawn
+            assert f"{block.ffn.router.top_k} for each token" in drawn
         assert ("KV heads" in drawn) == any(b.mixer.n_kv_heads is not None for b in blocks)
         if mixer.window is not None:
             assert f"window {mixer.window:,}" in drawn

@@ -31,6 +31,8 @@ TITLES = {
     "attention": "Attention",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "moe": "Experts",
+    "top-k": "router",
     "layernorm": "LayerNorm",
     "rmsnorm": "RMSNorm",
     "rope": "RoPE",
@@ -55,6 +57,18 @@ PHRASES = {
     "activation": "{}",
     "bias": "biases",
     "offset": "gain 1 + weight",
+    "n_experts": "{} of them",
+    "top_k": "{} for each token",
+    "normalise": "normalised weights",
+    "routed_scale": "weights × {}",
+    "score": "{} scores",
+    "n_groups": "{} groups",
+    "top_groups": "{} groups open",
+    "group_score": "groups by {}",
+    "logit_bias": "bias of logits",
+    "bias_rate": "balanced by a bias",
+    "shared_gate": "behind a gate",
+    "capacity_factor": "room for {} × the mean",
 }
 """What a field says; one that is not here is said by its name and value."""
 ACTIVATIONS = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU", "silu": "SiLU"}
