@@ -25,6 +25,7 @@ def test_every_published_model_has_its_source_and_one_before_it() -> None:
     [
         ("gpt2-medium", set()),  # the same, larger
         ("llama2-7b", {"mixer", "ffn", "norm", "embedding", "logits"}),
+        ("mamba-130m", {"mixer", "ffn", "norm", "embedding"}),  # neither attention nor positions
         ("llama3-8b", {"mixer"}),  # shared KV heads
         ("mistral-7b", {"mixer"}),  # and a window
         ("llama3.2-1b", {"mixer", "logits"}),  # stretched RoPE, tied

@@ -41,7 +41,7 @@ from llmtutor.viz.diagrams.model import draw_model, part_words
 from llmtutor.viz.diagrams.shapes import Drawing, Shape, arrow, box, column, row
 
 SCRIPT = Path(__file__).with_name("gallery.js")
-SIZES = ("n_heads", "head_dim", "d_ff", "eps", "base", "scale")
+SIZES = ("n_heads", "head_dim", "d_ff", "d_state", "dt_rank", "eps", "base", "scale")
 """Fields that say how large something is, not what it is."""
 
 
@@ -63,6 +63,7 @@ SOURCES = {
     "gpt2-xl": Source(2019, "Radford et al. 2019, table 2", _GPT2, "gpt2-large"),
     "llama2-7b": Source(2023, "Touvron et al. 2023", f"{_ARXIV}2307.09288", "gpt2-xl"),
     "mistral-7b": Source(2023, "Jiang et al. 2023, table 1", f"{_ARXIV}2310.06825", "llama2-7b"),
+    "mamba-130m": Source(2023, "Gu and Dao 2023, table 12", f"{_ARXIV}2312.00752", "gpt2"),
     "mixtral-8x7b": Source(2024, "Jiang et al. 2024, table 1", f"{_ARXIV}2401.04088", "mistral-7b"),
     "llama3-8b": Source(2024, "Grattafiori et al. 2024", f"{_ARXIV}2407.21783", "llama2-7b"),
     "llama3.2-1b": Source(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
+from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
@@ -11,7 +13,16 @@ from llmtutor.experiments.study import Study
 from llmtutor.experiments.uptraining import UPTRAINING
 
 CATALOGUE: Mapping[str, Study] = {
-    study.name: study for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, *STAIRCASE)
+    study.name: study
+    for study in (
+        *SCALING.values(),
+        UPTRAINING,
+        LATENT_CONVERSION,
+        STORIES,
+        *COMPARISON,
+        *STAIRCASE,
+        *MULTI_TOKEN,
+    )
 }
 
 

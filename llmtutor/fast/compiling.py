@@ -19,6 +19,7 @@ from torch import nn
 from llmtutor.fast.attention import compiled_attention
 from llmtutor.fast.forms import TableRope, compiled_cross_entropy, sigmoid_gelu
 from llmtutor.layers.attention.heads import Attention
+from llmtutor.layers.attention.latent import LatentAttention
 from llmtutor.layers.ffn import MLP, GatedMLP, gelu_tanh
 from llmtutor.layers.positions import Rope
 from llmtutor.model.losses import Batch, Loss, Losses, batch_losses
@@ -37,7 +38,7 @@ def prepared(model: M) -> M:
         return model
     longest = model.config.max_seq_len if isinstance(model, Transformer) else None
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention | LatentAttention):
             module.attend = compiled_attention
             if isinstance(module.position, Rope) and longest is not None:
                 module.position = TableRope(module.position, longest, parameters[0].dtype)

@@ -114,6 +114,9 @@ def swiglu_width(d_model: int, multiple_of: int = 64, ratio: float = 8 / 3) -> i
 class FeedForwardConfig(Part, ABC):
     """The configuration of a feed-forward part."""
 
+    present: ClassVar[bool] = True
+    """Whether there is one: a block without has one sub-layer, and no norm for another."""
+
     @abstractmethod
     def build(self, site: Site) -> nn.Module:
         """The layer: (batch, seq, d_model) → the same shape, or that and its ``Extras``."""
@@ -178,3 +181,23 @@ class GatedMLPConfig(DenseConfig):
     branches = 2
     activations = GATES
     activation: str = "silu"
+
+
+@dataclass(frozen=True)
+class NoFeedForwardConfig(FeedForwardConfig):
+    """Nothing: the block is its mixer alone, as in Mamba, whose mixer is wide inside."""
+
+    kind: ClassVar[str] = "no-ffn"
+    present: ClassVar[bool] = False
+
+    def build(self, site: Site) -> nn.Module:
+        """Never asked for.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a block with ffn 'no-ffn' has no feed-forward part to build")
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """Nothing."""
+        return Costs()

@@ -42,6 +42,8 @@ class Load:
     """Tokens of each."""
     itemsize: int = 4
     """Bytes of a number."""
+    at_once: bool = False
+    """Whether all tokens are read in one pass; else the last one follows a cache."""
 
     @property
     def tokens_bytes(self) -> int:

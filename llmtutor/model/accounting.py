@@ -5,7 +5,7 @@ them. Each number is measured in the tests: parameters against the built model, 
 torch's counter, activations against the memory that a pass took.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -93,12 +93,13 @@ def forward_flops(config: ModelConfig, batch: int, seq: int) -> int:
 
     So the whole square of scores is counted, as torch's counter does, although a causal kernel can
     leave out nearly half. Behind a sliding window it is the band that the window lets through.
+    Latent attention reads a whole text another way than one more token.
 
     Raises:
         ValueError: ``batch`` or ``seq`` below 1, or ``seq`` beyond max_seq_len.
     """
-    _load(config, batch, seq)
-    return batch * seq * token_flops(config, seq)
+    load = replace(_load(config, batch, seq), at_once=True)
+    return batch * seq * (_stack(config, load).flops + 2 * config.vocab_size * config.d_model)
 
 
 def backward_flops(config: ModelConfig, batch: int, seq: int) -> int:

@@ -21,6 +21,8 @@ Placement = Literal["pre", "post", "res-post", "sandwich"]
 class Block(nn.Module):
     """A mixer moves information between positions, a feed-forward part works on each by itself.
 
+    There may be none (``ffn`` and ``norm_2`` None): then the block is its mixer alone.
+
     - ``"pre"``: ``x + f(norm(x))``. The stream itself is never normalised, so the gradient reaches
       the first block unchanged (Xiong et al. 2020).
     - ``"post"``: ``norm(x + f(x))`` (Vaswani et al. 2017).
@@ -39,9 +41,9 @@ class Block(nn.Module):
     def __init__(
         self,
         mixer: nn.Module,
-        ffn: nn.Module,
+        ffn: nn.Module | None,
         norm_1: nn.Module,
-        norm_2: nn.Module,
+        norm_2: nn.Module | None,
         placement: Placement = "pre",
         *,
         after: Sequence[nn.Module] | None = None,
@@ -56,7 +58,7 @@ class Block(nn.Module):
         self.mixer, self.ffn = mixer, ffn
         self.norm_1, self.norm_2 = norm_1, norm_2
         self.after_1 = None if after is None else after[0]
-        self.after_2 = None if after is None else after[1]
+        self.after_2 = None if after is None or ffn is None else after[1]
         self.placement = placement
 
     def forward(
@@ -65,8 +67,10 @@ class Block(nn.Module):
         """What the two sub-layers add to ``x``, added; a ``cache`` is the mixer's own."""
         options = {} if cache is None else {"cache": cache}
         x, first = self._added(x, self.mixer, self.norm_1, self.after_1, options)
-        x, second = self._added(x, self.ffn, self.norm_2, self.after_2, {})
-        extras = joined(named(first, "mixer"), named(second, "ffn"))
+        extras = named(first, "mixer")
+        if self.ffn is not None and self.norm_2 is not None:
+            x, second = self._added(x, self.ffn, self.norm_2, self.after_2, {})
+            extras = joined(extras, named(second, "ffn"))
         return (x, extras) if any(extras) else x
 
     def _added(
@@ -110,15 +114,28 @@ class BlockConfig:
 
     def build(self, site: Site) -> Block:
         """The block at its place."""
-        n_norms = 4 if self.norm_placement == "sandwich" else 2
-        parts = self.mixer.build(site), self.ffn.build(site)
-        norm_1, norm_2, *after = (self.norm.build(site.d_model) for _ in range(n_norms))
-        return Block(*parts, norm_1, norm_2, self.norm_placement, after=after or None)
+        mixer = self.mixer.build(site)
+        ffn = self.ffn.build(site) if self.ffn.present else None
+        norms = [self.norm.build(site.d_model) for _ in range(self.n_norms)]
+        before = norms[: self.n_sub_layers]
+        norm_2 = None if ffn is None else before[1]
+        after = norms[self.n_sub_layers :] or None
+        return Block(mixer, ffn, before[0], norm_2, self.norm_placement, after=after)
+
+    @property
+    def n_sub_layers(self) -> int:
+        """How often it writes into the residual stream."""
+        return 1 + self.ffn.present
+
+    @property
+    def n_norms(self) -> int:
+        """One for each sub-layer, or two."""
+        return (2 if self.norm_placement == "sandwich" else 1) * self.n_sub_layers
 
     def norm_costs(self, site: Site, load: Load) -> Costs:
         """Of all its norms."""
         one = self.norm.costs(site.d_model, load.tokens_bytes)
-        return sum((4 if self.norm_placement == "sandwich" else 2) * [one], Costs())
+        return sum(self.n_norms * [one], Costs())
 
     def costs(self, site: Site, load: Load) -> Costs:
         """All parts together; without tables of positions."""

@@ -18,15 +18,17 @@ GPT2_STD = 0.02
 def init_gpt2(embedding: Embedding, blocks: nn.ModuleList, head: Linear) -> None:
     """Every matrix normal with deviation 0.02, as in the code published with GPT-2.
 
-    Matrices that write into the residual stream (their layers are tagged so, two in each block) are
-    divided by √(2 · n_layers), the root of the number of writes, so that the variance of the stream
-    does not grow with depth (Radford et al. 2019, section 2.3; the published code leaves it out).
+    Matrices that write into the residual stream (their layers are tagged so) are divided by the
+    root of the number of writes, √(2 · n_layers) where each block has a mixer and a feed-forward
+    part, so that the variance of the stream does not grow with depth (Radford et al. 2019, section
+    2.3; the published code leaves it out).
     The deviation is the same at every width; at GPT-2's 768 it is about half of 1/√d_model, at
     d_model = 128 less than a quarter.
     """
+    writes = sum(1 if block.ffn is None else 2 for block in blocks)
     for layer in blocks.modules():
         if isinstance(layer, Linear):
-            shrink = math.sqrt(2 * len(blocks)) if has_tag(layer, RESIDUAL) else 1
+            shrink = math.sqrt(writes) if has_tag(layer, RESIDUAL) else 1
             nn.init.normal_(layer.weight, std=GPT2_STD / shrink)
     nn.init.normal_(embedding.weight, std=GPT2_STD)
     if head.weight is not embedding.weight:

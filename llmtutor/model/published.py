@@ -12,6 +12,7 @@ from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.positions import Llama3Scaling, RopeConfig
+from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.config import ModelConfig
 
 
@@ -106,6 +107,11 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             **(QWEN | {"rope_base": 500_000.0, "qk_norm": "rmsnorm", "qk_norm_over": "heads"}),
             norm_placement="res-post",
             tie_weights=False,
+        ),
+        # Gu and Dao 2023 (arXiv 2312.00752), table 12; state-spaces/mamba-130m-hf. A block has no
+        # feed-forward part, and nothing bounds a text: 2,048 tokens are what it was trained on.
+        "mamba-130m": ModelConfig.uniform(
+            *(50280, 2048, 24, 768, 1, 1), mixer=MambaConfig(), ffn="no-ffn"
         ),
     }
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from llmtutor.fast.attention import compiled_attention
 from llmtutor.fast.compiling import compiled, compiled_loss, prepared, twin
 from llmtutor.fast.forms import TableRope, sigmoid_gelu
-from llmtutor.layers.attention import Attention, fused_attention
+from llmtutor.layers.attention import Attention, LatentAttention, fused_attention
 from llmtutor.layers.basic import RESIDUAL, has_tag
 from llmtutor.layers.ffn import MLP, GatedMLP, gelu_tanh
 from llmtutor.layers.positions import Alibi, Rope
@@ -21,11 +21,13 @@ SMALL = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 2, "d_model": 16, "n_he
 MODELS = {
     "gpt2": ("gpt2-nano", {}),
     "llama": ("llama-nano", {"n_kv_heads": 2}),
+    "latent": ("llama-nano", {"mixer": "mla", "q_rank": 6}),
     "alibi, all options": (
         "llama-nano",
         {"position": "alibi", "window": 3, "softcap": 2.0, "sinks": True, "scale": 0.9},
     ),
 }
+ATTENTIONS = (Attention, LatentAttention)
 IDS = torch.randint(11, (3, 8), generator=torch.Generator().manual_seed(1))
 
 
@@ -38,7 +40,7 @@ def model(name: str, **sizes: int) -> Transformer:
     return made
 
 
-def parts(of: nn.Module, kind: type) -> list:
+def parts(of: nn.Module, kind: type | tuple[type, ...]) -> list:
     return [m for m in of.modules() if isinstance(m, kind)]
 
 
@@ -52,8 +54,10 @@ def test_a_prepared_model_is_itself_in_other_forms(name) -> None:
     assert prepared(made) is made
     after = dict(made.named_parameters()), [*made.state_dict()]
     assert after[1] == before[1] and all(after[0][n] is before[0][n] for n in before[0])
-    assert all(a.attend is compiled_attention for a in parts(made, Attention))
-    assert len(parts(made, TableRope)) == (2 if name == "llama" else 0) and not parts(made, Rope)
+    assert all(a.attend is compiled_attention for a in parts(made, ATTENTIONS))
+    assert len(parts(made, TableRope)) == (2 if name in ("llama", "latent") else 0) and not parts(
+        made, Rope
+    )
     assert all(m.act is sigmoid_gelu for m in parts(made, MLP))
     assert all(m.act is not sigmoid_gelu for m in parts(made, GatedMLP))
 
@@ -91,7 +95,7 @@ def test_tables_have_the_precision_of_the_rotation() -> None:
 def test_on_another_device_and_without_parameters_nothing_changes() -> None:
     with torch.device("meta"):
         elsewhere = prepared(Transformer(preset("gpt2-nano", **SMALL)))
-    assert all(a.attend is fused_attention for a in parts(elsewhere, Attention))
+    assert all(a.attend is fused_attention for a in parts(elsewhere, ATTENTIONS))
     assert all(m.act is gelu_tanh for m in parts(elsewhere, MLP))
     nothing = nn.Identity()
     assert prepared(nothing) is nothing
@@ -110,7 +114,7 @@ def test_a_twin_shares_the_parameters_and_leaves_the_model_as_it_is(name) -> Non
     assert not any(id(m) in modules for m in other.modules())
     prepared(other).train()
     assert repr(made) == text and torch.equal(made(IDS), logits) and not made.training
-    assert all(a.attend is fused_attention for a in parts(made, Attention))
+    assert all(a.attend is fused_attention for a in parts(made, ATTENTIONS))
     with torch.no_grad():
         for p in made.parameters():
             p.mul_(1.5)  # as a step of training

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 from transformers import (
+    DiffLlamaConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     MixtralConfig,
     Olmo2Config,
@@ -335,6 +337,43 @@ HUB = {
         "use_sliding_window": False,
         "vocab_size": 151936,
     },
+    "mamba-130m": {
+        "architectures": ["MambaForCausalLM"],
+        "bos_token_id": 0,
+        "conv_kernel": 4,
+        "d_inner": 1536,
+        "d_model": 768,
+        "eos_token_id": 0,
+        "expand": 2,
+        "fused_add_norm": True,
+        "hidden_act": "silu",
+        "hidden_size": 768,
+        "initializer_range": 0.1,
+        "intermediate_size": 1536,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "mamba",
+        "n_layer": 24,
+        "num_hidden_layers": 24,
+        "pad_token_id": 0,
+        "pad_vocab_size_multiple": 8,
+        "rescale_prenorm_residual": False,
+        "residual_in_fp32": True,
+        "rms_norm": True,
+        "ssm_cfg": {},
+        "state_size": 16,
+        "time_step_floor": 0.0001,
+        "time_step_init_scheme": "random",
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "time_step_rank": 48,
+        "time_step_scale": 1.0,
+        "torch_dtype": "float32",
+        "transformers_version": "4.39.0.dev0",
+        "use_bias": False,
+        "use_cache": True,
+        "use_conv_bias": True,
+        "vocab_size": 50280,
+    },
 }
 """As they lie beside the weights on the hub."""
 MEANT = {
@@ -361,6 +400,8 @@ THEIRS = {
     "olmo2": Olmo2Config,
     "gemma2": Gemma2Config,
     "gemma3_text": Gemma3TextConfig,
+    "diffllama": DiffLlamaConfig,
+    "mamba": MambaConfig,
     "mixtral": MixtralConfig,
     "qwen3_moe": Qwen3MoeConfig,
 }
@@ -572,11 +613,21 @@ def test_other_types_and_missing_sizes_are_refused() -> None:
         config_from_hf({"model_type": "olmo3"})
     for name, values in HUB.items():
         for key in ("vocab_size", "n_layer", "num_hidden_layers", "hidden_size"):
-            if key in values:
+            if key in values and (key, values["model_type"]) != ("n_layer", "mamba"):
                 rest = {k: v for k, v in values.items() if k != key}
                 with pytest.raises(ValueError, match=f"config.json lacks {key}"):
                     config_from_hf(rest)
         assert name
+
+
+def test_an_odd_number_of_heads_makes_no_differential_ones() -> None:
+    values = config_to_hf(LLAMA.replace(mixer="differential", gain=False))
+    for key, changes in {
+        "num_key_value_heads": {"num_key_value_heads": 1},
+        "num_attention_heads": {"num_attention_heads": 1, "num_key_value_heads": None},
+    }.items():
+        with pytest.raises(ValueError, match=f"{key} = 1; expected an even number"):
+            config_from_hf({**values, **changes})
 
 
 def test_older_rope_keys() -> None:
@@ -600,6 +651,7 @@ OURS = {
     "qwen3": {"qk_norm": "rmsnorm", "head_dim": 20},
     "qwen2": {"mixer": replace(LLAMA.blocks[0].mixer, bias=True, output_bias=False)},
     "olmo2": {"qk_norm": "rmsnorm", "qk_norm_over": "heads", "norm_placement": "res-post"},
+    "diffllama": {"mixer": "differential", "gain": False},
 }
 
 
@@ -616,6 +668,7 @@ def test_the_simplest_family_that_can_say_it_is_taken() -> None:
 
 
 UNSAYABLE = {
+    "mixer": "differential",  # with a gain in the norm of each head
     "norm_placement": "post",
     "norm": "layernorm",
     "rope_fraction": 0.5,
@@ -624,6 +677,7 @@ UNSAYABLE = {
     "position": "alibi",
     "softcap": 5.0,
     "sinks": True,
+    "gate": True,
     "scale": 0.3,
     "logit_softcap": 5.0,
     "embedding_scale": 2.0,

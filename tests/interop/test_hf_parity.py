@@ -13,6 +13,8 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -21,6 +23,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
@@ -35,7 +39,14 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from llmtutor.interop.hf import config_from_hf, family_of, load_hf, save_hf, state_to_hf
+from llmtutor.interop.hf import (
+    config_from_hf,
+    family_of,
+    load_hf,
+    save_hf,
+    state_from_hf,
+    state_to_hf,
+)
 from llmtutor.interop.hf.families import plain
 from llmtutor.interop.hf.keys import HARMLESS
 from llmtutor.layers.attention.cache import WindowCache
@@ -58,6 +69,8 @@ MODELS = {
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
+    "mamba": (MambaConfig, MambaForCausalLM),
 }
 TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 4, **TOKENS}
@@ -73,6 +86,7 @@ SMALL = {
 }
 EXPERTS = {"moe_intermediate_size": 14}
 GEMMA = {**SMALL, "head_dim": 8, "sliding_window": 5}
+MAMBA = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, **TOKENS}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -268,6 +282,35 @@ CASES = {
             "sliding_window": 5,
         },
     ),
+    "diffllama": ("diffllama", {**SMALL, "num_hidden_layers": 3}),
+    "diffllama, as many kv heads, wide, biases, eps, tied, yarn": (
+        "diffllama",
+        {
+            **SMALL,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-2,
+            "tie_word_embeddings": True,
+            **rope(YARN),
+        },
+    ),
+    "mamba": ("mamba", MAMBA),
+    "mamba, other sizes, biases, untied": (
+        "mamba",
+        {
+            **MAMBA,
+            "max_position_embeddings": 40,
+            "state_size": 3,
+            "expand": 3,
+            "conv_kernel": 2,
+            "time_step_rank": 5,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "layer_norm_epsilon": 1e-2,
+            "tie_word_embeddings": False,
+        },
+    ),
 }
 
 
@@ -366,6 +409,9 @@ OURS = {
     "pairs of neighbours, norms of all heads": QK_NORM.replace(
         qk_norm_over="heads", norm_placement="res-post"
     ),
+    "diffllama, pairs of neighbours": LLAMA.replace(
+        mixer="differential", gain=False, rope_pairing="interleaved"
+    ),
 }
 
 
@@ -386,7 +432,7 @@ def test_ours_to_theirs_and_back(case, dtype, tmp_path: Path) -> None:
     assert "neighbours" in case or same_bits(back, ours)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3"])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3", "diffllama", "mamba"])
 def test_gradients_agree(case, tmp_path: Path, in_double) -> None:
     """Not only the values: the same step would be taken."""
     theirs = theirs_of(case, torch.float64)
@@ -445,6 +491,35 @@ def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> No
         assert float(loss) == pytest.approx(k * float(ours_loss), rel=1e-5)
 
 
+@pytest.mark.parametrize("case", ["diffllama"])
+@torch.no_grad()
+def test_a_text_in_pieces_through_our_cache_is_their_full_pass(case, in_double) -> None:
+    theirs = theirs_of(case, torch.float64)
+    ours = build(config_from_hf(theirs.config.to_dict())).double()
+    ours.load_state_dict(state_from_hf(theirs.state_dict(), ours.config))
+    caches = ours.make_caches(len(IDS), SEQ)
+    pieces = [ours(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
+    assert error(torch.cat(pieces, dim=1), logits(theirs)) <= 1e-10
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("mamba")])
+@torch.no_grad()
+def test_a_state_is_carried_on_as_theirs(case, tmp_path: Path) -> None:
+    """A prompt, then one token after another with both caches; ours takes pieces as well."""
+    theirs = theirs_of(case)
+    theirs.save_pretrained(tmp_path)
+    ours = load_hf(tmp_path)
+    caches, state, start = ours.make_caches(len(IDS), SEQ), None, 0
+    for length in (7, *(SEQ - 7) * [1]):
+        piece = IDS[:, start : start + length]
+        out = theirs(piece, cache_params=state, use_cache=True)
+        state, start = out.cache_params, start + length
+        assert error(ours(piece, cache=caches), out.logits) <= 1e-5
+    caches.reset()
+    pieces = [ours(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
+    assert error(torch.cat(pieces, dim=1), logits(theirs)) <= 1e-5
+
+
 @torch.no_grad()
 def test_embeddings_of_gemma_are_scaled_with_a_rounded_factor() -> None:
     """In bfloat16 √24 is 4.90625; with all its digits every vector would be off by 0.1 %."""
@@ -478,7 +553,7 @@ HARMLESS_VALUES = {
 }
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "qwen2", "gemma2", "gemma3", "olmo2"])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "qwen2", "gemma2", "gemma3", "olmo2", "mamba"])
 def test_what_we_call_harmless_changes_no_logit(case) -> None:
     """Other values for all harmless keys, in evaluation mode: theirs and ours stay as they are."""
     kind, values = CASES[case]

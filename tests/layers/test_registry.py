@@ -20,6 +20,7 @@ from llmtutor.layers.positions import (
     AttentionPositionConfig,
     EmbeddingPositionConfig,
     LinearScaling,
+    NoPositionConfig,
     RopeConfig,
     RopeScaling,
     YarnScaling,
@@ -28,21 +29,77 @@ from llmtutor.layers.registry import PARTS, kinds, part_from_dict
 
 SITE = Site(d_model=16, max_seq_len=8, n_layers=2)
 LONGER = {"factor": 4.0, "original_max_seq_len": 8}
+ATTENTION = {
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "head_dim": 6,
+    "position": AlibiConfig(),
+    "window": 3,
+    "bias": True,
+    "output_bias": True,
+    "qk_norm": RMSNormConfig(),
+    "scale": 0.9,
+    "softcap": 1.5,
+    "sinks": True,
+    "gate": True,
+}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "attention": (
+    "attention": ({"n_heads": 4}, ATTENTION),
+    "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
+    "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 2}),
+    "blockwise-linformer": (
+        {"n_heads": 4, "block": 2, "compressed": 1},
+        {**ATTENTION, "block": 4, "compressed": 2, "window": 6},
+    ),
+    "mamba": (
+        {},
+        {
+            "d_state": 5,
+            "expand": 3,
+            "d_conv": 2,
+            "dt_rank": 3,
+            "bias": True,
+            "conv_bias": False,
+        },
+    ),
+    "s4d": ({}, {"d_state": 5}),
+    "no-ffn": ({}, {}),
+    "mla": (
         {"n_heads": 4},
         {
             "n_heads": 2,
-            "n_kv_heads": 2,
-            "head_dim": 6,
-            "position": AlibiConfig(),
-            "window": 3,
-            "bias": True,
-            "output_bias": True,
-            "qk_norm": RMSNormConfig(),
+            "kv_rank": 3,
+            "q_rank": 5,
+            "nope_dim": 6,
+            "rope_dim": 4,
+            "v_dim": 5,
+            "position": NoPositionConfig(),
+            "latent_norm": RMSNormConfig(0.1),
             "scale": 0.9,
-            "softcap": 1.5,
-            "sinks": True,
+        },
+    ),
+    "linear-attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "head_dim": 6,
+            "features": "relu",
+            "normalise": "output",
+            "conv_width": 3,
+        },
+    ),
+    "delta-net": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_value_heads": 8,
+            "head_dim": 6,
+            "value_dim": 3,
+            "conv_width": None,
+            "fades": False,
+            "output_gate": False,
+            "eps": 0.1,
         },
     ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
@@ -108,6 +165,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What each kind needs, and for each field another value than it has then."""
 ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
+    ("differential", "qk_norm_over"): "the same",
+    ("differential-v2", "qk_norm_over"): "the same",
+    ("streaming", "qk_norm_over"): "the same",
+    ("blockwise-linformer", "qk_norm_over"): "the same",
+    ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
     ("moe", "shared_gate"): "says nothing without a shared expert: the tests of moe",
     ("top-k", "top_groups"): "says nothing without groups: the tests of its router",
@@ -151,8 +213,19 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention"},
-        FeedForwardConfig: {"mlp", "gated-mlp", "moe"},
+        MixerConfig: {
+            "attention",
+            "blockwise-linformer",
+            "delta-net",
+            "differential",
+            "differential-v2",
+            "linear-attention",
+            "mamba",
+            "mla",
+            "s4d",
+            "streaming",
+        },
+        FeedForwardConfig: {"mlp", "gated-mlp", "moe", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},
@@ -260,7 +333,7 @@ def fill(module: Any) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", [kind for kind in PARTS if kind != "no-ffn"])
 @torch.no_grad()
 def test_each_field_has_a_say_in_what_is_built(kind) -> None:
     """A field that ``build`` forgets would be a setting that says one thing and does another."""

@@ -72,6 +72,42 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"qk_norm": RMSNormConfig(offset=True), "qk_norm_over": "heads"},
         {"softcap": 2.0, "scale": 0.7},
         {"sinks": True, "window": 4},
+        {"gate": True, "bias": True},
+    ],
+    "differential": [
+        {"n_kv_heads": None, "gain": False, "gate": True},
+        {"head_dim": 6, "window": 5, "bias": True, "softcap": 2.0},
+        {"qk_norm": "rmsnorm", "sinks": True, "window": 4, "output_bias": True},
+    ],
+    "differential-v2": [
+        {"n_kv_heads": None, "bias": True, "gate": True},
+        {"n_kv_heads": 1, "head_dim": 6, "window": 5, "qk_norm": "rmsnorm"},
+        {"sinks": True, "window": 4, "output_bias": True},
+    ],
+    "mla": [
+        {"q_rank": 6, "rope_dim": 4, "v_dim": 3},
+        {"kv_rank": 7, "nope_dim": 3, "rope_dim": 2, "rope_pairing": "interleaved", "scale": 0.7},
+        {"position": "none", "latent_norm": None, "q_rank": 5},
+    ],
+    "linear-attention": [
+        {"features": "relu", "conv_width": 3},
+        {"features": "silu", "normalise": "output", "head_dim": 6},
+    ],
+    "delta-net": [
+        {"n_value_heads": 8, "value_dim": 3, "conv_width": None},
+        {"fades": False, "output_gate": False, "head_dim": 5, "conv_width": 2},
+    ],
+    "streaming": [
+        {"window": 3, "kept_first": 2},
+        {"window": 4, "kept_first": 1, "position": "t5", "gate": True},
+        {"window": 2, "kept_first": 3, "position": "shaw", "sinks": True, "softcap": 2.0},
+        {"window": 1, "kept_first": 1, "qk_norm": "rmsnorm", "bias": True},
+    ],
+    "blockwise-linformer": [
+        {"block": 4, "compressed": 2},
+        {"block": 3, "compressed": 1, "window": 5, "position": "t5", "bias": True},
+        {"block": 2, "compressed": 2, "position": "shaw", "sinks": True, "gate": True},
+        {"block": 1, "compressed": 1, "qk_norm": "rmsnorm", "softcap": 2.0, "scale": 0.7},
     ],
     "rope": [{"rope_pairing": "interleaved", "rope_fraction": 0.5}],
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
@@ -90,6 +126,12 @@ MORE: dict[str, list[dict[str, Any]]] = {
             "logit_bias": True,
         },
     ],
+    "mamba": [
+        {"d_state": 3, "expand": 3, "d_conv": 1, "dt_rank": 2},
+        {"bias": True, "conv_bias": False, "d_conv": 3, "ffn": "no-ffn"},
+    ],
+    "no-ffn": [{"norm_placement": "sandwich"}, {"norm_placement": "post"}],
+    "s4d": [{"d_state": 1}, {"spectrum": "real", "d_state": 3}],
 }
 """Settings to try besides the plain ones."""
 
@@ -191,17 +233,18 @@ def survives_json(config: ModelConfig) -> None:
 
 
 def starts_as_its_tags_say(config: ModelConfig) -> None:
-    """A residual projection in each sub-layer, smaller than the rest by √(2 · n_layers)."""
+    """A residual projection in each sub-layer, smaller by the root of their number."""
     wide = config.replace(d_model=64, n_layers=8, init="gpt2")
     torch.manual_seed(0)
     model = build(wide)
     for block in model.blocks:
-        for part in (block.mixer, block.ffn):
+        for part in parts_of(block):
             found = [layer for layer in part.modules() if has_tag(layer, RESIDUAL)]
             assert found, f"{type(part).__name__} tags no residual projection"
             for layer in part.modules():
                 if isinstance(layer, Linear):
-                    std = 0.02 / 4 if layer in found else 0.02
+                    writes = wide.n_layers * wide.blocks[0].n_sub_layers
+                    std = 0.02 / writes**0.5 if layer in found else 0.02
                     n = layer.weight.numel()
                     assert abs(float(layer.weight.detach().std()) / std - 1) < 5 / (2 * n) ** 0.5
     for init in INITS:
@@ -217,9 +260,11 @@ def has_a_rule_for_each_parameter(config: ModelConfig) -> None:
         assert len(grouped) == len(set(grouped)) == len(list(model.parameters()))
         kept = {p for group in groups if group["weight_decay"] == 0 for p in group["params"]}
         assert all(p in kept for p in grouped if p.ndim < 2)
-        layers = model.blocks[0].ffn.modules()
-        down = next(layer for layer in layers if has_tag(layer, RESIDUAL))
-        assert model.embedding.weight in kept and down.weight not in kept
+        tables = [getattr(m, n) for m in model.modules() for n in getattr(m, "no_decay", ())]
+        assert all(p in kept for p in grouped if any(p is table for table in tables))
+        written = [layer for layer in model.blocks.modules() if has_tag(layer, RESIDUAL)]
+        assert model.embedding.weight in kept
+        assert all(layer.weight not in kept for layer in written)
 
 
 def compiles_in_one_graph(config: ModelConfig) -> None:
@@ -261,6 +306,10 @@ def generates(config: ModelConfig) -> None:
     ]
     assert texts[0] == texts[1]
     assert speculative(model, draft, [1, 2, 3], n_draft=3, **options).ids == texts[0][0]
+
+
+def parts_of(block: nn.Module) -> list[nn.Module]:
+    return [part for part in (block.mixer, block.ffn) if part is not None]
 
 
 def has_all(made: object, protocol: type) -> None:
@@ -510,13 +559,22 @@ ONNX = {
     "attention with pairs of neighbours, capped": BASE.replace(
         rope_pairing="interleaved", softcap=2.0, logit_softcap=3.0, norm_placement="sandwich"
     ),
+    "latent attention": BASE.replace(mixer="mla", q_rank=6),
     "alibi and sinks": BASE.replace(position="alibi", sinks=True),
     "t5": BASE.replace(position="t5", ffn="gelu_tanh", norm="layernorm"),
     "shaw": BASE.replace(position="shaw"),
+    "a window and the first tokens": BASE.replace(mixer="streaming", window=3, kept_first=2),
+    "compressed blocks": BASE.replace(mixer="blockwise-linformer", block=4, compressed=2),
     "learned positions": BASE.replace(position="learned", bias=True),
     "experts, a shared one, groups": BASE.replace(
         ffn="moe", n_groups=4, top_groups=2, bias_rate=0.0, shared=GatedMLPConfig(8)
     ),
+    "linear attention": BASE.replace(mixer="linear-attention", conv_width=3),
+    "gated DeltaNet": BASE.replace(mixer="delta-net", n_value_heads=8),
+    "differential": BASE.replace(mixer="differential", window=5),
+    "differential, second version": BASE.replace(mixer="differential-v2"),
+    "mamba": BASE.replace(mixer="mamba", ffn="no-ffn"),
+    "s4d": BASE.replace(mixer="s4d"),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmtutor.layers.attention import causal_mask, sliding_window_mask
+from llmtutor.layers.attention import AttentionConfig, causal_mask, sliding_window_mask
 from llmtutor.layers.ffn import MLPConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
@@ -17,6 +17,7 @@ from llmtutor.model.presets import preset
 from llmtutor.model.published import PUBLISHED
 from llmtutor.viz.diagrams import language as look
 from llmtutor.viz.diagrams import shapes
+from llmtutor.viz.diagrams.generation import draw_second_head
 from llmtutor.viz.diagrams.model import block_shape, draw_model, part_words
 from llmtutor.viz.diagrams.shapes import Drawing, Shape, arrow, box, column, named, row, text
 from llmtutor.viz.diagrams.transformer import additions_shape, beside_shape, trace_shape
@@ -152,6 +153,9 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
     assert sum(times) == config.n_layers and f"{config.n_layers} blocks of" in drawing.description
     for block in blocks:
         mixer = block.mixer
+        if not isinstance(mixer, AttentionConfig):
+            assert part_words(mixer) in drawn and block.n_sub_layers == 1
+            continue
         expert = getattr(block.ffn, "expert", block.ffn)
         assert f"{mixer.n_heads:,} heads" in drawn and f"{expert.d_ff:,} hidden units" in drawn
         if expert is not block.ffn:
@@ -161,8 +165,9 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
         if mixer.window is not None:
             assert f"window {mixer.window:,}" in drawn
     assert ("the embedding again" in drawn) == config.tie_weights
-    each = {"pre": 2, "post": 2, "res-post": 2, "sandwich": 4}
-    norms = sum(each[block.norm_placement] for block in blocks) + (config.norm is not None)
+    each = {"pre": 1, "post": 1, "res-post": 1, "sandwich": 2}
+    norms = sum(each[b.norm_placement] * (1 + (b.ffn.kind != "no-ffn")) for b in blocks)
+    norms += config.norm is not None
     assert count(drawing.shape, 'rect class="lt-norm"') == norms
     assert drawing.shape.width <= shapes.WIDEST
 
@@ -188,6 +193,7 @@ CHANGES = {
     "scale": 0.5,
     "softcap": 30.0,
     "sinks": True,
+    "gate": True,
     "tie_weights": False,
     "embedding_scale": 4.0,
     "logit_softcap": 20.0,
@@ -301,3 +307,14 @@ def test_beside_each_other_only_what_differs_stands_out() -> None:
     # Both norms of the block and the last one are of the other kind.
     other = beside_shape(("GPT-2", gpt2), ("other", gpt2.replace(norm="rmsnorm")))
     assert count(other, 'rect class="lt-new"') == 3 and other.width <= shapes.WIDEST
+
+
+def test_a_second_head_has_the_sizes_of_its_model_and_the_tokens_of_its_text() -> None:
+    config = preset("llama-nano", n_layers=3, d_model=64, n_heads=4)
+    drawing = draw_second_head(config, ("My", " lord", ","))
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", drawing.svg())
+    assert [shown.count(word) for word in ("My", "␣lord", ",")] == [1, 2, 1]
+    for words in ("3 blocks", "h, 64 numbers", "h beside e, 128 numbers", "projection to 64"):
+        assert words in shown
+    for fact in ("'My'", "' lord'", "','", "3 blocks", "64 numbers", "128 numbers"):
+        assert fact in drawing.description

@@ -17,7 +17,49 @@ Keys = Float[Tensor, "batch n_kv_heads k head_dim"]
 New = Float[Tensor, "batch n_kv_heads new head_dim"]
 
 
-class KVCache:
+class FilledFromLeft:
+    """A cache of ``max_len`` slots of which the first ``length`` are used: going back is a number.
+
+    ``starts`` is the slot of the first real token of each row; None when nothing is padded.
+    """
+
+    always_crops = True
+    no_way = "only to fewer, or to none"
+
+    def __init__(self, max_len: int, starts: Tensor | None) -> None:
+        self.max_len, self.starts = max_len, starts
+        self.length = 0
+
+    def reset(self) -> None:
+        """Forget everything; the memory and ``starts`` stay."""
+        self.length = 0
+
+    def can_crop(self, length: int) -> bool:
+        """Whether ``length`` lies in 0 … the present one."""
+        return 0 <= length <= self.length
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
+
+        Raises:
+            ValueError: ``can_crop`` says no.
+        """
+        if not self.can_crop(length):
+            raise ValueError(
+                f"this cache cannot go back from {self.length} to {length} tokens: {self.no_way}"
+            )
+        self.length = length
+
+    def snapshot(self) -> Any:
+        """The length: what lies before it stays where it is."""
+        return self.length
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to the length of the snapshot."""
+        self.crop(snapshot)
+
+
+class KVCache(FilledFromLeft):
     """Keys and values (batch, n_kv_heads, max_len, head_dim), filled from the left.
 
     The memory is set aside once and written in place: appending copies the new rows and nothing
@@ -32,9 +74,6 @@ class KVCache:
     Raises:
         ValueError: sizes below 1; ``starts`` that are not one integer in 0 … max_len − 1 a row.
     """
-
-    always_crops = True
-    no_way = "only to fewer, or to none"
 
     def __init__(
         self,
@@ -52,9 +91,7 @@ class KVCache:
         shape = (batch, n_kv_heads, max_len if slots is None else slots, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
-        self.max_len = max_len
-        self.starts = check_starts(starts, batch, max_len, self.keys.device)
-        self.length = 0
+        super().__init__(max_len, check_starts(starts, batch, max_len, self.keys.device))
 
     def append(self, k: New, v: New) -> tuple[Keys, Keys]:
         """All keys and all values up to now, the new ones last: views, valid until the next write.
@@ -86,34 +123,6 @@ class KVCache:
     def nbytes(self) -> int:
         """Bytes of both tensors, whole."""
         return self.keys.nbytes + self.values.nbytes
-
-    def reset(self) -> None:
-        """Forget everything; the memory and ``starts`` stay."""
-        self.length = 0
-
-    def can_crop(self, length: int) -> bool:
-        """Whether ``length`` lies in 0 … the present one."""
-        return 0 <= length <= self.length
-
-    def crop(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens, such as a draft that was not accepted.
-
-        Raises:
-            ValueError: ``can_crop`` says no.
-        """
-        if not self.can_crop(length):
-            raise ValueError(
-                f"this cache cannot go back from {self.length} to {length} tokens: {self.no_way}"
-            )
-        self.length = length
-
-    def snapshot(self) -> Any:
-        """The length: what lies before it stays where it is."""
-        return self.length
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to the length of the snapshot."""
-        self.crop(snapshot)
 
 
 class WindowCache(KVCache):

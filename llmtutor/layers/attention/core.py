@@ -77,7 +77,7 @@ def attention_weights(
     With ``sinks`` they sum to less: what is missing went there.
     """
     check_shapes(q, k, k)
-    _check_added(q, k, mask, bias)
+    check_added(q, k, mask, bias)
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap must be above 0, got {softcap}")
     if sinks is not None and (q.ndim < 3 or sinks.shape != q.shape[-3:-2]):
@@ -125,7 +125,7 @@ def fused_attention(
         rest = {"mask": mask, "bias": bias, "softcap": softcap, "sinks": sinks}
         return attention(q, k, v, causal=causal, scale=scale, **rest)  # type: ignore[arg-type]
     check_shapes(q, k, v)
-    _check_added(q, k, mask, bias)
+    check_added(q, k, mask, bias)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     # torch aligns is_causal with the first positions, we with the last; equal lengths agree.
     is_causal = False
@@ -181,7 +181,7 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def _check_added(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
+def check_added(q: Tensor, k: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
     """Errors by name; broadcasting alone would accept a mask of too many rows or a mask of 0s."""
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:

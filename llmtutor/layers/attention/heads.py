@@ -39,7 +39,7 @@ class AttentionConfig(MixerConfig):
     window: int | None = None
     """Tokens that a query looks back at, its own included; None for all."""
     bias: bool = False
-    """Of the projections to queries, keys and values."""
+    """Of the projections to queries, keys, values and the gate."""
     output_bias: bool | None = None
     """Of the output projection; None for the same as ``bias``."""
     qk_norm: NormConfig | None = None
@@ -52,6 +52,8 @@ class AttentionConfig(MixerConfig):
     """Bound of the scores, ``c tanh(score / c)``."""
     sinks: bool = False
     """One learned score for each head that stands for no token."""
+    gate: bool = False
+    """Each component of the heads' outputs times a sigmoid of its own, taken from the input."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,10 +103,11 @@ class AttentionConfig(MixerConfig):
         head_dim = self.width(site.d_model)
         seen = min(load.seq, self.window or load.seq)
         q, kv = self.n_heads * head_dim, self.kv_heads * head_dim
-        matrices = 2 * site.d_model * (q + kv)
-        biases = self.bias * (q + 2 * kv) + self.biased_output * site.d_model
+        gate = self.gate * q
+        matrices = site.d_model * (2 * (q + kv) + gate)
+        biases = self.bias * (q + 2 * kv + gate) + self.biased_output * site.d_model
         n = matrices + biases + self.sinks * self.n_heads
-        kept = 2 * (q + kv) * load.tokens_bytes + 4 * self.n_heads * load.batch * load.seq
+        kept = 2 * (q + kv + gate) * load.tokens_bytes + 4 * self.n_heads * load.batch * load.seq
         cache = 2 * kv * load.batch * seen * load.itemsize
         own = Costs(n, n, 2 * matrices + 4 * seen * q, cache, kept)
         inside = self._norm_costs(q, kv, load) + self._score_costs(load)
@@ -141,7 +144,8 @@ class Attention(Layer):
 
     ``position`` is a module that rotates queries and keys and adds its bias to the scores (its
     ``embed`` is called by the model, below the first block). ``causal=False`` lets everybody see
-    the future. ``options`` are the other fields of ``AttentionConfig``, such as ``n_kv_heads``.
+    the future. ``options`` are the other fields of ``AttentionConfig``, such as ``n_kv_heads``;
+    with ``gate`` the heads' outputs go through ``σ(x W_Gᵀ)`` first (Qiu et al. 2025, section 2.2).
     Other than in the paper there is no dropout on the weights.
 
     >>> layer = Attention(8, n_heads=4, n_kv_heads=2)
@@ -185,6 +189,7 @@ class Attention(Layer):
             self.query_norm = config.qk_norm.build(self.head_dim if each else q_width)
             self.key_norm = config.qk_norm.build(self.head_dim if each else kv_width)
         self.sinks = nn.Parameter(torch.zeros(n_heads)) if config.sinks else None
+        self.gate = Linear(d_model, q_width, config.bias) if config.gate else None
         self.position = scheme.NoPosition() if position is None else position
         self.attend = fused_attention
         """``attention``, or a function that gives the same."""
@@ -204,8 +209,7 @@ class Attention(Layer):
             k, v = cache.append(k, v)
             keys = torch.arange(cache.length - k.shape[2], cache.length, device=x.device)
         rules = self._rules(q, positions, keys, None if cache is None else cache.starts)
-        heads = self.attend(q, k, v, **rules)
-        return self.output(heads.transpose(1, 2).flatten(2))
+        return self._joined(self._look(x, q, k, v, rules), x)
 
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """Who looks at whom: the weights behind ``forward``, through the readable path."""
@@ -227,6 +231,10 @@ class Attention(Layer):
         if self.window is None or self.window >= max_len:
             return KVCache(*sizes, starts=starts, **where)
         return WindowCache(*sizes, window=self.window, starts=starts, **where)
+
+    def _look(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rules: dict[str, Any]) -> Tensor:
+        """What each head sees, (batch, heads, seq, …); a variant may look at ``x`` as well."""
+        return self.attend(q, k, v, **rules)
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both, split into heads, normalised and rotated; and their positions from ``start``."""
@@ -259,6 +267,13 @@ class Attention(Layer):
             "softcap": self.softcap,
             "sinks": self.sinks,
         }
+
+    def _joined(self, heads: Tensor, x: Tensor) -> Tensor:
+        """(batch, heads, seq, head_dim) side by side, gated by ``x``, through ``W_O``."""
+        heads = heads.transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            heads = heads * self.gate(x).sigmoid()
+        return self.output(heads)
 
     def _split(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """(batch, seq, heads · head_dim) → (batch, heads, seq, head_dim), through the norm."""

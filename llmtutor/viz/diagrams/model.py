@@ -29,10 +29,17 @@ WIDTH = BRANCH_X + PART_WIDTH
 
 TITLES = {
     "attention": "Attention",
+    "differential": "Differential attention",
+    "differential-v2": "Differential attention, V2",
+    "streaming": "Attention with its first tokens kept",
+    "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "moe": "Experts",
     "top-k": "router",
+    "no-ffn": "no feed-forward part",
+    "mamba": "Mamba",
+    "s4d": "S4D",
     "layernorm": "LayerNorm",
     "rmsnorm": "RMSNorm",
     "rope": "RoPE",
@@ -47,6 +54,8 @@ PHRASES = {
     "n_kv_heads": "{} KV heads",
     "head_dim": "{} wide each",
     "d_ff": "{} hidden units",
+    "d_state": "state of {} a channel",
+    "expand": "{} × as wide inside",
     "window": "window {}",
     "softcap": "scores within ±{}",
     "scale": "scores × {}",
@@ -56,6 +65,10 @@ PHRASES = {
     "qk_norm_over": "over all heads at once",
     "activation": "{}",
     "bias": "biases",
+    "gate": "gated output",
+    "kept_first": "first {} tokens kept",
+    "block": "blocks of {}",
+    "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
     "n_experts": "{} of them",
     "top_k": "{} for each token",
@@ -128,7 +141,8 @@ def block_shape(block: BlockConfig, marked: Collection[str] = ()) -> Shape:
         text(part_words(block.norm), SMALL), "new" if "norm" in marked else "norm", width=PART_WIDTH
     )
     layers = []
-    for role, colour in (("mixer", "query"), ("ffn", "weight")):
+    roles = (("mixer", "query"), ("ffn", "weight"))
+    for role, colour in roles[: block.n_sub_layers]:
         colour = "new" if role in marked else colour
         part = _wide(part_words(getattr(block, role)), colour, PART_WIDTH)
         layers.append(_sub_layer(part, norm, block.norm_placement))

@@ -128,8 +128,7 @@ def _parts(config: ModelConfig) -> list[tuple[str, str]]:
         (f"Embedding{below}", "weight"),
         norm,
         (part_words(block.mixer), "query"),
-        norm,
-        (part_words(block.ffn), "weight"),
+        *([norm, (part_words(block.ffn), "weight")] if block.ffn.present else []),
         last,
         (f"Logits: {head}", "weight"),
     ]
