@@ -37,6 +37,8 @@ TITLES = {
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "clamped-mlp": "Clamped SwiGLU",
+    "moe": "Experts",
+    "top-k": "router",
     "no-ffn": "no feed-forward part",
     "mamba": "Mamba",
     "s4d": "S4D",
@@ -75,6 +77,18 @@ PHRASES = {
     "block": "blocks of {}",
     "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
+    "n_experts": "{} of them",
+    "top_k": "{} for each token",
+    "normalise": "normalised weights",
+    "routed_scale": "weights × {}",
+    "score": "{} scores",
+    "n_groups": "{} groups",
+    "top_groups": "{} groups open",
+    "group_score": "groups by {}",
+    "logit_bias": "bias of logits",
+    "bias_rate": "balanced by a bias",
+    "shared_gate": "behind a gate",
+    "capacity_factor": "room for {} × the mean",
 }
 """What a field says; one that is not here is said by its name and value."""
 NORMS = {"qk_norm": "QK-norm", "latent_norm": "normalised latents"}
