@@ -131,6 +131,8 @@ def _inner(name: str, part: Part) -> str:
 
 
 def _phrase(name: str, value: Any) -> str:
+    if value is None:
+        return "no " + name.replace("_", " ")
     if isinstance(value, bool):
         return ("" if value else "no ") + PHRASES.get(name, name.replace("_", " "))
     shown = (
