@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.recall import RECALL
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
@@ -11,7 +12,8 @@ from llmtutor.experiments.study import Study
 from llmtutor.experiments.uptraining import UPTRAINING
 
 CATALOGUE: Mapping[str, Study] = {
-    study.name: study for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, *STAIRCASE)
+    study.name: study
+    for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, *STAIRCASE, *RECALL)
 }
 
 
