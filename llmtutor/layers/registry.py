@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
+from llmtutor.layers.attention.blockwise import BlockwiseConfig
 from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
+from llmtutor.layers.attention.streaming import StreamingConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -35,9 +38,12 @@ PARTS: dict[str, type[Part]] = {
         DeltaNetConfig,
         MambaConfig,
         S4DConfig,
+        StreamingConfig,
+        BlockwiseConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        ClampedGatedMLPConfig,
         NoFeedForwardConfig,
         # Norms
         LayerNormConfig,

@@ -43,6 +43,7 @@ VARIANTS = [
     {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
+    {"ffn": "clamped-mlp"},
     {"mixer": "differential"},
     {"mixer": "differential", "gain": False, "n_kv_heads": 2, "sinks": True},
     {"mixer": "differential", "position": "alibi", "window": 8},
@@ -54,6 +55,9 @@ VARIANTS = [
     {"mixer": "mla", "latent_norm": None, "q_rank": 12, "position": "none", "n_heads": 2},
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
+    {"mixer": "streaming", "window": 8},
+    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
+    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
 ]
 WITH_A_STATE = [
     {"mixer": "linear-attention"},
