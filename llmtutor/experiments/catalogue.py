@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.copying import COPYING
+from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
+from llmtutor.experiments.multi_token import MULTI_TOKEN
+from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
@@ -13,7 +18,19 @@ from llmtutor.experiments.uptraining import UPTRAINING
 
 CATALOGUE: Mapping[str, Study] = {
     study.name: study
-    for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, *STAIRCASE, *STATE_SPACE)
+    for study in (
+        *SCALING.values(),
+        UPTRAINING,
+        LATENT_CONVERSION,
+        STORIES,
+        *COMPARISON,
+        *CHOOSING,
+        *STAIRCASE,
+        *MULTI_TOKEN,
+        *NEEDLE,
+        *COPYING,
+        *STATE_SPACE,
+    )
 }
 
 
