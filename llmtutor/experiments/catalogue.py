@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.staircase import STAIRCASE
@@ -13,7 +14,7 @@ from llmtutor.experiments.uptraining import UPTRAINING
 
 CATALOGUE: Mapping[str, Study] = {
     study.name: study
-    for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, *CHOOSING, *STAIRCASE)
+    for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, CHOOSING, COST, *STAIRCASE)
 }
 
 

@@ -172,13 +172,11 @@ def all_runs(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-CHOOSING = (
-    Study(
-        name=NAME,
-        description="Options of an architecture against a modern block: three sizes, equal "
-        "parameters, tuned rates, paired seeds",
-        plan=grow_plan,
-        runs=all_runs,
-        run=run_option,
-    ),
+CHOOSING = Study(
+    name=NAME,
+    description="Options of an architecture against a modern block: three sizes, equal parameters, "
+    "tuned rates, paired seeds",
+    plan=grow_plan,
+    runs=all_runs,
+    run=run_option,
 )
