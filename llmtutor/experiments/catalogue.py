@@ -6,6 +6,8 @@ from llmtutor.checks import check_name
 from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
+from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
@@ -14,7 +16,17 @@ from llmtutor.experiments.uptraining import UPTRAINING
 
 CATALOGUE: Mapping[str, Study] = {
     study.name: study
-    for study in (*SCALING.values(), UPTRAINING, STORIES, *COMPARISON, CHOOSING, COST, *STAIRCASE)
+    for study in (
+        *SCALING.values(),
+        UPTRAINING,
+        LATENT_CONVERSION,
+        STORIES,
+        *COMPARISON,
+        CHOOSING,
+        COST,
+        *STAIRCASE,
+        *MULTI_TOKEN,
+    )
 }
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from llmtutor.evaluate.perplexity import LossReport, evaluate_loss
-from llmtutor.model.losses import Batch
+from llmtutor.model.losses import Batch, Loss, batch_losses
 from llmtutor.optim import Schedule, make_optimizer
 from llmtutor.train.step import NonFiniteLoss, set_learning_rate, train_step
 
@@ -43,13 +43,15 @@ def train_curve(
     clip: float | None = 1.0,
     held_out: Callable[[], Iterable[Batch]] | None = None,
     marks: Collection[int] = (),
+    loss: Loss = batch_losses,
     device: str | torch.device = "cpu",
 ) -> Curve:
     """Train ``model`` in place, one batch (inputs, targets) a step.
 
     ``lr`` is the peak, of which ``schedule`` gives the part for each step; ``optimizer`` is a name
-    of ``make_optimizer``, whose defaults are the other settings. The loss on the ``held_out``
-    batches is taken after as many steps as ``marks`` say, 0 being before the first.
+    of ``make_optimizer``, whose defaults are the other settings. A step lowers ``loss``, of which
+    the plain part is recorded. The loss on the ``held_out`` batches is taken after as many steps as
+    ``marks`` say, 0 being before the first.
 
     Raises:
         ValueError: settings out of range; fewer batches than steps.
@@ -66,7 +68,7 @@ def train_curve(
     for step, batch in zip(range(steps), placed(batches, device), strict=False):
         set_learning_rate(rule, schedule(step))
         try:
-            metrics = train_step(model, [batch], rule, clip=clip, step=step + 1)
+            metrics = train_step(model, [batch], rule, clip=clip, step=step + 1, loss=loss)
         except NonFiniteLoss:
             return replace(curve, diverged=True)
         curve.losses.append(metrics.loss)

@@ -1,20 +1,23 @@
-"""Chapter 21, generation: a small model guesses ahead, the large one checks all guesses at once.
+"""Chapter 21, generation: somebody guesses ahead, the model checks all guesses at once.
 
 Reading several tokens costs a model about as much time as reading one, because the time goes into
-fetching its weights. So a draft model proposes a few tokens, and the model accepts or refuses them
-by a rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
+fetching its weights. So a draft proposes a few tokens, and the model accepts or refuses them by a
+rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from llmtutor.checks import check_integer
+from llmtutor.generate.drafts import Draft, HeadDraft, ModelDraft
 from llmtutor.generate.reader import Model, Reader, Row, prompt_ids
 from llmtutor.generate.sampling import PAD, Sampler, draw
+from llmtutor.model.multi_token import MultiToken
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def accept(
 @torch.inference_mode()
 def speculative(
     model: Model,
-    draft: Model,
+    draft: Model | MultiToken,
     prompt: Row,
     *,
     max_new_tokens: int,
@@ -79,14 +82,17 @@ def speculative(
 ) -> Speculation:
     """One text from ``model``, with ``n_draft`` tokens of ``draft`` proposed a round.
 
+    ``draft`` is a smaller model, or ``model`` itself with its second head, a ``MultiToken``, which
+    proposes one token whatever ``n_draft`` is.
+
     Distributed as the text of ``generate``, though other draws make it; decoded greedily it is the
     same text, ties in the last bit aside. The sampler's knobs are applied to both models. The text
     ends with a token of ``stop`` or after ``max_new_tokens``; ``on_token(id)`` is called for each.
     ``n_ids`` is the tokenizer's ``vocab_size``, needed where a vocabulary is padded.
 
     Raises:
-        ValueError: models of different vocabularies and no ``n_ids``, ``n_draft`` below 1, and what
-            ``generate`` refuses, for either model.
+        ValueError: models of different vocabularies and no ``n_ids``, the second head of another
+            model, ``n_draft`` below 1, and what ``generate`` refuses, for either model.
     """
     if n_ids is None and model.config.vocab_size != draft.config.vocab_size:
         raise ValueError(
@@ -99,16 +105,20 @@ def speculative(
     ids = prompt_ids(model, [prompt], max_new_tokens, n_ids)
     end = ids.shape[1]
     last = end + max_new_tokens
-    read, guess = (
-        Reader(m, ids, last, use_cache=use_cache, n_ids=n_ids, n_snapshots=n_draft)
-        for m in (model, draft)
-    )
+    options: dict[str, Any] = {"use_cache": use_cache, "n_ids": n_ids}
+    guess: Draft
+    if isinstance(draft, MultiToken):
+        model = guess = HeadDraft(_of(draft, model), last, **options)
+    else:
+        guess = ModelDraft(Reader(draft, ids, last, n_snapshots=n_draft, **options))
+    read = Reader(model, ids, last, n_snapshots=n_draft, **options)
     ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
     new: list[int] = []
     n_rounds = n_accepted = n_rejected = 0
     while end < last and not (new and new[-1] in stop):
-        n = min(n_draft, last - end - 1)  # the round adds one token of the model's own
-        q = _propose(guess, ids, end, n, sampler, generator)
+        most = min(n_draft, last - end - 1)  # the round adds one token of the model's own
+        q = guess.propose(ids, end, most, sampler, generator)
+        n = len(q)
         p = sampler.probabilities(read(ids[:, : end + n], n + 1)[0], _histories(ids, end, n + 1))
         stand, after = accept(p[None], q[None], ids[:, end : end + n], generator)
         k = int(stand)
@@ -124,21 +134,14 @@ def speculative(
     return Speculation(new, n_rounds, n_accepted, n_rejected)
 
 
-def _propose(
-    guess: Reader,
-    ids: Int[Tensor, "one max_len"],
-    end: int,
-    n: int,
-    sampler: Sampler,
-    generator: torch.Generator | None,
-) -> Float[Tensor, "n vocab"]:
-    """Write ``n`` proposals into ``ids`` from ``end`` on; returns what each was drawn from."""
-    q = torch.zeros(n, guess.n_ids or guess.model.config.vocab_size, device=ids.device)
-    for i in range(n):
-        text = ids[:, : end + i]
-        q[i] = sampler.probabilities(guess(text)[:, -1], text)[0]
-        ids[0, end + i] = draw(q[i][None], generator)[0]
-    return q
+def _of(draft: MultiToken, model: Model) -> MultiToken:
+    """``draft``, if it has a head on ``model``."""
+    if model is not draft and model is not draft.model:
+        raise ValueError(
+            "a second head goes on from the hidden states of its own model: give that one, "
+            "speculative(multi.model, multi, …)"
+        )
+    return draft
 
 
 def _histories(ids: Int[Tensor, "one max_len"], end: int, n: int) -> Int[Tensor, "n seq"]:

@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
+from llmtutor.layers.attention.blockwise import BlockwiseConfig
 from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
+from llmtutor.layers.attention.streaming import StreamingConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import LinearAttentionConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.layers.recurrent.s4d import S4DConfig
 
@@ -29,8 +33,12 @@ PARTS: dict[str, type[Part]] = {
         DifferentialConfig,
         DifferentialV2Config,
         LatentAttentionConfig,
+        LinearAttentionConfig,
+        DeltaNetConfig,
         MambaConfig,
         S4DConfig,
+        StreamingConfig,
+        BlockwiseConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,

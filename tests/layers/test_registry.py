@@ -45,6 +45,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 2}),
+    "blockwise-linformer": (
+        {"n_heads": 4, "block": 2, "compressed": 1},
+        {**ATTENTION, "block": 4, "compressed": 2, "window": 6},
+    ),
     "mamba": (
         {},
         {
@@ -70,6 +75,29 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "position": NoPositionConfig(),
             "latent_norm": RMSNormConfig(0.1),
             "scale": 0.9,
+        },
+    ),
+    "linear-attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "head_dim": 6,
+            "features": "relu",
+            "normalise": "output",
+            "conv_width": 3,
+        },
+    ),
+    "delta-net": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_value_heads": 8,
+            "head_dim": 6,
+            "value_dim": 3,
+            "conv_width": None,
+            "fades": False,
+            "output_gate": False,
+            "eps": 0.1,
         },
     ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
@@ -113,6 +141,8 @@ ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
     ("differential", "qk_norm_over"): "the same",
     ("differential-v2", "qk_norm_over"): "the same",
+    ("streaming", "qk_norm_over"): "the same",
+    ("blockwise-linformer", "qk_norm_over"): "the same",
     ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
 }
@@ -153,7 +183,18 @@ def test_parts_inside_parts_come_back() -> None:
 
 def test_roles() -> None:
     roles = {
-        MixerConfig: {"attention", "differential", "differential-v2", "mamba", "mla", "s4d"},
+        MixerConfig: {
+            "attention",
+            "blockwise-linformer",
+            "delta-net",
+            "differential",
+            "differential-v2",
+            "linear-attention",
+            "mamba",
+            "mla",
+            "s4d",
+            "streaming",
+        },
         FeedForwardConfig: {"mlp", "gated-mlp", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},

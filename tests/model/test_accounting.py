@@ -54,6 +54,21 @@ VARIANTS = [
     {"mixer": "mla", "latent_norm": None, "q_rank": 12, "position": "none", "n_heads": 2},
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
+    {"mixer": "streaming", "window": 8},
+    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
+    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
+]
+WITH_A_STATE = [
+    {"mixer": "linear-attention"},
+    {"mixer": "linear-attention", "features": "silu", "normalise": "output", "conv_width": 3},
+    {"mixer": "delta-net"},
+    {
+        "mixer": "delta-net",
+        "fades": False,
+        "output_gate": False,
+        "n_value_heads": 8,
+        "conv_width": None,
+    },
 ]
 
 
@@ -218,7 +233,7 @@ def test_activations_are_within_a_fifth_of_the_measured_peak(kind, size) -> None
         assert predicted == pytest.approx(bytes_, rel=0.2), what
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("changes", [*VARIANTS, *WITH_A_STATE], ids=name_of)
 def test_activations_of_each_part(changes) -> None:
     config = variant(changes)
     for dtype in (torch.float32, torch.float64):

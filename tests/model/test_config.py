@@ -197,7 +197,7 @@ WRONG = {
     "a window of nothing": ({"window": 0}, "window must be at least 1"),
     "a cap of nothing": ({"softcap": 0.0}, "softcap must be above 0"),
     "a scale of nothing": ({"embedding_scale": -1.0}, "embedding_scale must be above 0, got -1"),
-    "a mixer": ({"mixer": "mha"}, "unknown mixer 'mha'; did you mean 'attention'?"),
+    "a mixer": ({"mixer": "atention"}, "unknown mixer 'atention'; did you mean 'attention'?"),
     "a norm": ({"norm": "RMSnorm"}, "unknown norm 'RMSnorm'; did you mean 'rmsnorm'?"),
     "an ffn": ({"ffn": "swigelu"}, "unknown ffn 'swigelu'; did you mean 'swiglu'?"),
     "an activation": ({"activation": "swish"}, "unknown activation 'swish'; did you mean"),

@@ -153,7 +153,7 @@ class _Flash(torch.autograd.Function):
     """The two passes as one differentiable function."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: Tensor,
         k: Tensor,
@@ -170,7 +170,7 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, mask = ctx.saved_tensors
         tiles, scale, traffic = ctx.rest
         gradients = flash_backward(d_out, q, k, v, out, lse, tiles, scale, mask, traffic)

@@ -31,6 +31,8 @@ TITLES = {
     "attention": "Attention",
     "differential": "Differential attention",
     "differential-v2": "Differential attention, V2",
+    "streaming": "Attention with its first tokens kept",
+    "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "no-ffn": "no feed-forward part",
@@ -62,6 +64,9 @@ PHRASES = {
     "activation": "{}",
     "bias": "biases",
     "gate": "gated output",
+    "kept_first": "first {} tokens kept",
+    "block": "blocks of {}",
+    "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
 }
 """What a field says; one that is not here is said by its name and value."""

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers.models.qwen3_next.configuration_qwen3_next import Qwen3NextConfig
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextAttention
 
 from llmtutor.layers.attention import (
     Attention,
@@ -303,6 +305,50 @@ def test_as_many_heads_of_keys_as_of_queries_is_saying_nothing() -> None:
         made.append(Attention(D_MODEL, N_HEADS, n_kv_heads=n_kv_heads))
     x = draw(2, SEQ, D_MODEL).float()
     assert torch.equal(made[0](x), made[1](x)) and repr(made[0]) == repr(made[1])
+
+
+# --- how far a window reaches ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_k_windows_on_top_of_each_other_reach_k_times_w_minus_1_plus_1_tokens(window) -> None:
+    """Shown by gradients: W counts the token itself, so each layer looks W − 1 further back."""
+    seq = 16
+    for depth in (1, 2, 4):
+        layers = [layer(window=window, position=Rope(4)) for _ in range(depth)]
+        x = draw(1, seq, D_MODEL)
+        y = x
+        for one in layers:
+            y = y + one(y)
+        (slope,) = torch.autograd.grad(y[0, -1].sum(), x)
+        reached = slope[0].abs().amax(-1) > 0
+        reach = min(seq, depth * (window - 1) + 1)
+        assert reached.tolist() == [False] * (seq - reach) + [True] * reach
+
+
+# --- against Qwen3-Next ---------------------------------------------------------------------------
+
+
+def test_the_gate_is_that_of_qwen3_next() -> None:
+    """Theirs comes out of the projection of the queries, head by head: query, gate, query, …"""
+    config = Qwen3NextConfig(
+        hidden_size=D_MODEL, num_attention_heads=4, num_key_value_heads=2, head_dim=6
+    )
+    config._attn_implementation = "eager"
+    theirs = Qwen3NextAttention(config, 0).double()
+    norm = RMSNormConfig(eps=config.rms_norm_eps, offset=True)
+    ours = layer(n_kv_heads=2, head_dim=6, qk_norm=norm, gate=True)
+    both = torch.stack([part.weight.unflatten(0, (4, 6)) for part in (ours.query, ours.gate)], 1)
+    theirs.q_proj.weight.data = both.flatten(0, 2).data
+    for name, part in (("k_proj", ours.key), ("v_proj", ours.value), ("o_proj", ours.output)):
+        getattr(theirs, name).weight.data = part.weight.data
+    theirs.q_norm.weight.data = ours.query_norm.weight.data
+    theirs.k_norm.weight.data = ours.key_norm.weight.data
+    x = draw(2, SEQ, D_MODEL)
+    still = torch.ones(2, SEQ, 2).double(), torch.zeros(2, SEQ, 2).double()
+    blocked = torch.zeros(SEQ, SEQ).double().masked_fill(~causal_mask(SEQ), -torch.inf)
+    want, _ = theirs(x, still, blocked[None, None])
+    torch.testing.assert_close(ours(x), want, rtol=1e-6, atol=1e-6)  # their norms go by float32
 
 
 # --- what goes where ------------------------------------------------------------------------------
