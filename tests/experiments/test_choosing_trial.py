@@ -64,7 +64,7 @@ def test_two_options_with_one_seed_see_the_same_batches(monkeypatch: pytest.Monk
     monkeypatch.setattr(curve, "train_step", spied)
     for option, seed in (("baseline", 0), ("mqa", 0), ("mqa", 1)):
         seen.append([])
-        train_option(option, TINY, 0.01, seed)
+        train_option(option, TINY, 0.01, seed, texts(512))
     same = [torch.equal(a[0], b[0]) for a, b in zip(seen[0], seen[1], strict=True)]
     other = [torch.equal(a[0], b[0]) for a, b in zip(seen[0], seen[2], strict=True)]
     assert all(same) and not any(other) and len(same) == TINY.steps
@@ -81,7 +81,7 @@ def test_a_run_to_tune_reads_nothing_that_is_held_out(monkeypatch: pytest.Monkey
 
 def test_bits_per_byte_are_those_of_the_predicted_tokens() -> None:
     model, text = build_option("baseline", TINY, 0), texts(512)
-    found = final_loss(model, TINY, text.held_out)
+    found = final_loss(model, TINY, text.tokenizer, text.held_out)
     starts = np.linspace(0, len(text.held_out) - 65, 2048 // 64).astype(int)
     nats = n_bytes = 0.0
     for start in starts:
