@@ -113,12 +113,12 @@ def summary(runs: list[dict[str, Any]], bound: float) -> dict[str, Any]:
     for made in runs:
         by_option.setdefault(made["option"], []).append(made)
     rows = []
-    for option, made in by_option.items():
-        losses = [one["bits_per_byte"] for one in made if one["bits_per_byte"] is not None]
+    for option, of_it in by_option.items():
+        losses = [one["bits_per_byte"] for one in of_it if one["bits_per_byte"] is not None]
         mean = f"{np.mean(losses):.4f}" if losses else "diverged"
         above = f"{np.mean(losses) - bound:.4f}" if losses else ""
-        seconds = f"{np.mean([one['seconds'] for one in made]):.0f} s"
-        rows.append([option, f"{made[0]['n_params']:,}", str(len(losses)), mean, above, seconds])
+        seconds = f"{np.mean([one['seconds'] for one in of_it]):.0f} s"
+        rows.append([option, f"{of_it[0]['n_params']:,}", str(len(losses)), mean, above, seconds])
     whole = all(one["bits_per_byte"] is not None for one in runs)
     return {
         "runs": runs,
