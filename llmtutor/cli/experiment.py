@@ -21,11 +21,11 @@ app = cyclopts.App(
 @app.command(name="list")
 def list_studies() -> None:
     """Show the studies: how many of their runs are recorded, and what they took."""
-    print(f"{'NAME':16} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
+    print(f"{'NAME':18} {'RUNS':>8} {'CPU MINUTES':>12}  WHAT")
     for name, study in catalogue.CATALOGUE.items():
         done, whole, seconds = size(study)
         runs = f"{done}/{'?' if whole is None else whole}"
-        print(f"{name:16} {runs:>8} {seconds / 60:12.1f}  {study.description}")
+        print(f"{name:18} {runs:>8} {seconds / 60:12.1f}  {study.description}")
     print(f"\nrecorded in {results_dir()}")
 
 

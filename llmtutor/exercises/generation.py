@@ -164,6 +164,46 @@ def _by_its_own_probability(p: Probs, q: Probs, proposed: int) -> list[float]:
     return out
 
 
+# Exercise 4: which token a second head is asked for.
+
+
+def _second_cases() -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    for batch, seq, vocab in ((1, 3, 4), (2, 6, 5), (3, 9, 7)):
+        ahead = 3 * torch.randn(batch, seq - 1, vocab, generator=generator, dtype=torch.float64)
+        yield ahead, torch.randint(vocab, (batch, seq), generator=generator)
+
+
+def second_loss(ahead: Tensor, ids: Tensor) -> Tensor:
+    """Mean nats of a second head, whose row t was made of h_t and token t + 1.
+
+    >>> ahead = torch.tensor([[[0.0, 9.0], [5.0, 5.0]]])  # the second row's target is not in ids
+    >>> second_loss(ahead, torch.tensor([[0, 0, 1]]))
+    tensor(0.0001)
+    """
+    return _mean_nats(ahead[:, :-1], ids[:, 2:])
+
+
+def _mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
+
+
+def _what_it_was_told(ahead: Tensor, ids: Tensor) -> Tensor:
+    return _mean_nats(ahead, ids[:, 1:])
+
+
+def _where_it_stands(ahead: Tensor, ids: Tensor) -> Tensor:
+    return _mean_nats(ahead, ids[:, :-1])
+
+
+def _around_the_end(ahead: Tensor, ids: Tensor) -> Tensor:
+    return _mean_nats(ahead, ids.roll(-2, 1)[:, :-1])
+
+
+def _rows_shifted(ahead: Tensor, ids: Tensor) -> Tensor:
+    return _mean_nats(ahead[:, 1:], ids[:, 2:])
+
+
 EXERCISES = [
     Exercise(
         name="generation.nucleus",
@@ -266,6 +306,33 @@ EXERCISES = [
                 _by_its_own_probability,
                 "The proposal stands with probability p. It was already drawn with probability q, "
                 "so that p is met when it stands with p/q (1 at most).",
+            ),
+        ],
+    ),
+    Exercise(
+        name="generation.second_loss",
+        cases=_second_cases,
+        reference=second_loss,
+        wrong=[
+            Wrong(
+                _what_it_was_told,
+                "The target is token t + 1. The shapes fit, but that token went into the row: the "
+                "head would learn to copy it. Ask for the one after.",
+            ),
+            Wrong(
+                _where_it_stands,
+                "The target is token t, which h_t was made of. Nothing is predicted: the head is "
+                "two places behind.",
+            ),
+            Wrong(
+                _around_the_end,
+                "roll takes the first token of the text as what comes after its end. The last row "
+                "has no target: leave it out.",
+            ),
+            Wrong(
+                _rows_shifted,
+                "The rows are shifted as well, so each is asked for token t + 1 again. It is the "
+                "last row that has no target, not the first.",
             ),
         ],
     ),

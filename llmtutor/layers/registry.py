@@ -15,9 +15,13 @@ from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.attention.streaming import StreamingConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
+from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import LinearAttentionConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.layers.recurrent.s4d import S4DConfig
 
@@ -28,16 +32,20 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
-        StreamingConfig,
-        BlockwiseConfig,
         DifferentialConfig,
         DifferentialV2Config,
         LatentAttentionConfig,
+        LinearAttentionConfig,
+        DeltaNetConfig,
         MambaConfig,
         S4DConfig,
+        StreamingConfig,
+        BlockwiseConfig,
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        ClampedGatedMLPConfig,
+        MoEConfig,
         NoFeedForwardConfig,
         # Norms
         LayerNormConfig,
@@ -55,6 +63,8 @@ PARTS: dict[str, type[Part]] = {
         positions.NtkScaling,
         positions.YarnScaling,
         positions.Llama3Scaling,
+        # Routers of experts
+        RouterConfig,
     )
 }
 

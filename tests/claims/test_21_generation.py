@@ -1,8 +1,15 @@
-"""What chapter 21 says of greedy decoding."""
+"""What chapter 21 says of greedy decoding, and of a second head."""
 
 from itertools import product
 
 import numpy as np
+
+from llmtutor.evaluate.compare import compare_family
+from llmtutor.experiments.multi_token import config_of, losses
+from llmtutor.experiments.study import load_record
+from llmtutor.experiments.training import SEQ_LEN
+from llmtutor.model.accounting import token_flops
+from llmtutor.model.multi_token import second_head_costs
 
 
 def first_repeat(choose, window: int, steps: int) -> int | None:
@@ -58,3 +65,25 @@ def test_equal_means_do_not_make_a_model_calibrated() -> None:
         low, high = (said[1], high) if gap(said) > 0 else (low, said[1])
     assert abs(gap(said)) < 1e-9 and said[0] > true[0] and said[1] < true[1] - 0.01
     assert gap(true) == 0
+
+
+def test_a_second_head_helps_at_equal_steps_and_more_steps_help_several_times_as_much() -> None:
+    record = load_record("multi-token")
+    plain, multi, longer = (losses(record)[name] for name in ("plain", "multi", "longer"))
+    assert len(plain) == 5
+    assert all(longer[seed] < multi[seed] < plain[seed] for seed in plain)
+    found = compare_family({"multi": multi, "longer": longer}, plain)
+    assert found["multi"].verdict == found["longer"].verdict == "better"
+    assert found["longer"].difference < 3 * found["multi"].difference
+    config = config_of("multi")
+    share = second_head_costs(config, SEQ_LEN).flops / token_flops(config, SEQ_LEN)
+    assert abs(share - 2 / 3) < 0.01
+
+
+def test_its_proposals_are_accepted_more_often_than_those_of_the_other_drafts() -> None:
+    record = load_record("multi-token")
+    for result in record.results(variant="multi"):
+        head, small, counts = (result["drafts"][name] for name in ("head", "small", "ngram"))
+        for key in ("acceptance", "agreement"):
+            assert head[key] > small[key] > counts[key] + 0.1
+        assert counts["loss"] < min(run["result"]["valid_loss"] for run in record.runs)

@@ -13,6 +13,7 @@ from llmtutor.experiments import curve as module
 from llmtutor.experiments.curve import spread_windows, train_curve
 from llmtutor.layers.extras import Extras
 from llmtutor.model.config import ModelConfig
+from llmtutor.model.losses import Batch, Losses, batch_losses
 from llmtutor.model.presets import build
 from llmtutor.optim import make_optimizer
 from llmtutor.optim.schedules import warmup_cosine
@@ -88,6 +89,21 @@ def test_terms_of_the_layers_are_in_the_gradient_and_not_in_the_curve() -> None:
     ]
     assert curves[0].losses == curves[1].losses
     assert curves[0].grad_norms != curves[1].grad_norms
+
+
+def test_a_step_can_lower_another_loss_and_the_plain_one_is_recorded() -> None:
+    def doubled(net: nn.Module, batch: Batch, precision: torch.dtype) -> Losses:
+        found = batch_losses(net, batch, precision)
+        return found._replace(total=2 * found.total)
+
+    curves = [
+        train_curve(
+            model(), batches(1), steps=1, lr=0.01, schedule=lambda step: 1.0, clip=None, loss=loss
+        )
+        for loss in (batch_losses, doubled)
+    ]
+    assert curves[0].losses == curves[1].losses
+    assert curves[1].grad_norms == pytest.approx([2 * curves[0].grad_norms[0]])
 
 
 def test_a_run_that_diverges_ends_there_and_keeps_what_it_saw() -> None:

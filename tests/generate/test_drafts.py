@@ -11,6 +11,8 @@ from llmtutor.generate.drafts import HeadDraft
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.registry import kinds
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.multi_token import MultiToken
 from llmtutor.model.presets import build
@@ -49,6 +51,18 @@ def test_greedily_it_is_the_text_of_the_model(make_model, prompt, use_cache: boo
         assert fast.ids == plain
         assert fast.n_accepted + fast.n_rounds == 27
         assert fast.n_rounds - 2 <= fast.n_accepted + fast.n_rejected < fast.n_rounds
+
+
+@pytest.mark.parametrize("kind", kinds(MixerConfig))
+def test_any_mixer_can_stand_in_the_second_head(kind: str) -> None:
+    """Those that cannot forget their last tokens go back to a snapshot, or read again."""
+    sizes = {"vocab_size": 17, "max_seq_len": 32, "n_layers": 2, "d_model": 16, "n_heads": 4}
+    torch.manual_seed(0)
+    config = ModelConfig.uniform(**sizes, d_ff=24, n_kv_heads=2, init="glorot")
+    multi = with_head(build(config.replace(mixer=kind)).eval())
+    settings = {"max_new_tokens": 20, "sampler": GREEDY}
+    made = speculative(multi.model, multi, PROMPT, **settings)
+    assert [made.ids] == generate(multi.model, [PROMPT], **settings)
 
 
 def test_texts_have_the_distribution_of_the_model(make_model, assert_drawn_from) -> None:

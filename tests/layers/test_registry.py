@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from llmtutor.layers.attention import AttentionConfig
-from llmtutor.layers.ffn import FeedForwardConfig
+from llmtutor.layers.extras import split_extras
+from llmtutor.layers.ffn import FeedForwardConfig, GatedMLPConfig, MLPConfig
 from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.moe import RouterConfig
 from llmtutor.layers.norms import LayerNormConfig, NormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, Site, field_names
 from llmtutor.layers.positions import (
@@ -43,13 +45,13 @@ ATTENTION = {
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
-    "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 1}),
-    "blockwise-linformer": (
-        {"n_heads": 4, "block": 2, "compressed": 1},
-        {**ATTENTION, "window": 5, "block": 4, "compressed": 2},
-    ),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 2}),
+    "blockwise-linformer": (
+        {"n_heads": 4, "block": 2, "compressed": 1},
+        {**ATTENTION, "block": 4, "compressed": 2, "window": 6},
+    ),
     "mamba": (
         {},
         {
@@ -77,8 +79,56 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "scale": 0.9,
         },
     ),
+    "linear-attention": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "head_dim": 6,
+            "features": "relu",
+            "normalise": "output",
+            "conv_width": 3,
+        },
+    ),
+    "delta-net": (
+        {"n_heads": 4},
+        {
+            "n_heads": 2,
+            "n_value_heads": 8,
+            "head_dim": 6,
+            "value_dim": 3,
+            "conv_width": None,
+            "fades": False,
+            "output_gate": False,
+            "eps": 0.1,
+        },
+    ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
+    "clamped-mlp": ({"d_ff": 12}, {"d_ff": 20, "bias": False, "limit": 0.1, "slope": 3.0}),
+    "moe": (
+        {"expert": GatedMLPConfig(12)},
+        {
+            "expert": MLPConfig(12),
+            "n_experts": 5,
+            "router": RouterConfig(top_k=3),
+            "shared": MLPConfig(6),
+            "capacity_factor": 0.6,
+            "balance_loss": 0.5,
+            "sequence_loss": 0.5,
+            "z_loss": 0.5,
+        },
+    ),
+    "top-k": (
+        {},
+        {
+            "top_k": 3,
+            "score": "sigmoid",
+            "normalise": False,
+            "routed_scale": 2.0,
+            "logit_bias": True,
+            "n_groups": 2,
+        },
+    ),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
     "rmsnorm": ({}, {"eps": 0.1, "offset": True}),
     "learned": ({}, {}),
@@ -116,12 +166,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What each kind needs, and for each field another value than it has then."""
 ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
-    ("streaming", "qk_norm_over"): "the same",
-    ("blockwise-linformer", "qk_norm_over"): "the same",
     ("differential", "qk_norm_over"): "the same",
     ("differential-v2", "qk_norm_over"): "the same",
+    ("streaming", "qk_norm_over"): "the same",
+    ("blockwise-linformer", "qk_norm_over"): "the same",
     ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
+    ("moe", "shared_gate"): "says nothing without a shared expert: the tests of moe",
+    ("top-k", "top_groups"): "says nothing without groups: the tests of its router",
+    ("top-k", "group_score"): "says nothing without groups: the tests of its router",
+    ("top-k", "bias_rate"): "acts after a step: the tests of its router",
 }
 
 
@@ -161,15 +215,23 @@ def test_parts_inside_parts_come_back() -> None:
 def test_roles() -> None:
     roles = {
         MixerConfig: {
-            *("attention", "streaming", "blockwise-linformer"),
-            *("differential", "differential-v2", "mla"),
-            *("mamba", "s4d"),
+            "attention",
+            "blockwise-linformer",
+            "delta-net",
+            "differential",
+            "differential-v2",
+            "linear-attention",
+            "mamba",
+            "mla",
+            "s4d",
+            "streaming",
         },
-        FeedForwardConfig: {"mlp", "gated-mlp", "no-ffn"},
+        FeedForwardConfig: {"mlp", "gated-mlp", "clamped-mlp", "moe", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},
         RopeScaling: {"linear", "ntk", "yarn", "llama3"},
+        RouterConfig: {"top-k"},
     }
     for role, names in roles.items():
         assert set(kinds(role)) == names  # type: ignore[type-abstract]
@@ -238,13 +300,24 @@ def by_frequencies(part: RopeScaling) -> Tensor:
     return part.attention_factor * part.scale(frequencies, 100.0)
 
 
+def by_ffn(part: FeedForwardConfig) -> Tensor:
+    y, extras = split_extras(fill(part.build(SITE))(x()))
+    return y + sum(extras.losses.values())
+
+
+def by_weights(part: RouterConfig) -> Tensor:
+    routing = fill(part.build(SITE, 6))(x())
+    return torch.zeros(1, 8, 6).scatter(-1, routing.experts, routing.weights)
+
+
 EFFECTS: dict[type[Part], Callable[[Any], Tensor]] = {
     MixerConfig: lambda part: fill(part.build(SITE))(x()),
-    FeedForwardConfig: lambda part: fill(part.build(SITE))(x()),
+    FeedForwardConfig: by_ffn,
     NormConfig: lambda part: fill(part.build(16))(x()),
     EmbeddingPositionConfig: by_embedding,
     AttentionPositionConfig: by_attention,
     RopeScaling: by_frequencies,
+    RouterConfig: by_weights,
 }
 
 

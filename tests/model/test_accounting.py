@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from llmtutor.layers.ffn import MLPConfig
 from llmtutor.layers.positions import AttentionPositionConfig, EmbeddingPositionConfig
 from llmtutor.layers.registry import kinds
 from llmtutor.model.accounting import (
@@ -43,9 +44,9 @@ VARIANTS = [
     {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
-    {"mixer": "streaming", "window": 8},
-    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
-    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
+    {"ffn": "clamped-mlp"},
+    {"ffn": "moe", "n_experts": 4},
+    {"ffn": "moe", "n_experts": 6, "top_k": 3, "shared": MLPConfig(30), "shared_gate": True},
     {"mixer": "differential"},
     {"mixer": "differential", "gain": False, "n_kv_heads": 2, "sinks": True},
     {"mixer": "differential", "position": "alibi", "window": 8},
@@ -57,6 +58,21 @@ VARIANTS = [
     {"mixer": "mla", "latent_norm": None, "q_rank": 12, "position": "none", "n_heads": 2},
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
+    {"mixer": "streaming", "window": 8},
+    {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
+    {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},
+]
+WITH_A_STATE = [
+    {"mixer": "linear-attention"},
+    {"mixer": "linear-attention", "features": "silu", "normalise": "output", "conv_width": 3},
+    {"mixer": "delta-net"},
+    {
+        "mixer": "delta-net",
+        "fades": False,
+        "output_gate": False,
+        "n_value_heads": 8,
+        "conv_width": None,
+    },
 ]
 
 
@@ -91,7 +107,13 @@ def test_parameters_are_exact(changes) -> None:
     outside = ("norm_1", "norm_2", "after_1", "after_2")
     norms = [getattr(block, name) for block in model.blocks for name in outside]
     assert counted.norms == sum(map(count, filter(None, [model.norm, *norms])))
-    assert counted.active == counted.total
+    one = config.blocks[0].ffn
+    idle = (
+        (one.n_experts - one.router.top_k) * count(model.blocks[0].ffn.experts[0])
+        if (one.kind == "moe")
+        else 0
+    )
+    assert counted.active == counted.total - config.n_layers * idle
 
 
 def test_parameters_that_others_published() -> None:
@@ -221,7 +243,7 @@ def test_activations_are_within_a_fifth_of_the_measured_peak(kind, size) -> None
         assert predicted == pytest.approx(bytes_, rel=0.2), what
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("changes", [*VARIANTS, *WITH_A_STATE], ids=name_of)
 def test_activations_of_each_part(changes) -> None:
     config = variant(changes)
     for dtype in (torch.float32, torch.float64):

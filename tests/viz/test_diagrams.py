@@ -17,6 +17,7 @@ from llmtutor.model.presets import preset
 from llmtutor.model.published import PUBLISHED
 from llmtutor.viz.diagrams import language as look
 from llmtutor.viz.diagrams import shapes
+from llmtutor.viz.diagrams.generation import draw_second_head
 from llmtutor.viz.diagrams.model import block_shape, draw_model, part_words
 from llmtutor.viz.diagrams.shapes import Drawing, Shape, arrow, box, column, named, row, text
 from llmtutor.viz.diagrams.transformer import additions_shape, beside_shape, trace_shape
@@ -155,7 +156,11 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
         if not isinstance(mixer, AttentionConfig):
             assert part_words(mixer) in drawn and block.n_sub_layers == 1
             continue
-        assert f"{mixer.n_heads:,} heads" in drawn and f"{block.ffn.d_ff:,} hidden units" in drawn
+        expert = getattr(block.ffn, "expert", block.ffn)
+        assert f"{mixer.n_heads:,} heads" in drawn and f"{expert.d_ff:,} hidden units" in drawn
+        if expert is not block.ffn:
+            assert f"{block.ffn.n_experts} of them" in drawn
+            assert f"{block.ffn.router.top_k} for each token" in drawn
         assert ("KV heads" in drawn) == any(b.mixer.n_kv_heads is not None for b in blocks)
         if mixer.window is not None:
             assert f"window {mixer.window:,}" in drawn
@@ -302,3 +307,14 @@ def test_beside_each_other_only_what_differs_stands_out() -> None:
     # Both norms of the block and the last one are of the other kind.
     other = beside_shape(("GPT-2", gpt2), ("other", gpt2.replace(norm="rmsnorm")))
     assert count(other, 'rect class="lt-new"') == 3 and other.width <= shapes.WIDEST
+
+
+def test_a_second_head_has_the_sizes_of_its_model_and_the_tokens_of_its_text() -> None:
+    config = preset("llama-nano", n_layers=3, d_model=64, n_heads=4)
+    drawing = draw_second_head(config, ("My", " lord", ","))
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", drawing.svg())
+    assert [shown.count(word) for word in ("My", "␣lord", ",")] == [1, 2, 1]
+    for words in ("3 blocks", "h, 64 numbers", "h beside e, 128 numbers", "projection to 64"):
+        assert words in shown
+    for fact in ("'My'", "' lord'", "','", "3 blocks", "64 numbers", "128 numbers"):
+        assert fact in drawing.description

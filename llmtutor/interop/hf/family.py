@@ -5,7 +5,7 @@ here, which reads and writes both.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,11 +23,37 @@ class Entry(NamedTuple):
     """One tensor of theirs."""
 
     ours: tuple[str, ...]
-    """Our names; several are laid one below the other."""
+    """Our names; several are laid one below the other, in each of the ``heads``."""
     theirs: str
     """Their name."""
     turned: bool = False
     """Whether theirs is (d_in, d_out)."""
+    rows: tuple[int, ...] = ()
+    """Rows of each of ours in a head; empty where all have as many."""
+    heads: int = 1
+    """Pieces of theirs in which each of ours has its part."""
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Theirs, of ours."""
+        if len(parts) == 1:
+            return parts[0]
+        cut = [part.unflatten(0, (self.heads, -1)) for part in parts]
+        return torch.cat(cut, dim=1).flatten(0, 1)
+
+    def cut(self, value: Tensor) -> list[Tensor]:
+        """Ours, of theirs.
+
+        Raises:
+            ValueError: rows that do not divide so.
+        """
+        rows = list(self.rows)
+        if value.ndim and not rows and len(value) % (self.heads * len(self.ours)) == 0:
+            rows = len(self.ours) * [len(value) // (self.heads * len(self.ours))]
+        if value.ndim == 0 or len(value) != self.heads * sum(rows):
+            shape = tuple(value.shape)
+            raise ValueError(f"{self.theirs} has shape {shape}, it holds {', '.join(self.ours)}")
+        parts = value.unflatten(0, (self.heads, -1)).split(rows, dim=1)
+        return [part.flatten(0, 1).contiguous() for part in parts]
 
 
 class Family(ABC):
@@ -44,7 +70,7 @@ class Family(ABC):
     outside: ClassVar[Mapping[str, str]] = {"embedding": "embed_tokens", "norm": "norm"}
     """Our module outside of the blocks → theirs."""
     inside: ClassVar[Mapping[str, str]]
-    """Our module in a block → theirs."""
+    """Our module in a block → theirs; "*" stands for a number in both."""
     buffers: ClassVar[tuple[str, ...]] = (".rotary_emb.inv_freq",)
     """How names end of what older files carry along although it is computed, not learned."""
 
@@ -75,11 +101,20 @@ class Family(ABC):
             elif name.startswith("blocks."):
                 _, i, rest = name.split(".", 2)
                 module, _, kind = rest.rpartition(".")
-                theirs = f"{self.prefix}{self.layer}.{i}.{self.inside[module]}.{kind}"
+                theirs = f"{self.prefix}{self.layer}.{i}.{self._inside(module)}.{kind}"
                 yield Entry((name,), theirs)
             else:
                 module, _, kind = name.rpartition(".")
                 yield Entry((name,), f"{self.prefix}{self.outside[module]}.{kind}")
+
+    def _inside(self, module: str) -> str:
+        """Their name of our module in a block; "*" stands for a number, as of an expert."""
+        words = module.split(".")
+        numbers = [word for word in words if word.isdigit()]
+        theirs = self.inside[".".join("*" if word.isdigit() else word for word in words)]
+        for number in numbers:
+            theirs = theirs.replace("*", number, 1)
+        return theirs
 
 
 def our_names(config: ModelConfig) -> Iterator[str]:
@@ -103,10 +138,9 @@ def state_out(
 ) -> dict[str, Tensor]:
     """Their names and layouts for our state dict; tied weights are there once, as the embedding."""
     result = {}
-    for ours, theirs, turned in family.entries(config):
-        parts = [_in_halves(name, state[name], config) for name in ours]
-        value = torch.cat(parts) if len(parts) > 1 else parts[0]
-        result[theirs] = (value.T if turned else value).detach().contiguous()
+    for entry in family.entries(config):
+        value = entry.joined([_in_halves(name, state[name], config) for name in entry.ours])
+        result[entry.theirs] = (value.T if entry.turned else value).detach().contiguous()
     return result
 
 
@@ -123,17 +157,13 @@ def state_in(state: Mapping[str, Tensor], config: ModelConfig, family: Family) -
     head = given.pop("lm_head.weight", None) if config.tie_weights else None
     result: dict[str, Tensor] = {}
     missing = []
-    for ours, theirs, turned in family.entries(config):
-        if theirs not in given:
-            missing.append(theirs)
+    for entry in family.entries(config):
+        if entry.theirs not in given:
+            missing.append(entry.theirs)
             continue
-        value = given.pop(theirs)
-        value = value.T if turned and value.ndim == 2 else value
-        if value.ndim == 0 or len(value) % len(ours):
-            raise ValueError(f"{theirs} has shape {tuple(value.shape)}, it holds {', '.join(ours)}")
-        result |= {
-            name: part.contiguous() for name, part in zip(ours, value.chunk(len(ours)), strict=True)
-        }
+        value = given.pop(entry.theirs)
+        value = value.T if entry.turned and value.ndim == 2 else value
+        result |= dict(zip(entry.ours, entry.cut(value), strict=True))
     if missing or given:
         raise ValueError(
             f"the weights do not fit the configuration: missing {few(missing)}, "

@@ -102,7 +102,7 @@ class GPT2(Family):
 
     def entries(self, config: ModelConfig) -> Iterator[Entry]:
         """Every tensor; queries, keys and values are one."""
-        for (ours,), theirs, _ in super().entries(config):
+        for (ours,), theirs, *_ in super().entries(config):
             module, _, kind = ours.split(".", 2)[-1].rpartition(".")
             if module == "mixer.query":
                 parts = (ours.replace("query", part) for part in ("query", "key", "value"))

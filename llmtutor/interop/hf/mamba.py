@@ -112,6 +112,6 @@ class Mamba(Family):
 
     def entries(self, config: ModelConfig) -> Iterator[Entry]:
         """Every tensor, with their names for those of the mixer itself."""
-        for ours, theirs, turned in super().entries(config):
-            head, _, name = theirs.rpartition(".")
-            yield Entry(ours, f"{head}.{PARAMETERS.get(name, name)}", turned)
+        for entry in super().entries(config):
+            head, _, name = entry.theirs.rpartition(".")
+            yield entry._replace(theirs=f"{head}.{PARAMETERS.get(name, name)}")

@@ -4,6 +4,7 @@ Keys and values of a long text fill a cache that grows. A recurrent layer keeps 
 them: the same few tensors after ten tokens as after ten thousand.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,20 +57,23 @@ class StateCache:
         dtype = next(iter(self.tensors.values())).dtype
         return (slots >= self.starts[:, None]).to(dtype)[..., None]
 
+    def check_sizes(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ``ValueError`` unless it keeps tensors of these names and shapes."""
+        for name, size in sizes.items():
+            if name not in self.tensors or self.tensors[name].shape != size:
+                kept = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+                raise ValueError(
+                    f"this cache keeps {kept}, not {name} {tuple(size)}; make one with this "
+                    "model's make_caches"
+                )
+
     def keep(self, new: int, **tensors: Tensor) -> None:
         """The tensors as they are ``new`` tokens later.
 
         Raises:
-            ValueError: another name, shape or dtype than the cache was made for.
+            ValueError: as ``check_sizes``.
         """
-        for name, tensor in tensors.items():
-            have = self.tensors.get(name)
-            if have is None or have.shape != tensor.shape or have.dtype != tensor.dtype:
-                kept = {n: (tuple(t.shape), t.dtype) for n, t in self.tensors.items()}
-                raise ValueError(
-                    f"this cache keeps {kept}, got {name} {tuple(tensor.shape)} of {tensor.dtype}; "
-                    "make one with this model's make_caches"
-                )
+        self.check_sizes({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         for name, tensor in tensors.items():
             self.tensors[name].copy_(tensor.detach())
         self.length = self.length + new

@@ -43,7 +43,7 @@ def test_it_says_which_tokens_are_real() -> None:
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written() -> None:
     past = cache()
-    with pytest.raises(ValueError, match=r"got state \(1, 3\).*make_caches"):
+    with pytest.raises(ValueError, match=r"not state \(1, 3\); make one with"):
         past.keep(1, tail=torch.zeros(2, 1), state=torch.ones(1, 3))
     assert past.length == 0 and past["tail"].all()
     with pytest.raises(ValueError, match="10 tokens more than the 0"):
