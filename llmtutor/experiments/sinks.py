@@ -85,8 +85,9 @@ def trained(variant: str, seed: int) -> Transformer:
 @torch.no_grad()
 def first_key(model: Transformer, ids: Int[Tensor, "n seq"]) -> tuple[float, float]:
     """Mean weight on the first token from positions 16 on: at (other tokens, triggers)."""
-    block = model.blocks[0]
-    weights = block.mixer.weights(block.norm_1(model.embedding(ids)))[:, 0, 16:, 0]
+    mixer: Any = model.blocks[0].get_submodule("mixer")
+    x = model.blocks[0].get_submodule("norm_1")(model.embedding(ids))
+    weights = mixer.weights(x)[:, 0, 16:, 0]
     trigger = is_trigger(ids)[:, 16:]
     return weights[~trigger].mean().item(), weights[trigger].mean().item()
 
