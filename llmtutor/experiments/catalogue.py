@@ -11,12 +11,14 @@ from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.recall import RECALL
+from llmtutor.experiments.sinks import SINKS
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
 from llmtutor.experiments.uptraining import UPTRAINING
+from llmtutor.experiments.windows import WINDOWS
 
 CATALOGUE: Mapping[str, Study] = {
     study.name: study
@@ -34,6 +36,8 @@ CATALOGUE: Mapping[str, Study] = {
         *COPYING,
         *STATE_SPACE,
         *RECALL,
+        SINKS,
+        WINDOWS,
     )
 }
 
