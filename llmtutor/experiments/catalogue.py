@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.expert_balance import MOE_BALANCE
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.staircase import STAIRCASE
@@ -22,6 +23,7 @@ CATALOGUE: Mapping[str, Study] = {
         *COMPARISON,
         *STAIRCASE,
         *MULTI_TOKEN,
+        MOE_BALANCE,
     )
 }
 
