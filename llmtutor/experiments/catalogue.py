@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.choosing.cost import COST
+from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.expert_balance import MOE_BALANCE
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
+from llmtutor.experiments.needle import NEEDLE
+from llmtutor.experiments.recall import RECALL
 from llmtutor.experiments.staircase import STAIRCASE
+from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
@@ -21,9 +27,15 @@ CATALOGUE: Mapping[str, Study] = {
         LATENT_CONVERSION,
         STORIES,
         *COMPARISON,
+        CHOOSING,
+        COST,
         *STAIRCASE,
         *MULTI_TOKEN,
         MOE_BALANCE,
+        *NEEDLE,
+        *COPYING,
+        *STATE_SPACE,
+        *RECALL,
     )
 }
 

@@ -1,20 +1,17 @@
 """Chapter 12, scaling: studies that have a name, can be interrupted and keep what they measured.
 
 What a run returns is written into ``data/results/NAME.json`` the moment it ends, so a study that
-was stopped, by whatever means, goes on where it stopped. It can grow: runs are told by their
-settings, and what is recorded stays recorded.
+was stopped, by whatever means, goes on where it stopped, and several programs can work on it. It
+can grow: runs are told by their settings, and what is recorded stays recorded.
 """
 
-import datetime
 import inspect
 import json
-import multiprocessing
 import os
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +21,11 @@ import numpy as np
 import torch
 
 from llmtutor import __version__
+from llmtutor.data.locks import alone, if_free
 from llmtutor.data.places import data_dir
+from llmtutor.experiments.making import Settings, lock_of, now, remove_left_locks, runs_made
 from llmtutor.tokenizer.files import read_json
 
-Settings = dict[str, Any]
-"""What tells one run from another; plain JSON values, a seed among them."""
 UNPLANNED = "not planned yet"
 """Stands in the settings of a run for a value that the plan does not have so far."""
 
@@ -119,8 +116,10 @@ def run_study(
 
     Yields ``(how many are recorded now, how many there are, the run)``. Nothing happens unless the
     iterator is used. A run that was stopped is made again from its beginning. ``processes`` make
-    runs side by side; this one alone writes. Two programs at the same time would make the same
-    runs. Recorded runs that the study does not have any more stay, and are not counted.
+    runs side by side, and so may several programs: a run that one of them is making, the others
+    leave to it. The plan is looked at again before each run, so that what has been found by then
+    may decide what comes next. Recorded runs that the study does not have any more stay, and are
+    not counted.
 
     Raises:
         ValueError: two runs have the same settings; a plan that changes what is written or lacks
@@ -129,19 +128,10 @@ def run_study(
     if device != "cpu" and "device" not in inspect.signature(study.run).parameters:
         raise ValueError(f"study {study.name!r} is made on the CPU alone: leave out the device")
     run = study.run if device == "cpu" else partial(study.run, device=device)
-    record = _planned(study, folder)
-    todo, left = _runs(study, record)
-    if lacking := next((settings for settings in left if UNPLANNED in settings.values()), None):
-        raise ValueError(f"study {study.name!r}: the plan lacks what this run needs: {lacking}")
     here = environment(device)
-    made = _make(run, left[:limit], processes)
-    for done, result in enumerate(made, len(todo) - len(left) + 1):
-        if here not in record.environments:
-            record.environments.append(here)
-        result["environment"] = record.environments.index(here)
-        record.runs.append(result)
-        _write(_path(study.name, folder), record)
-        yield done, len(todo), result
+    remove_left_locks(_path(study.name, folder))
+    for made in runs_made(run, lambda: _turn(study, folder), limit, processes):
+        yield *_recorded(study, folder, made, here), made
 
 
 def _runs(study: Study, record: Record) -> tuple[list[Settings], list[Settings]]:
@@ -159,17 +149,50 @@ def _runs(study: Study, record: Record) -> tuple[list[Settings], list[Settings]]
 def _planned(study: Study, folder: Path | None) -> Record:
     """The record of a study; what its plan lacked is made, and on disk."""
     path = _path(study.name, folder)
-    record = Record(study.name, study.description, {}, _now(), [], [])
-    if begun := path.is_file():
-        record = load_record(study.name, folder)
-    entries = json.loads(json.dumps(study.plan(record.plan)))
-    plan = _grown(record.plan, entries)
-    if plan != record.plan or not begun:
-        if begun:
-            record.added.append({"planned": _now(), "plan": entries})
-        record = replace(record, plan=plan)
-        _write(path, record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        record = Record(study.name, study.description, {}, now(), [], [])
+        if begun := path.is_file():
+            record = load_record(study.name, folder)
+        entries = json.loads(json.dumps(study.plan(record.plan)))
+        plan = _grown(record.plan, entries)
+        if plan != record.plan or not begun:
+            if begun:
+                record.added.append({"planned": now(), "plan": entries})
+            record = replace(record, plan=plan)
+            _write(path, record)
     return record
+
+
+def _recorded(
+    study: Study, folder: Path | None, made: dict[str, Any], here: dict[str, Any]
+) -> tuple[int, int]:
+    """Put a run into the record as it is now; how many are there, and how many there are to be."""
+    path = _path(study.name, folder)
+    with alone(path):
+        record = load_record(study.name, folder)
+        if here not in record.environments:
+            record.environments.append(here)
+        made["environment"] = record.environments.index(here)
+        record.runs.append(made)
+        _write(path, record)
+    todo, left = _runs(study, record)
+    return len(todo) - len(left), len(todo)
+
+
+@contextmanager
+def _turn(study: Study, folder: Path | None) -> Iterator[Settings | None]:
+    """The next run that is neither recorded nor being made; nobody else makes it meanwhile."""
+    _, left = _runs(study, _planned(study, folder))
+    if lacking := next((settings for settings in left if UNPLANNED in settings.values()), None):
+        raise ValueError(f"study {study.name!r}: the plan lacks what this run needs: {lacking}")
+    path = _path(study.name, folder)
+    for settings in left:
+        with if_free(lock_of(path, _key(settings))) as free:
+            if free and settings in _runs(study, load_record(study.name, folder))[1]:
+                yield settings
+                return
+    yield None
 
 
 def _grown(written: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,35 +204,6 @@ def _grown(written: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, 
             raise ValueError(f"the plan has an entry {name!r} already, and what is written stays")
         grown[name] = _grown(grown[name], value) if inside else value
     return grown
-
-
-def _make(
-    run: Callable[..., Mapping[str, Any]], left: Sequence[Settings], processes: int
-) -> Iterator[dict[str, Any]]:
-    """Runs as they end: one after the other here, or side by side in processes of their own."""
-    if processes == 1:
-        yield from (_measured(run, settings) for settings in left)
-        return
-    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
-    pool = ProcessPoolExecutor(processes, spawn, torch.set_num_threads, (threads,))
-    try:
-        for future in as_completed([pool.submit(_measured, run, settings) for settings in left]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _measured(run: Callable[..., Mapping[str, Any]], settings: Settings) -> dict[str, Any]:
-    started, clock, cpu = _now(), time.perf_counter(), time.process_time()
-    result = run(**settings)
-    return {
-        "settings": settings,
-        "result": result,
-        "started": started,
-        "finished": _now(),
-        "seconds": round(time.perf_counter() - clock, 2),
-        "cpu_seconds": round(time.process_time() - cpu, 2),
-    }
 
 
 def size(study: Study, folder: Path | None = None) -> tuple[int, int | None, float]:
@@ -229,7 +223,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     versions = {"llmtutor": __version__, "torch": torch.__version__, "numpy": np.__version__}
     return {
-        "date": _now()[:10],
+        "date": now()[:10],
         "versions": {"python": platform.python_version(), **versions},
         "device": torch.cuda.get_device_name(device) if "cuda" in device else device,
         "cpu": cpu,
@@ -241,10 +235,6 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 def _path(name: str, folder: Path | None) -> Path:
     return (results_dir() if folder is None else folder) / f"{name}.json"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _key(settings: Mapping[str, Any]) -> str:

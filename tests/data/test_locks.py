@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from llmtutor.data.locks import alone
+from llmtutor.data.locks import alone, if_free
 
 
 def test_only_one_is_inside_at_a_time_and_nothing_is_left(tmp_path):
@@ -23,6 +23,17 @@ def test_only_one_is_inside_at_a_time_and_nothing_is_left(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(enter, range(40)))
     assert most == [1] * 40
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_does_not_want_to_wait_is_told(tmp_path):
+    with if_free(tmp_path / "thing") as first:
+        with if_free(tmp_path / "thing") as second, if_free(tmp_path / "other") as other:
+            assert (first, second, other) == (True, False, True)
+        with if_free(tmp_path / "thing") as again:
+            assert not again  # whoever found it taken has not taken it away
+    with alone(tmp_path / "thing"), if_free(tmp_path / "thing") as free:
+        assert not free
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,6 +72,6 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with alone(tmp_path / "thing"), alone(tmp_path / "thing"):
-        pass
+    with alone(tmp_path / "thing"), alone(tmp_path / "thing"), if_free(tmp_path / "thing") as free:
+        assert free
     assert list(tmp_path.iterdir()) == []

@@ -145,6 +145,43 @@ def test_processes_side_by_side_make_the_same_runs(tmp_path: Path) -> None:
     }
 
 
+def test_several_programs_on_one_study_make_each_run_once(tmp_path: Path) -> None:
+    """One begins in the middle of a run of the other, and takes the next."""
+    by: dict[str, list[int]] = {"one": [], "other": []}
+
+    def other(n: int) -> dict[str, int]:
+        by["other"].append(n)
+        return {"square": n * n}
+
+    def one(n: int) -> dict[str, int]:
+        by["one"].append(n)
+        if n == 0:
+            list(run_study(squares(6, run=other), tmp_path, limit=2))
+        return {"square": n * n}
+
+    made = list(run_study(squares(6, run=one), tmp_path))
+    assert by == {"one": [0, 3, 4, 5], "other": [1, 2]}
+    assert [(done, whole) for done, whole, _ in made] == [(3, 6), (4, 6), (5, 6), (6, 6)]
+    runs = load_record("squares", tmp_path).runs
+    assert [run["settings"]["n"] for run in runs] == [1, 2, 0, 3, 4, 5]
+    assert [path.name for path in tmp_path.iterdir()] == ["squares.json"]
+
+
+def test_a_plan_may_follow_from_what_was_found_since(tmp_path: Path) -> None:
+    def plan(written: Mapping[str, Any]) -> dict[str, Any]:
+        found = load_record("squares", tmp_path).runs if written else []
+        new = {"0": 0} | {str(run["result"]["square"] + 1): 0 for run in found}
+        return {"n": {n: 0 for n in new if int(n) < 20 and n not in written.get("n", {})}}
+
+    def runs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{"n": int(n)} for n in plan["n"]]
+
+    made = [
+        run["settings"]["n"] for _, _, run in run_study(squares(plan=plan, runs=runs), tmp_path)
+    ]
+    assert made == [0, 1, 2, 5]
+
+
 def test_the_plan_is_written_before_the_first_run_and_never_made_again(tmp_path: Path) -> None:
     plans = iter([{"up_to": 3}, {"up_to": 99}])
     study = squares(plan=lambda written: {} if written else next(plans))

@@ -104,6 +104,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
+    "clamped-mlp": ({"d_ff": 12}, {"d_ff": 20, "bias": False, "limit": 0.1, "slope": 3.0}),
     "moe": (
         {"expert": GatedMLPConfig(12)},
         {
@@ -225,7 +226,7 @@ def test_roles() -> None:
             "s4d",
             "streaming",
         },
-        FeedForwardConfig: {"mlp", "gated-mlp", "moe", "no-ffn"},
+        FeedForwardConfig: {"mlp", "gated-mlp", "clamped-mlp", "moe", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},

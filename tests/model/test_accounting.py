@@ -44,6 +44,7 @@ VARIANTS = [
     {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
+    {"ffn": "clamped-mlp"},
     {"ffn": "moe", "n_experts": 4},
     {"ffn": "moe", "n_experts": 6, "top_k": 3, "shared": MLPConfig(30), "shared_gate": True},
     {"mixer": "differential"},

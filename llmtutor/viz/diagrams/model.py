@@ -31,13 +31,17 @@ TITLES = {
     "attention": "Attention",
     "differential": "Differential attention",
     "differential-v2": "Differential attention, V2",
+    "mla": "Latent attention",
     "streaming": "Attention with its first tokens kept",
     "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "clamped-mlp": "Clamped SwiGLU",
     "moe": "Experts",
     "top-k": "router",
     "no-ffn": "no feed-forward part",
+    "linear-attention": "Linear attention",
+    "delta-net": "DeltaNet",
     "mamba": "Mamba",
     "s4d": "S4D",
     "layernorm": "LayerNorm",
@@ -52,10 +56,20 @@ TITLES = {
 PHRASES = {
     "n_heads": "{} heads",
     "n_kv_heads": "{} KV heads",
+    "kv_rank": "latent of {}",
+    "q_rank": "queries through {}",
+    "nope_dim": "{} plain",
+    "rope_dim": "{} turned",
+    "v_dim": "values of {}",
     "head_dim": "{} wide each",
     "d_ff": "{} hidden units",
     "d_state": "state of {} a channel",
     "expand": "{} × as wide inside",
+    "n_value_heads": "{} heads of values",
+    "value_dim": "values of {}",
+    "conv_width": "convolution over {} tokens",
+    "fades": "a state that fades",
+    "output_gate": "gated output",
     "window": "window {}",
     "softcap": "scores within ±{}",
     "scale": "scores × {}",
@@ -84,6 +98,8 @@ PHRASES = {
     "capacity_factor": "room for {} × the mean",
 }
 """What a field says; one that is not here is said by its name and value."""
+NORMS = {"qk_norm": "QK-norm", "latent_norm": "normalised latents"}
+"""What a norm inside a mixer is called, by its field."""
 ACTIVATIONS = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU", "silu": "SiLU"}
 
 
@@ -114,14 +130,16 @@ def part_words(part: Part) -> str:
 
 
 def _inner(name: str, part: Part) -> str:
-    """A part inside another: RoPE (base 10,000); a norm of queries and keys is QK-norm."""
-    if isinstance(part, NormConfig) and name == "qk_norm":
-        return "QK-norm"
+    """A part inside another: RoPE (base 10,000), or what ``NORMS`` calls it."""
+    if isinstance(part, NormConfig) and name in NORMS:
+        return NORMS[name]
     title, _, rest = part_words(part).partition(": ")
     return f"{title} ({rest})" if rest else title
 
 
 def _phrase(name: str, value: Any) -> str:
+    if value is None:
+        return "no " + name.replace("_", " ")
     if isinstance(value, bool):
         return ("" if value else "no ") + PHRASES.get(name, name.replace("_", " "))
     shown = (

@@ -1,0 +1,227 @@
+"""What the runs of ``choosing`` say: recomputed by other means, made-up runs and recorded ones."""
+
+import math
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from llmtutor.experiments.choosing.options import SIZES
+from llmtutor.experiments.choosing.plan import NAME, RATE_SEED
+from llmtutor.experiments.choosing.verdicts import (
+    BASELINE,
+    SMALL_PART,
+    TWIN,
+    compute_factor,
+    findings,
+    losses,
+    margin_of,
+    nulls,
+    pairs,
+    points,
+    reference,
+    slope,
+)
+from llmtutor.experiments.study import Record, load_record
+
+FLOPS = {"small": 1e12, "middle": 3e12, "large": 12e12}
+NOISE = np.random.default_rng(10).normal(0, 0.004, (3, 5, 9))
+GAPS = {
+    BASELINE: 0.0,
+    TWIN: 0.0,
+    "gqa-2": 0.001,
+    "gpt2": 0.2,
+    "mla": -0.1,
+    "no position": 0.013,
+    "head lost": 0.05,
+}
+
+
+def made_up(**gaps: Any) -> Record:
+    """Runs of all sizes: one power law, known gaps, noise of each run by itself."""
+    runs = []
+    for i, size in enumerate(FLOPS):
+        for j, name in enumerate(GAPS):
+            for seed in range(5 if size != "large" else 3):
+                loss = 4.0 - 0.06 * math.log(FLOPS[size]) + GAPS[name] + NOISE[i, seed, j]
+                settings = {"size": size, "option": name, "lr": 0.1, "seed": seed}
+                result = {"bits_per_byte": loss, "train_flops": FLOPS[size] * (1 + (name == "mla"))}
+                result["pairs"] = {"right": 60 + seed, "n": 100}
+                runs.append({"settings": settings, "result": result})
+        settings = {"size": size, "option": BASELINE, "lr": 9.0, "seed": RATE_SEED}
+        runs.append({"settings": settings, "result": {"bits_per_byte": None}})
+    return Record(NAME, "", {}, "", [], runs)
+
+
+def changed(record: Record, option: str, seed: int, loss: float | None) -> Record:
+    """Another loss for one run of the smallest size; no run at all for −1."""
+    wanted = {"size": "small", "option": option, "seed": seed}
+    runs = []
+    for run in record.runs:
+        if wanted.items() <= run["settings"].items():
+            if loss == -1:
+                continue
+            run = {**run, "result": {**run["result"], "bits_per_byte": loss}}
+        runs.append(run)
+    return Record(NAME, "", {}, "", [], runs)
+
+
+def by_hand(record: Record, size: str) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for run in record.runs:
+        settings = run["settings"]
+        if settings["size"] == size and settings["seed"] != RATE_SEED:
+            loss = run["result"]["bits_per_byte"]
+            found.setdefault(settings["option"], {})[settings["seed"]] = loss
+    return found
+
+
+def check_verdicts(record: Record, size: str) -> None:
+    """By SciPy's tests, and Holm's rule in its first form: reject until the first that is not."""
+    raw, found = by_hand(record, size), findings(record, size)
+    twin = raw.get(TWIN, {})
+    pooled = {
+        seed: mean([loss, twin[seed]]) if seed in twin else loss
+        for seed, loss in raw[BASELINE].items()
+    }
+    margin = margin_of(record)
+    p, equal = {}, {}
+    for name, finding in found.items():
+        seeds = sorted(raw[name].keys() & pooled.keys())
+        gaps = np.array([raw[name][seed] - pooled[seed] for seed in seeds])
+        assert finding.gap.difference == pytest.approx(gaps.mean(), abs=1e-12)
+        test = stats.ttest_1samp(gaps, 0)
+        assert finding.gap.t_interval == pytest.approx(tuple(test.confidence_interval()), abs=1e-9)
+        p[name] = test.pvalue
+        if margin:
+            sides = ((-margin, "greater"), (margin, "less"))
+            equal[name] = max(stats.ttest_1samp(gaps, m, alternative=a).pvalue for m, a in sides)
+    different, same = told(p), told(equal)
+    for name, finding in found.items():
+        sign = "better" if finding.gap.difference < 0 else "worse"
+        otherwise = "as good" if name in same else "cannot be told"
+        assert finding.verdict == (sign if name in different else otherwise), name
+
+
+def told(p_values: dict[str, float]) -> set[str]:
+    names: set[str] = set()
+    for i, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        if p_values[name] >= 0.05 / (len(p_values) - i):
+            break
+        names.add(name)
+    return names
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_verdicts_on_known_gaps(size: str) -> None:
+    record = made_up()
+    check_verdicts(record, size)
+    verdicts = {name: finding.verdict for name, finding in findings(record, size).items()}
+    assert verdicts.keys() == GAPS.keys() - {BASELINE, TWIN}
+    assert verdicts["gpt2"] == "worse" and verdicts["mla"] == "better"
+    if size != "large":  # three seeds tell less
+        assert verdicts["head lost"] == "worse"
+
+
+def test_the_null_is_not_told_at_any_size() -> None:
+    record = made_up()
+    found = nulls(record)
+    assert list(found) == list(SIZES)
+    for size, gap in found.items():
+        raw = by_hand(record, size)
+        test = stats.ttest_rel([*raw[TWIN].values()], [*raw[BASELINE].values()])
+        assert gap.p_value == pytest.approx(test.pvalue, rel=1e-6)
+        assert gap.verdict == "not distinguishable"
+    smallest = min(found.values(), key=lambda gap: gap.p_value)
+    assert smallest.adjusted_p == pytest.approx(3 * smallest.p_value)
+
+
+def test_equal_takes_a_margin_and_the_margin_takes_two_sizes() -> None:
+    record = made_up()
+    assert slope(record) == pytest.approx(-0.06, abs=0.003)
+    assert margin_of(record) == pytest.approx(0.06 * math.log(SMALL_PART), rel=0.05)
+    wide = findings(record, "small")
+    assert wide["gqa-2"].verdict == "as good" and not wide["gpt2"].within_margin
+    small = [run for run in record.runs if run["settings"]["size"] == "small"]
+    alone = Record(NAME, "", {}, "", [], small)
+    assert slope(alone) is margin_of(alone) is findings(alone, "small")["gqa-2"].equal_p is None
+    assert findings(alone, "small")["gqa-2"].verdict == "cannot be told"
+
+
+def test_a_gap_in_factors_of_compute() -> None:
+    """At a slope of −0.06, twice the compute gains 0.06 ln 2."""
+    assert compute_factor(-0.06 * math.log(2), -0.06) == pytest.approx(2)
+    assert compute_factor(0.06 * math.log(2), -0.06) == pytest.approx(0.5)
+    assert compute_factor(0.0, -0.06) == 1
+
+
+def test_gaps_stand_at_the_compute_that_the_option_took() -> None:
+    found = points(made_up(), "mla")
+    assert [point.size for point in found] == list(SIZES)
+    assert [point.train_flops for point in found] == [2 * flops for flops in FLOPS.values()]
+    assert all(p.interval[0] < p.gap < p.interval[1] for p in found)
+
+
+def test_what_is_there_so_far_is_read() -> None:
+    """A seed that is missing on one side is no pair; one seed is no comparison; one that diverged
+    takes its option out; without a twin the baseline stands alone."""
+    record = made_up()
+    fewer = changed(record, "gqa-2", 2, -1)
+    assert findings(fewer, "small")["gqa-2"].gap.n_seeds == 4
+    for seed in range(1, 5):
+        fewer = changed(fewer, "gqa-2", seed, -1)
+    assert "gqa-2" not in findings(fewer, "small")
+    diverged = changed(record, "gqa-2", 2, None)
+    assert losses(diverged, "small")["gqa-2"][2] == math.inf
+    assert "gqa-2" not in findings(diverged, "small") and "mla" in findings(diverged, "small")
+    one = changed(record, TWIN, 3, -1)
+    wanted = by_hand(record, "small")[BASELINE][3]
+    assert reference(losses(one, "small"))[3] == wanted
+    assert findings(Record(NAME, "", {}, "", [], []), "small") == {}
+
+
+def test_minimal_pairs_count_once_whatever_the_seeds() -> None:
+    found = pairs(made_up(), "small")["mla"]
+    assert (found.right, found.n) == (62, 100)
+
+
+# On the record -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return load_record(NAME)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_verdicts_of_the_record(record: Record, size: str) -> None:
+    if not findings(record, size):
+        pytest.skip(f"no two seeds of an option of size {size} are recorded yet")
+    check_verdicts(record, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_null_of_the_record_is_not_told_and_a_defect_is(record: Record, size: str) -> None:
+    if min(len(losses(record, size).get(name, {})) for name in (BASELINE, TWIN)) < 3:
+        pytest.skip(f"no three seeds of the baseline and its twin of size {size} are recorded yet")
+    assert nulls(record)[size].verdict == "not distinguishable"
+    found = findings(record, size)
+    if "head lost" in found and found["head lost"].gap.n_seeds == 5:
+        assert found["head lost"].verdict == "worse"
+
+
+def test_every_run_of_the_record_is_on_the_batches_that_its_seed_says(record: Record) -> None:
+    """Equal sizes, equal tokens, one environment but for the day."""
+    for run in record.runs:
+        settings, result = run["settings"], run["result"]
+        if settings["seed"] == RATE_SEED:
+            continue
+        size = SIZES[settings["size"]]
+        assert result["n_tokens"] == size.steps * size.batch_size * size.seq_len
+        assert result["steps"] == size.steps
+        assert result["curve"]["step"][-1] == size.steps
+    cpus = {here["cpu"] for here in record.environments}
+    threads = {here["threads"] for here in record.environments}
+    assert len(cpus) <= 1 and threads <= {1}
