@@ -1,13 +1,15 @@
 """What only a GPU can tell: parity with the CPU, exact resuming, compiling, NCCL, speed.
 
-    python benchmarks/gpu.py                      # all parts, into data/results/gpu-PART.json
+    python benchmarks/gpu.py                      # these parts, into data/results/gpu-PART.json
     python benchmarks/gpu.py --only parity speed  # or --skip compile
+    python benchmarks/gpu.py --only choosing      # a study, ten minutes more: only when named
     python benchmarks/gpu.py --device cpu --tiny  # a trial; its results are kept with --out only
 
-One GPU, ten minutes at most. Each part is a process of its own with a limit of its own: one that
-hangs, or breaks the GPU for all that comes after in its process, costs that part alone. What a part
-finds is in its file as soon as it is found. Nothing is installed: a part that needs a package that
-is not there says which. The parts are in `benchmarks/_gpu`, one file each.
+One GPU, ten minutes at most, and as many for a study. Each part is a process of its own with a
+limit of its own: one that hangs, or breaks the GPU for all that comes after in its process, costs
+that part alone. What a part finds is in its file as soon as it is found. Nothing is installed: a
+part that needs a package that is not there says which. The parts are in `benchmarks/_gpu`, one file
+each.
 The last line is one JSON object; the exit status is 0 when every part was fine.
 """
 
@@ -33,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
 PARTS = {"parity": 100, "resume": 90, "compile": 100, "parallel": 60, "speed": 240}
 """Seconds that each part has."""
+STUDIES = {"choosing": 600}
+"""Those of parts that are made only when they are named."""
+LIMITS = {**PARTS, **STUDIES}
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "jaxtyping", "regex")
 
 SHAPES = ("Bool", "Float", "Float32", "Float64", "Int", "Int32", "Int64", "Num", "UInt8")
@@ -122,8 +127,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[])
+    parser.add_argument("--only", nargs="+", choices=LIMITS, default=list(PARTS))
+    parser.add_argument("--skip", nargs="+", choices=LIMITS, default=[])
     parser.add_argument("--device", default="cuda", help="cuda (default) or, for a trial, cpu")
     parser.add_argument("--tiny", action="store_true", help="sizes for a trial")
     parser.add_argument("--out", type=Path, help="folder of the results")
@@ -135,13 +140,13 @@ def main() -> int:
     with suppress(ImportError):
         import_module("llmtutor.train.step")  # once, for all parts
     records = []
-    for part in (part for part in PARTS if part in options.only and part not in options.skip):
+    for part in (part for part in LIMITS if part in options.only and part not in options.skip):
         print(f"{part} …", flush=True)
         record = carry_out(
             part,
             options.device,
             options.tiny,
-            PARTS[part],
+            LIMITS[part],
             lambda found: write(found, folder) if folder else None,
         )
         said = record.get("summary", "nothing found")

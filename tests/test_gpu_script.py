@@ -66,6 +66,17 @@ def test_what_is_missing_is_named_and_costs_no_more_than_what_needs_it(tmp_path:
     assert [row[0] for row in found["speed"]["table"]] == ["by", "ours"]
 
 
+def test_a_study_is_made_when_it_is_named_and_in_its_order(tmp_path: Path) -> None:
+    ran = tried(tmp_path, "--only", "choosing")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (found,) = records(tmp_path).values()
+    assert [run["option"] for run in found["runs"]] == ["baseline", "baseline again", "gqa-2"]
+    sizes = [run["n_params"] for run in found["runs"]]
+    assert max(sizes) - min(sizes) <= 0.01 * max(sizes)
+    assert all(run["bits_per_byte"] > found["floor"] > 0 for run in found["runs"])
+    assert [row[0] for row in found["table"]] == ["option", *(r["option"] for r in found["runs"])]
+
+
 def hang(device: str, tiny: bool, report: Any) -> None:
     report({"found": 1, "ok": True})
     time.sleep(60)
@@ -109,9 +120,9 @@ def test_results_of_a_cpu_are_not_taken_for_those_of_a_gpu(tmp_path: Path) -> No
 
 def test_limits_keep_within_ten_minutes_and_the_page_shows_each_part() -> None:
     script, extension = load(SCRIPT), load(ROOT / "book" / "_ext" / "benchmarks.py")
-    assert sum(script.PARTS.values()) <= 600
+    assert sum(script.PARTS.values()) <= 600 and max(script.STUDIES.values()) <= 600
     page = (ROOT / "book" / "performance.md").read_text(encoding="utf-8")
-    assert re.findall(r"{gpu} (\w+)", page) == list(script.PARTS)
+    assert re.findall(r"{gpu} (\w+)", page) == list(script.LIMITS)
     for path in (ROOT / "data" / "results").glob("gpu-*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
         assert not record["tiny"] and "cpu" not in record["device"]

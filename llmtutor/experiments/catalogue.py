@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.copying import COPYING
@@ -25,7 +26,8 @@ CATALOGUE: Mapping[str, Study] = {
         LATENT_CONVERSION,
         STORIES,
         *COMPARISON,
-        *CHOOSING,
+        CHOOSING,
+        COST,
         *STAIRCASE,
         *MULTI_TOKEN,
         *NEEDLE,

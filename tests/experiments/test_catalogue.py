@@ -5,14 +5,16 @@ import json
 import pytest
 
 from llmtutor.experiments.catalogue import CATALOGUE, find_study
-from llmtutor.experiments.study import load_record
+from llmtutor.experiments.study import load_record, results_dir
 
-BEING_MADE: set[str] = set()
+BEING_MADE = {"choosing", "choosing-cost"}
 """Studies that take longer than a day has; whole ones have no place here."""
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_study_is_recorded_whole_with_its_circumstances(name: str) -> None:
+    if name in BEING_MADE and not (results_dir() / f"{name}.json").is_file():
+        pytest.skip(f"no run of {name} has been made yet")
     record, study = load_record(name), CATALOGUE[name]
     assert study.name == name and study.description == record.description
     wanted = [json.loads(json.dumps(settings)) for settings in study.runs(record.plan)]

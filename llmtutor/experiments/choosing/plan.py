@@ -27,8 +27,8 @@ SEEDS = {"small": 5, "middle": 5, "large": 3}
 EARLY = 2
 """Seeds of the middle size that come before the rest of the smallest."""
 FIRST = (
-    ("baseline", "baseline again", "gqa-2", "mla", "mamba"),
-    ("window 3 : 1, sinks", "gpt2", "differential", "qk-norm", "muon"),
+    ("baseline", "baseline again", "gqa-2", "mla", "deltanet 3 : 1"),
+    ("window 3 : 1, sinks", "mamba", "gpt2", "linformer in blocks", "differential"),
 )
 """Options that are tuned and compared at the smallest size before any other, set by set."""
 MIDDLE = (
@@ -38,14 +38,22 @@ MIDDLE = (
     "mqa",
     "mla",
     "mamba",
-    "mamba 3 : 1",
+    "deltanet 3 : 1",
     "window 3 : 1, sinks",
     "gpt2",
     "differential",
     "qk-norm",
     "muon",
 )
-LARGE = ("baseline", "baseline again", "gqa-2", "mla", "mamba", "window 3 : 1, sinks", "gpt2")
+LARGE = (
+    "baseline",
+    "baseline again",
+    "gqa-2",
+    "mla",
+    "deltanet 3 : 1",
+    "window 3 : 1, sinks",
+    "gpt2",
+)
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
 )
@@ -172,13 +180,11 @@ def all_runs(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-CHOOSING = (
-    Study(
-        name=NAME,
-        description="Options of an architecture against a modern block: three sizes, equal "
-        "parameters, tuned rates, paired seeds",
-        plan=grow_plan,
-        runs=all_runs,
-        run=run_option,
-    ),
+CHOOSING = Study(
+    name=NAME,
+    description="Options of an architecture against a modern block: three sizes, equal parameters, "
+    "tuned rates, paired seeds",
+    plan=grow_plan,
+    runs=all_runs,
+    run=run_option,
 )

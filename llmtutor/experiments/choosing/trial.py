@@ -27,6 +27,7 @@ from llmtutor.experiments.curve import Curve, loss_on, spread_windows, train_cur
 from llmtutor.experiments.training import schedule
 from llmtutor.experiments.variants import zero_first_head
 from llmtutor.model.accounting import backward_flops, forward_flops, parameters
+from llmtutor.model.losses import Loss, batch_losses
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import BPETokenizer
 
@@ -56,28 +57,38 @@ class Texts:
 
 
 @cache
-def texts(vocab_size: int, corpus: str = CORPUS) -> Texts:
-    """Training is on all documents but the held-out ones and those to tune on."""
-    documents = load_corpus(corpus)
-    whole = documents.train_documents
-    tuning = whole[TUNING_OF // 2 :: TUNING_OF]
-    train = [text for i, text in enumerate(whole) if i % TUNING_OF != TUNING_OF // 2]
+def texts(vocab_size: int) -> Texts:
+    """The corpus of the study, in byte pairs that were learned from the works to train on."""
+    corpus = load_corpus(CORPUS)
+    return parted(corpus.train_documents, corpus.valid_documents, vocab_size)
+
+
+def parted(documents: list[str], held_out: list[str], vocab_size: int) -> Texts:
+    """Documents in three parts: those to train on, every twentieth to tune on, the held-out."""
+    tuning = documents[TUNING_OF // 2 :: TUNING_OF]
+    train = [text for i, text in enumerate(documents) if i % TUNING_OF != TUNING_OF // 2]
     tokenizer = BPETokenizer.train(train, vocab_size)
-    parts = (train, tuning, documents.valid_documents)
-    ids = (np.array(tokenizer.encode(DOCUMENT_BREAK.join(part)), np.uint16) for part in parts)
+    parts = (DOCUMENT_BREAK.join(part) for part in (train, tuning, held_out))
+    ids = (np.array(tokenizer.encode(part), np.uint16) for part in parts)
     return Texts(tokenizer, *ids)
 
 
 def train_option(
-    option: str, size: Size, lr: float, seed: int, *, corpus: str = CORPUS, device: str = "cpu"
+    option: str,
+    size: Size,
+    lr: float,
+    seed: int,
+    text: Texts,
+    *,
+    loss: Loss = batch_losses,
+    device: str = "cpu",
 ) -> tuple[Transformer, Curve]:
-    """The model of an option, trained, and its curve.
+    """The model of an option, trained on a text by ``loss``, and its curve.
 
     Raises:
         ValueError: an unknown option.
     """
-    model = build_option(option, size, seed)
-    text, steps = texts(size.vocab_size, corpus), size.steps
+    model, steps = build_option(option, size, seed), size.steps
     shape = size.batch_size, size.seq_len
     curve = train_curve(
         model,
@@ -88,6 +99,7 @@ def train_option(
         optimizer=OPTIONS[option].optimizer,
         held_out=partial(spread_windows, text.held_out, MARK_TOKENS // size.seq_len, size.seq_len),
         marks={round(part * steps) for part in MARKS},
+        loss=loss,
         device=device,
     )
     if OPTIONS[option].zeroed_head == "evaluation":
@@ -102,10 +114,11 @@ def tune_option(*, size: str, option: str, lr: float, seed: int) -> dict[str, An
         ValueError: an unknown size or option.
     """
     chosen = SIZES[check_name("size", size, SIZES)]
-    model, curve = train_option(option, chosen, lr, seed)
+    text = texts(chosen.vocab_size)
+    model, curve = train_option(option, chosen, lr, seed, text)
     if curve.diverged:
         return {"valid_loss": None, "bits_per_byte": None}
-    return final_loss(model, chosen, texts(chosen.vocab_size).tuning)
+    return final_loss(model, chosen, text.tokenizer, text.tuning)
 
 
 def measure_option(*, size: str, option: str, lr: float, seed: int) -> dict[str, Any]:
@@ -117,10 +130,10 @@ def measure_option(*, size: str, option: str, lr: float, seed: int) -> dict[str,
         ValueError: an unknown size or option.
     """
     chosen = SIZES[check_name("size", size, SIZES)]
-    model, curve = train_option(option, chosen, lr, seed)
     text = texts(chosen.vocab_size)
+    model, curve = train_option(option, chosen, lr, seed, text)
     lost = {"valid_loss": None, "bits_per_byte": None}
-    final = lost if curve.diverged else final_loss(model, chosen, text.held_out)
+    final = lost if curve.diverged else final_loss(model, chosen, text.tokenizer, text.held_out)
     pairs = None if curve.diverged else minimal_pairs(model, text.tokenizer)
     return {
         **counts(model, chosen),
@@ -145,10 +158,9 @@ def counts(model: Transformer, size: Size) -> dict[str, int]:
 
 
 def final_loss(
-    model: Transformer, size: Size, ids: np.ndarray, corpus: str = CORPUS
+    model: Transformer, size: Size, tokenizer: BPETokenizer, ids: np.ndarray
 ) -> dict[str, float]:
     """On FINAL_TOKENS of a text, in nats per token and in bits per byte of just these tokens."""
-    tokenizer = texts(size.vocab_size, corpus).tokenizer
     n = min(FINAL_TOKENS, len(ids) - 1) // size.seq_len
     report = loss_on(model, spread_windows(ids, n, size.seq_len))
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])

@@ -37,6 +37,8 @@ TITLES = {
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "clamped-mlp": "Clamped SwiGLU",
+    "moe": "Experts",
+    "top-k": "router",
     "no-ffn": "no feed-forward part",
     "linear-attention": "Linear attention",
     "delta-net": "DeltaNet",
@@ -82,6 +84,18 @@ PHRASES = {
     "block": "blocks of {}",
     "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
+    "n_experts": "{} of them",
+    "top_k": "{} for each token",
+    "normalise": "normalised weights",
+    "routed_scale": "weights × {}",
+    "score": "{} scores",
+    "n_groups": "{} groups",
+    "top_groups": "{} groups open",
+    "group_score": "groups by {}",
+    "logit_bias": "bias of logits",
+    "bias_rate": "balanced by a bias",
+    "shared_gate": "behind a gate",
+    "capacity_factor": "room for {} × the mean",
 }
 """What a field says; one that is not here is said by its name and value."""
 NORMS = {"qk_norm": "QK-norm", "latent_norm": "normalised latents"}
@@ -124,6 +138,8 @@ def _inner(name: str, part: Part) -> str:
 
 
 def _phrase(name: str, value: Any) -> str:
+    if value is None:
+        return "no " + name.replace("_", " ")
     if isinstance(value, bool):
         return ("" if value else "no ") + PHRASES.get(name, name.replace("_", " "))
     shown = (
