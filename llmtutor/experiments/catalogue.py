@@ -6,9 +6,12 @@ from llmtutor.checks import check_name
 from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
+from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
+from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.staircase import STAIRCASE
+from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
@@ -26,6 +29,9 @@ CATALOGUE: Mapping[str, Study] = {
         COST,
         *STAIRCASE,
         *MULTI_TOKEN,
+        *NEEDLE,
+        *COPYING,
+        *STATE_SPACE,
     )
 }
 

@@ -15,6 +15,7 @@ from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.attention.streaming import StreamingConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
@@ -42,6 +43,7 @@ PARTS: dict[str, type[Part]] = {
         # Feed-forward parts
         MLPConfig,
         GatedMLPConfig,
+        ClampedGatedMLPConfig,
         NoFeedForwardConfig,
         # Norms
         LayerNormConfig,

@@ -43,6 +43,7 @@ VARIANTS = [
     {"gate": True, "bias": True},
     {"logit_softcap": 3.0},
     {"window": 8},
+    {"ffn": "clamped-mlp"},
     {"mixer": "differential"},
     {"mixer": "differential", "gain": False, "n_kv_heads": 2, "sinks": True},
     {"mixer": "differential", "position": "alibi", "window": 8},

@@ -169,6 +169,9 @@ class DifferentialAttention(Attention):
         # Fused kernels want values as wide as keys, so both maps look at each half of the values.
         halves = [torch.cat((half, half), dim=1) for half in v.chunk(2, dim=1)]
         maps = torch.cat([self.attend(q, k, half, **rules) for half in halves], dim=-1)
-        heads = self._difference(maps)
+        return self._normed(self._difference(maps))
+
+    def _normed(self, heads: Tensor) -> Tensor:
+        """Every head of every token as long as (1 − λ_init) √(2 · head_dim), gains aside."""
         gain = heads.new_ones(heads.shape[-1]) if self.head_norm is None else self.head_norm
         return (1 - self.lambda_init) * rms_norm(heads, gain, self.eps)

@@ -31,10 +31,12 @@ TITLES = {
     "attention": "Attention",
     "differential": "Differential attention",
     "differential-v2": "Differential attention, V2",
+    "mla": "Latent attention",
     "streaming": "Attention with its first tokens kept",
     "blockwise-linformer": "Blockwise Linformer",
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
+    "clamped-mlp": "Clamped SwiGLU",
     "no-ffn": "no feed-forward part",
     "mamba": "Mamba",
     "s4d": "S4D",
@@ -50,6 +52,11 @@ TITLES = {
 PHRASES = {
     "n_heads": "{} heads",
     "n_kv_heads": "{} KV heads",
+    "kv_rank": "latent of {}",
+    "q_rank": "queries through {}",
+    "nope_dim": "{} plain",
+    "rope_dim": "{} turned",
+    "v_dim": "values of {}",
     "head_dim": "{} wide each",
     "d_ff": "{} hidden units",
     "d_state": "state of {} a channel",
@@ -70,6 +77,8 @@ PHRASES = {
     "offset": "gain 1 + weight",
 }
 """What a field says; one that is not here is said by its name and value."""
+NORMS = {"qk_norm": "QK-norm", "latent_norm": "normalised latents"}
+"""What a norm inside a mixer is called, by its field."""
 ACTIVATIONS = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU", "silu": "SiLU"}
 
 
@@ -100,9 +109,9 @@ def part_words(part: Part) -> str:
 
 
 def _inner(name: str, part: Part) -> str:
-    """A part inside another: RoPE (base 10,000); a norm of queries and keys is QK-norm."""
-    if isinstance(part, NormConfig) and name == "qk_norm":
-        return "QK-norm"
+    """A part inside another: RoPE (base 10,000), or what ``NORMS`` calls it."""
+    if isinstance(part, NormConfig) and name in NORMS:
+        return NORMS[name]
     title, _, rest = part_words(part).partition(": ")
     return f"{title} ({rest})" if rest else title
 
