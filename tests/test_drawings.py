@@ -30,6 +30,7 @@ def test_every_published_model_has_its_source_and_one_before_it() -> None:
         ("mistral-7b", {"mixer"}),  # and a window
         ("llama3.2-1b", {"mixer", "logits"}),  # stretched RoPE, tied
         ("gemma3-1b", {"mixer", "logits"}),  # QK-norm in place of soft caps
+        ("mixtral-8x7b", {"mixer", "ffn"}),  # experts, no window
         ("olmo2-1b", {"mixer", "norm"}),  # QK-norm, norms after the sub-layers
     ],
 )

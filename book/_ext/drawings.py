@@ -64,6 +64,7 @@ SOURCES = {
     "llama2-7b": Source(2023, "Touvron et al. 2023", f"{_ARXIV}2307.09288", "gpt2-xl"),
     "mistral-7b": Source(2023, "Jiang et al. 2023, table 1", f"{_ARXIV}2310.06825", "llama2-7b"),
     "mamba-130m": Source(2023, "Gu and Dao 2023, table 12", f"{_ARXIV}2312.00752", "gpt2"),
+    "mixtral-8x7b": Source(2024, "Jiang et al. 2024, table 1", f"{_ARXIV}2401.04088", "mistral-7b"),
     "llama3-8b": Source(2024, "Grattafiori et al. 2024", f"{_ARXIV}2407.21783", "llama2-7b"),
     "llama3.2-1b": Source(
         2024, "model card", "https://huggingface.co/meta-llama/Llama-3.2-1B", "llama3-8b"
@@ -73,6 +74,7 @@ SOURCES = {
     "olmo2-1b": Source(2025, "OLMo team 2025", f"{_ARXIV}2501.00656", "llama2-7b"),
     "gemma3-1b": Source(2025, "Gemma team 2025, table 1", f"{_ARXIV}2503.19786", "gemma2-2b"),
     "qwen3-0.6b": Source(2025, "Yang et al. 2025, table 1", f"{_ARXIV}2505.09388", "qwen2.5-0.5b"),
+    "qwen3-30b-a3b": Source(2025, "Yang et al. 2025, table 2", f"{_ARXIV}2505.09388", "qwen3-0.6b"),
 }
 """Oldest first."""
 

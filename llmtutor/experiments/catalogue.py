@@ -10,6 +10,7 @@ from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
+from llmtutor.experiments.recall import RECALL
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
@@ -32,6 +33,7 @@ CATALOGUE: Mapping[str, Study] = {
         *NEEDLE,
         *COPYING,
         *STATE_SPACE,
+        *RECALL,
     )
 }
 

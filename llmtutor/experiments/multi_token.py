@@ -196,7 +196,7 @@ def loss_rows(record: Record) -> list[tuple[str, ...]]:
             low, high = found[variant].t_interval
             against = f"{found[variant].difference:+.3f} ({low:+.3f} to {high:+.3f})"
         nats = f"{fmean(by_variant[variant].values()):.3f}"
-        rows.append((name, f"{flops[variant]:.2f}", nats, f"{bits:.3f}", against))
+        rows.append((name, f"{flops[variant]:.1f}", nats, f"{bits:.3f}", against))
     return rows
 
 

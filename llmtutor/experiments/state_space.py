@@ -35,6 +35,8 @@ LENGTHS = (16, 32, 64)
 SEEDS = 3
 TUNING_SEED, TUNING_LENGTH = 100, 32
 RATES = (0.002, 0.004, 0.008, 0.016, 0.032)
+MORE_RATES: Mapping[str, tuple[float, ...]] = {"s4d": (0.064, 0.128)}
+"""Tried too where the best of RATES was the last."""
 TEST_TEXTS = 1000
 
 Task = Literal["copying", "selective"]
@@ -124,6 +126,11 @@ def copying_run(*, task: Task, mixer: str, length: int, lr: float, seed: int) ->
     }
 
 
+def rates_of(mixer: str) -> tuple[float, ...]:
+    """Those tried for a mixer."""
+    return RATES + MORE_RATES.get(mixer, ())
+
+
 def best_rate(losses: Mapping[float, float]) -> float:
     """The rate with the lowest loss.
 
@@ -141,13 +148,11 @@ def _plan(written: Mapping[str, Any]) -> Mapping[str, Any]:
     if "rates" in written:
         return {}
     record = load_record("state-space-rates")
-    found = {mixer: {lr: record.results(mixer=mixer, lr=lr) for lr in RATES} for mixer in MIXERS}
-    return {
-        "rates": {
-            mixer: best_rate({lr: made[0]["loss"] for lr, made in tried.items()})
-            for mixer, tried in found.items()
-        }
+    losses = {
+        mixer: {lr: record.results(mixer=mixer, lr=lr)[0]["loss"] for lr in rates_of(mixer)}
+        for mixer in MIXERS
     }
+    return {"rates": {mixer: best_rate(tried) for mixer, tried in losses.items()}}
 
 
 STATE_SPACE = (
@@ -157,8 +162,8 @@ STATE_SPACE = (
         runs=lambda plan: [
             {"task": "selective", "mixer": mixer, "length": TUNING_LENGTH, "lr": lr}
             | {"seed": TUNING_SEED}
-            for lr in RATES
             for mixer in MIXERS
+            for lr in rates_of(mixer)
         ],
         run=copying_run,
     ),

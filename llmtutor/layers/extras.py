@@ -5,7 +5,8 @@ as a second return value and meet the plain loss at the end of the step; what is
 compared is the plain loss alone.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,6 +18,14 @@ class Extras(NamedTuple):
     """Scalars to be added to the loss of a batch, each times its weight already."""
     statistics: dict[str, Tensor] = {}  # noqa: RUF012
     """Figures to be shown; no gradient comes from them."""
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """A layer that changes something by a rule of its own, not by a gradient."""
+
+    def after_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """Called once after the optimizer, with the layer's statistics over the whole step."""
 
 
 def split_extras(result: Tensor | tuple[Tensor, Extras]) -> tuple[Tensor, Extras]:

@@ -17,6 +17,7 @@ from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.attention.streaming import StreamingConfig
 from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig, MLPConfig, NoFeedForwardConfig
+from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, field_names
 from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
@@ -44,6 +45,7 @@ PARTS: dict[str, type[Part]] = {
         MLPConfig,
         GatedMLPConfig,
         ClampedGatedMLPConfig,
+        MoEConfig,
         NoFeedForwardConfig,
         # Norms
         LayerNormConfig,
@@ -61,6 +63,8 @@ PARTS: dict[str, type[Part]] = {
         positions.NtkScaling,
         positions.YarnScaling,
         positions.Llama3Scaling,
+        # Routers of experts
+        RouterConfig,
     )
 }
 

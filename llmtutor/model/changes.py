@@ -75,9 +75,12 @@ def pick(what: str, value: Any, role: type[P], block: BlockConfig, old: Any = No
         known |= {name: (part, {"activation": act}) for name, (part, act) in FFNS.items()}
     part, fixed = known[check_name(what, value, known)]
     common: dict[str, Any] = {}
-    for other in (block.mixer, block.ffn, block.norm, old):
+    inside = getattr(old, getattr(old, "around", ""), None)  # an expert gives its width, too
+    for other in (block.mixer, block.ffn, block.norm, inside, old):
         if other is not None:
             common |= {name: getattr(other, name) for name in field_names(type(other))}
+    if (place := getattr(part, "around", None)) is not None:
+        common.setdefault(place, old)
     return part(**{n: v for n, v in (common | fixed).items() if n in field_names(part)})
 
 

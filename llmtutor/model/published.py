@@ -51,6 +51,14 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
         "mistral-7b": ModelConfig.uniform(
             32000, 32768, 32, 4096, 32, 14336, n_kv_heads=8, window=4096, tie_weights=False
         ),
+        # Jiang et al. 2024 (arXiv 2401.04088), table 1; mistralai/Mixtral-8x7B-v0.1.
+        "mixtral-8x7b": ModelConfig.uniform(
+            *(32000, 32768, 32, 4096, 32, 14336),
+            n_kv_heads=8,
+            rope_base=1_000_000.0,
+            ffn="moe",
+            tie_weights=False,
+        ),
         # Qwen team 2024 (arXiv 2412.15115), table 1; Qwen/Qwen2.5-0.5B.
         "qwen2.5-0.5b": ModelConfig.uniform(
             *(151936, 32768, 24, 896, 14, 4864),
@@ -61,6 +69,15 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
         "qwen3-0.6b": ModelConfig.uniform(
             *(151936, 40960, 28, 1024, 16, 3072),
             **(QWEN | {"n_kv_heads": 8, "head_dim": 128, "qk_norm": "rmsnorm"}),
+        ),
+        # The same, table 2; Qwen/Qwen3-30B-A3B.
+        "qwen3-30b-a3b": ModelConfig.uniform(
+            *(151936, 40960, 48, 2048, 32, 768),
+            **(QWEN | {"n_kv_heads": 4, "head_dim": 128, "qk_norm": "rmsnorm"}),
+            ffn="moe",
+            n_experts=128,
+            top_k=8,
+            tie_weights=False,
         ),
         # Riviere et al. 2024 (arXiv 2408.00118), table 1; google/gemma-2-2b.
         "gemma2-2b": _with_windows(

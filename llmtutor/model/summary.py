@@ -17,7 +17,7 @@ from llmtutor.model.accounting import cache_bytes, parameters, token_flops
 from llmtutor.model.block import ROLES, BlockConfig
 from llmtutor.model.config import ModelConfig
 
-ALWAYS = ("activation", "base", "d_state", "eps", "expand")
+ALWAYS = ("activation", "base", "d_state", "eps", "expand", "n_experts", "top_k")
 """Fields that are shown also where they have their default."""
 ABSENT = object()
 DTYPE = torch.bfloat16

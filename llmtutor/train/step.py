@@ -18,6 +18,7 @@ from llmtutor.model.losses import Batch, Loss, Losses, batch_losses
 from llmtutor.optim.clip import clip_grad_norm
 from llmtutor.train.diagnose import first_non_finite
 from llmtutor.train.distributed import accumulating, unwrap
+from llmtutor.train.hooks import after_step
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def train_step(
     optimizer.step()
     auxiliary = _means([(weight, losses.auxiliary) for weight, losses in parts])
     statistics = _means([(weight, losses.statistics) for weight, losses in parts])
+    after_step(unwrap(model), statistics)
     return StepMetrics(total.item(), norm, n_tokens, auxiliary, statistics)
 
 

@@ -27,12 +27,16 @@ from transformers import (
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from llmtutor.interop.hf import (
@@ -51,6 +55,8 @@ from llmtutor.model.presets import build, preset
 
 VOCAB, SEQ = 61, 24
 IDS = torch.randint(VOCAB, (2, SEQ), generator=torch.Generator().manual_seed(0))
+PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
+"""Their code as it is written, not a kernel of it."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 MODELS = {
     "gpt2": (GPT2Config, GPT2LMHeadModel),
@@ -61,6 +67,8 @@ MODELS = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "mixtral": (MixtralConfig, MixtralForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
 }
@@ -76,6 +84,7 @@ SMALL = {
     "num_key_value_heads": 2,
     **TOKENS,
 }
+EXPERTS = {"moe_intermediate_size": 14}
 GEMMA = {**SMALL, "head_dim": 8, "sliding_window": 5}
 MAMBA = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, **TOKENS}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -239,6 +248,40 @@ CASES = {
             },
         },
     ),
+    "mixtral": ("mixtral", SMALL),
+    "mixtral, window, three of five experts, other base": (
+        "mixtral",
+        {
+            **SMALL,
+            "sliding_window": 5,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "head_dim": 10,
+            "hidden_act": "gelu",
+            "tie_word_embeddings": True,
+            **rope({"rope_type": "default"}, 300.0),
+        },
+    ),
+    "qwen3 moe": (
+        "qwen3_moe",
+        {**SMALL, "head_dim": 10, "num_experts": 6, "num_experts_per_tok": 2, **EXPERTS},
+    ),
+    "qwen3 moe, some layers dense, window, biases, normalised": (
+        "qwen3_moe",
+        {
+            **SMALL,
+            "num_hidden_layers": 4,
+            "attention_bias": True,
+            "norm_topk_prob": True,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            **EXPERTS,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
     "diffllama": ("diffllama", {**SMALL, "num_hidden_layers": 3}),
     "diffllama, as many kv heads, wide, biases, eps, tied, yarn": (
         "diffllama",
@@ -329,7 +372,7 @@ def same_bits(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 def theirs_of(case: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     kind, values = CASES[case]
     config, model = MODELS[kind]
-    return shake(model._from_config(config(**values), attn_implementation="eager").to(dtype))
+    return shake(model._from_config(config(**values), **PLAIN).to(dtype))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -343,9 +386,7 @@ def test_theirs_to_ours_and_back(case, dtype, tmp_path: Path) -> None:
 
     save_hf(ours, tmp_path / "back")
     kind = MODELS[family_of(ours.config).model_type][1]
-    back, report = kind.from_pretrained(
-        tmp_path / "back", output_loading_info=True, attn_implementation="eager"
-    )
+    back, report = kind.from_pretrained(tmp_path / "back", output_loading_info=True, **PLAIN)
     assert not any(report.values()), report
     assert same_bits(back, theirs)
     assert error(logits(back), expected) <= (0 if kind is type(theirs) else TOLERANCE[dtype])
@@ -361,6 +402,10 @@ OURS = {
     "llama, grouped": LLAMA.replace(n_kv_heads=2, rope_scaling=LinearScaling(2)),
     "pairs of neighbours": LLAMA.replace(rope_pairing="interleaved", bias=True),
     "pairs of neighbours, norms of each head": QK_NORM,
+    "experts": LLAMA.replace(ffn="moe", n_experts=3, n_kv_heads=2, balance_loss=0.5),
+    "pairs of neighbours, experts, first layer dense": QK_NORM.replace(
+        blocks=(QK_NORM.blocks[0], QK_NORM.replace(ffn="moe", n_experts=3, d_ff=12).blocks[0])
+    ),
     "pairs of neighbours, norms of all heads": QK_NORM.replace(
         qk_norm_over="heads", norm_placement="res-post"
     ),
@@ -375,7 +420,7 @@ def test_ours_to_theirs_and_back(case, dtype, tmp_path: Path) -> None:
     ours = shake(build(OURS[case]).to(dtype))
     save_hf(ours, tmp_path)
     kind = MODELS[family_of(ours.config).model_type][1]
-    theirs, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = kind.from_pretrained(tmp_path, output_loading_info=True, **PLAIN)
     assert not any(report.values()), report
     expected = logits(ours)
     assert theirs.dtype == dtype and expected.std() > 0.4
@@ -414,6 +459,36 @@ def test_decoding_past_the_window_is_the_full_pass(case) -> None:
     assert any(isinstance(cache, WindowCache) for cache in caches)
     pieces = [model(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
     assert error(torch.cat(pieces, dim=1), full) <= 1e-12
+
+
+@pytest.mark.parametrize("case", ["mixtral", "qwen3 moe"])
+@torch.no_grad()
+def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> None:
+    """A prompt, a chunk and single tokens, each with its cache; the loss of one layer."""
+    theirs = theirs_of(case)
+    theirs.save_pretrained(tmp_path)
+    ours = load_hf(tmp_path)
+    caches, past, got, want = ours.make_caches(len(IDS), SEQ), None, [], []
+    for part in IDS.split([7, 1, 1, 4, 11], dim=1):
+        got.append(ours(part, cache=caches))
+        out = theirs(part, past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        want.append(out.logits)
+    assert error(torch.cat(got, dim=1), torch.cat(want, dim=1)) <= 1e-5
+
+    router_logits = theirs(IDS, output_router_logits=True).router_logits
+    assert len(router_logits) == 2
+    module = importlib.import_module(type(theirs).__module__)
+    _, extras = ours(IDS, with_extras=True)
+    for i, layer in enumerate(router_logits):
+        n, k = (
+            f(ours.blocks[i].ffn.config) for f in (lambda c: c.n_experts, lambda c: c.router.top_k)
+        )
+        loss = module.load_balancing_loss_func((layer,), num_experts=n, top_k=k)
+        ours_loss = (
+            extras.losses[f"blocks.{i}.ffn.balance"] / ours.blocks[i].ffn.config.balance_loss
+        )
+        assert float(loss) == pytest.approx(k * float(ours_loss), rel=1e-5)
 
 
 @pytest.mark.parametrize("case", ["diffllama"])
@@ -488,5 +563,5 @@ def test_what_we_call_harmless_changes_no_logit(case) -> None:
     assert config_from_hf({"model_type": kind, **values, **HARMLESS_VALUES}) == (
         config_from_hf(config(**values).to_dict())
     )
-    other = shake(model._from_config(changed, attn_implementation="eager"))
+    other = shake(model._from_config(changed, **PLAIN))
     assert torch.equal(logits(other), logits(theirs_of(case)))

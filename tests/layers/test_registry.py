@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from llmtutor.layers.attention import AttentionConfig
-from llmtutor.layers.ffn import FeedForwardConfig
+from llmtutor.layers.extras import split_extras
+from llmtutor.layers.ffn import FeedForwardConfig, GatedMLPConfig, MLPConfig
 from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.moe import RouterConfig
 from llmtutor.layers.norms import LayerNormConfig, NormConfig, RMSNormConfig
 from llmtutor.layers.part import Part, Site, field_names
 from llmtutor.layers.positions import (
@@ -103,6 +105,30 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "silu", "bias": True}),
     "gated-mlp": ({"d_ff": 12}, {"d_ff": 20, "activation": "gelu", "bias": True}),
     "clamped-mlp": ({"d_ff": 12}, {"d_ff": 20, "bias": False, "limit": 0.1, "slope": 3.0}),
+    "moe": (
+        {"expert": GatedMLPConfig(12)},
+        {
+            "expert": MLPConfig(12),
+            "n_experts": 5,
+            "router": RouterConfig(top_k=3),
+            "shared": MLPConfig(6),
+            "capacity_factor": 0.6,
+            "balance_loss": 0.5,
+            "sequence_loss": 0.5,
+            "z_loss": 0.5,
+        },
+    ),
+    "top-k": (
+        {},
+        {
+            "top_k": 3,
+            "score": "sigmoid",
+            "normalise": False,
+            "routed_scale": 2.0,
+            "logit_bias": True,
+            "n_groups": 2,
+        },
+    ),
     "layernorm": ({}, {"eps": 0.1, "bias": False}),
     "rmsnorm": ({}, {"eps": 0.1, "offset": True}),
     "learned": ({}, {}),
@@ -146,6 +172,10 @@ ELSEWHERE = {
     ("blockwise-linformer", "qk_norm_over"): "the same",
     ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
     ("ntk", "original_max_seq_len"): "a note for who reads the configuration",
+    ("moe", "shared_gate"): "says nothing without a shared expert: the tests of moe",
+    ("top-k", "top_groups"): "says nothing without groups: the tests of its router",
+    ("top-k", "group_score"): "says nothing without groups: the tests of its router",
+    ("top-k", "bias_rate"): "acts after a step: the tests of its router",
 }
 
 
@@ -196,11 +226,12 @@ def test_roles() -> None:
             "s4d",
             "streaming",
         },
-        FeedForwardConfig: {"mlp", "gated-mlp", "clamped-mlp", "no-ffn"},
+        FeedForwardConfig: {"mlp", "gated-mlp", "clamped-mlp", "moe", "no-ffn"},
         NormConfig: {"layernorm", "rmsnorm"},
         EmbeddingPositionConfig: {"learned", "sinusoidal"},
         AttentionPositionConfig: {"none", "rope", "alibi", "t5", "shaw"},
         RopeScaling: {"linear", "ntk", "yarn", "llama3"},
+        RouterConfig: {"top-k"},
     }
     for role, names in roles.items():
         assert set(kinds(role)) == names  # type: ignore[type-abstract]
@@ -269,13 +300,24 @@ def by_frequencies(part: RopeScaling) -> Tensor:
     return part.attention_factor * part.scale(frequencies, 100.0)
 
 
+def by_ffn(part: FeedForwardConfig) -> Tensor:
+    y, extras = split_extras(fill(part.build(SITE))(x()))
+    return y + sum(extras.losses.values())
+
+
+def by_weights(part: RouterConfig) -> Tensor:
+    routing = fill(part.build(SITE, 6))(x())
+    return torch.zeros(1, 8, 6).scatter(-1, routing.experts, routing.weights)
+
+
 EFFECTS: dict[type[Part], Callable[[Any], Tensor]] = {
     MixerConfig: lambda part: fill(part.build(SITE))(x()),
-    FeedForwardConfig: lambda part: fill(part.build(SITE))(x()),
+    FeedForwardConfig: by_ffn,
     NormConfig: lambda part: fill(part.build(16))(x()),
     EmbeddingPositionConfig: by_embedding,
     AttentionPositionConfig: by_attention,
     RopeScaling: by_frequencies,
+    RouterConfig: by_weights,
 }
 
 

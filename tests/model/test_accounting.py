@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from llmtutor.layers.ffn import MLPConfig
 from llmtutor.layers.positions import AttentionPositionConfig, EmbeddingPositionConfig
 from llmtutor.layers.registry import kinds
 from llmtutor.model.accounting import (
@@ -44,6 +45,8 @@ VARIANTS = [
     {"logit_softcap": 3.0},
     {"window": 8},
     {"ffn": "clamped-mlp"},
+    {"ffn": "moe", "n_experts": 4},
+    {"ffn": "moe", "n_experts": 6, "top_k": 3, "shared": MLPConfig(30), "shared_gate": True},
     {"mixer": "differential"},
     {"mixer": "differential", "gain": False, "n_kv_heads": 2, "sinks": True},
     {"mixer": "differential", "position": "alibi", "window": 8},
@@ -104,7 +107,13 @@ def test_parameters_are_exact(changes) -> None:
     outside = ("norm_1", "norm_2", "after_1", "after_2")
     norms = [getattr(block, name) for block in model.blocks for name in outside]
     assert counted.norms == sum(map(count, filter(None, [model.norm, *norms])))
-    assert counted.active == counted.total
+    one = config.blocks[0].ffn
+    idle = (
+        (one.n_experts - one.router.top_k) * count(model.blocks[0].ffn.experts[0])
+        if (one.kind == "moe")
+        else 0
+    )
+    assert counted.active == counted.total - config.n_layers * idle
 
 
 def test_parameters_that_others_published() -> None:

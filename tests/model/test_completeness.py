@@ -18,14 +18,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmtutor.evaluate.causality import assert_causal
+from llmtutor.fast.experts import traceable
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
 from llmtutor.layers.attention import AttentionConfig
 from llmtutor.layers.basic import RESIDUAL, Linear, has_tag, tag
 from llmtutor.layers.extras import Extras
-from llmtutor.layers.ffn import MLP, FeedForwardConfig
+from llmtutor.layers.ffn import MLP, FeedForwardConfig, GatedMLPConfig
 from llmtutor.layers.mixer import Cache, Mixer, MixerConfig, check_room
+from llmtutor.layers.moe import RouterConfig
 from llmtutor.layers.norms import NormConfig, RMSNormConfig
 from llmtutor.layers.part import Costs, Load, Part, Site
 from llmtutor.layers.positions import (
@@ -57,6 +59,7 @@ ROLES: dict[type[Part], str] = {
     AttentionPositionConfig: "position",
     EmbeddingPositionConfig: "position",
     RopeScaling: "rope_scaling",
+    RouterConfig: "router",
 }
 SCALINGS = (LinearScaling(2), NtkScaling(4, 6), YarnScaling(4, 6), Llama3Scaling(4, 6))
 MORE: dict[str, list[dict[str, Any]]] = {
@@ -110,6 +113,19 @@ MORE: dict[str, list[dict[str, Any]]] = {
     "rmsnorm": [{"norm_placement": p} for p in ("post", "res-post", "sandwich")],
     "mlp": [{"bias": True, "activation": "relu2"}],
     "gated-mlp": [{"bias": True, "ffn": "reglu"}],
+    "moe": [
+        {"n_experts": 4, "top_k": 1, "normalise": False, "capacity_factor": 0.7},
+        {"shared": GatedMLPConfig(8), "shared_gate": True, "bias": True, "z_loss": 0.1},
+        {
+            "score": "sigmoid",
+            "bias_rate": 0.01,
+            "n_groups": 4,
+            "top_groups": 2,
+            "shared": GatedMLPConfig(8),
+            "sequence_loss": 0.1,
+            "logit_bias": True,
+        },
+    ],
     "mamba": [
         {"d_state": 3, "expand": 3, "d_conv": 1, "dt_rank": 2},
         {"bias": True, "conv_bias": False, "d_conv": 3, "ffn": "no-ffn"},
@@ -124,6 +140,9 @@ def configurations(kind: str) -> Iterator[ModelConfig]:
     """Models with a part: as it comes, and with MORE."""
     part = PARTS[kind]
     (role,) = (name for role, name in ROLES.items() if issubclass(part, role))
+    if part is RouterConfig:
+        yield BASE.replace(ffn="moe", router=RouterConfig())
+        return
     scaling = next((s for s in SCALINGS if type(s) is part), None)
     yield BASE.replace(**{role: kind if scaling is None else scaling})
     for more in MORE.get(kind, []):
@@ -187,7 +206,7 @@ def decodes_as_it_reads(config: ModelConfig) -> None:
 @torch.no_grad()
 def costs_what_it_says(config: ModelConfig) -> None:
     """Parameters of the built model, bytes of its caches, products of one more token."""
-    model = build(config)
+    model = build(config).eval()
     counted = parameters(config)
     assert counted.total == sum(p.numel() for p in model.parameters())
     assert 0 < counted.active <= counted.total
@@ -249,7 +268,7 @@ def has_a_rule_for_each_parameter(config: ModelConfig) -> None:
 
 
 def compiles_in_one_graph(config: ModelConfig) -> None:
-    model = made(config, torch.float32)
+    model = traceable(made(config, torch.float32))
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     for seq in (SEQ, 7):
@@ -257,7 +276,7 @@ def compiles_in_one_graph(config: ModelConfig) -> None:
 
 
 def exports_with_a_free_length(config: ModelConfig) -> None:
-    model = made(config, torch.float32)
+    model = traceable(made(config, torch.float32))
     seq = torch.export.Dim("seq", min=2, max=SEQ)
     shapes = {"ids": {1: seq}}
     exported = torch.export.export(model, (tokens(2, 9),), dynamic_shapes=shapes).module()
@@ -547,6 +566,9 @@ ONNX = {
     "a window and the first tokens": BASE.replace(mixer="streaming", window=3, kept_first=2),
     "compressed blocks": BASE.replace(mixer="blockwise-linformer", block=4, compressed=2),
     "learned positions": BASE.replace(position="learned", bias=True),
+    "experts, a shared one, groups": BASE.replace(
+        ffn="moe", n_groups=4, top_groups=2, bias_rate=0.0, shared=GatedMLPConfig(8)
+    ),
     "linear attention": BASE.replace(mixer="linear-attention", conv_width=3),
     "gated DeltaNet": BASE.replace(mixer="delta-net", n_value_heads=8),
     "differential": BASE.replace(mixer="differential", window=5),
@@ -558,7 +580,7 @@ ONNX = {
 
 @pytest.mark.parametrize("case", ONNX)
 def test_onnx_takes_texts_of_any_length(case: str, tmp_path) -> None:
-    model = made(ONNX[case], torch.float32)
+    model = traceable(made(ONNX[case], torch.float32))
     path = tmp_path / "model.onnx"
     with torch.no_grad():
         torch.onnx.export(

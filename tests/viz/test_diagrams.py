@@ -156,7 +156,11 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
         if not isinstance(mixer, AttentionConfig):
             assert part_words(mixer) in drawn and block.n_sub_layers == 1
             continue
-        assert f"{mixer.n_heads:,} heads" in drawn and f"{block.ffn.d_ff:,} hidden units" in drawn
+        expert = getattr(block.ffn, "expert", block.ffn)
+        assert f"{mixer.n_heads:,} heads" in drawn and f"{expert.d_ff:,} hidden units" in drawn
+        if expert is not block.ffn:
+            assert f"{block.ffn.n_experts} of them" in drawn
+            assert f"{block.ffn.router.top_k} for each token" in drawn
         assert ("KV heads" in drawn) == any(b.mixer.n_kv_heads is not None for b in blocks)
         if mixer.window is not None:
             assert f"window {mixer.window:,}" in drawn

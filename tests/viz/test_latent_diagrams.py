@@ -6,7 +6,9 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
+from llmtutor.model.config import ModelConfig
 from llmtutor.viz.diagrams import latent as draw
+from llmtutor.viz.diagrams.model import part_words
 from llmtutor.viz.diagrams.shapes import Drawing
 
 WORDS = ("a", "b")
@@ -49,3 +51,16 @@ def test_bars_are_of_one_scale_and_the_smallest_is_still_seen() -> None:
     widths = [float(w) for w in re.findall(r'<rect class="lt-\w+" width="([\d.]+)"', drawing.svg())]
     assert widths == [draw.BAR, draw.BAR / 2, draw.THIN]
     assert count(drawing, "new") == 1 and "many 1,000, half 500, few 1" in drawing.description
+
+
+def test_a_latent_layer_is_said_in_words() -> None:
+    config = ModelConfig.uniform(65, 32, 2, 64, 4, 64, mixer="mla", q_rank=12, kv_rank=7)
+    assert part_words(config.blocks[0].mixer) == (
+        "Latent attention: 4 heads, latent of 7, queries through 12, RoPE (base 10,000), "
+        "normalised latents"
+    )
+    bare = config.replace(position="none", latent_norm=None, nope_dim=8, q_rank=None)
+    assert (
+        part_words(bare.blocks[0].mixer)
+        == "Latent attention: 4 heads, latent of 7, 8 plain, no latent norm"
+    )

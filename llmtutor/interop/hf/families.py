@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llmtutor.checks import nearest
 from llmtutor.interop.hf.diffllama import DiffLlama
+from llmtutor.interop.hf.experts import plain_experts
 from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
@@ -21,10 +22,13 @@ from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
 from llmtutor.interop.hf.mamba import Mamba
 from llmtutor.interop.hf.mistral import Mistral
+from llmtutor.interop.hf.mixtral import Mixtral
 from llmtutor.interop.hf.olmo2 import Olmo2
 from llmtutor.interop.hf.qwen2 import Qwen2
 from llmtutor.interop.hf.qwen3 import Qwen3
+from llmtutor.interop.hf.qwen3_moe import Qwen3Moe
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.moe import MoEConfig
 from llmtutor.layers.positions import RopeConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
@@ -43,6 +47,8 @@ FAMILIES: Mapping[str, Family] = {
         Gemma3(),
         DiffLlama(),
         Mamba(),
+        Mixtral(),
+        Qwen3Moe(),
     )
 }
 """By ``model_type``, the simplest first."""
@@ -156,6 +162,8 @@ def plain(config: ModelConfig) -> ModelConfig:
 
 
 def _plain_block(block: BlockConfig, d_model: int) -> BlockConfig:
+    if isinstance(block.ffn, MoEConfig):
+        block = replace(block, ffn=plain_experts(block.ffn))
     mixer = block.mixer
     if isinstance(mixer, MambaConfig) and mixer.dt_rank == MambaConfig().rank(d_model):
         return replace(block, mixer=replace(mixer, dt_rank=None))

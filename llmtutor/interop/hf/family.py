@@ -70,7 +70,7 @@ class Family(ABC):
     outside: ClassVar[Mapping[str, str]] = {"embedding": "embed_tokens", "norm": "norm"}
     """Our module outside of the blocks → theirs."""
     inside: ClassVar[Mapping[str, str]]
-    """Our module in a block → theirs."""
+    """Our module in a block → theirs; "*" stands for a number in both."""
     buffers: ClassVar[tuple[str, ...]] = (".rotary_emb.inv_freq",)
     """How names end of what older files carry along although it is computed, not learned."""
 
@@ -101,11 +101,20 @@ class Family(ABC):
             elif name.startswith("blocks."):
                 _, i, rest = name.split(".", 2)
                 module, _, kind = rest.rpartition(".")
-                theirs = f"{self.prefix}{self.layer}.{i}.{self.inside[module]}.{kind}"
+                theirs = f"{self.prefix}{self.layer}.{i}.{self._inside(module)}.{kind}"
                 yield Entry((name,), theirs)
             else:
                 module, _, kind = name.rpartition(".")
                 yield Entry((name,), f"{self.prefix}{self.outside[module]}.{kind}")
+
+    def _inside(self, module: str) -> str:
+        """Their name of our module in a block; "*" stands for a number, as of an expert."""
+        words = module.split(".")
+        numbers = [word for word in words if word.isdigit()]
+        theirs = self.inside[".".join("*" if word.isdigit() else word for word in words)]
+        for number in numbers:
+            theirs = theirs.replace("*", number, 1)
+        return theirs
 
 
 def our_names(config: ModelConfig) -> Iterator[str]:

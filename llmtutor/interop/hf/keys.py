@@ -22,6 +22,8 @@ HARMLESS = {
     # load_hf asks the weights themselves; n_ctx repeats n_positions; how work was cut long ago.
     *("dtype", "torch_dtype", "use_bfloat16", "n_ctx", "n_special", "predict_special_tokens"),
     *("pretraining_tp", "chunk_size_feed_forward", "torchscript", "_attn_implementation_autoset"),
+    # How experts were kept in balance, and noise for them in training.
+    *("router_aux_loss_coef", "output_router_logits", "router_jitter_noise"),
     # What the library returns and keeps.
     *("use_cache", "cache_implementation", "return_dict", "output_hidden_states", "output_past"),
     *("output_attentions", "tie_last_hidden_states", "is_decoder"),

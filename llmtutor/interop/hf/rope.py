@@ -29,8 +29,8 @@ class Shape(NamedTuple):
     """Components of a head, all of which turn."""
 
 
-def read_rope(keys: Keys, shape: Shape) -> RopeConfig:
-    """RoPE of all layers.
+def read_rope(keys: Keys, shape: Shape, default: float = THETA) -> RopeConfig:
+    """RoPE of all layers; ``default`` is the library's base of the family.
 
     Raises:
         KeyRefusedError: an option that we do not have, or two statements that differ.
@@ -39,10 +39,10 @@ def read_rope(keys: Keys, shape: Shape) -> RopeConfig:
     new = keys.inside("rope_parameters")
     old = keys.inside("rope_scaling")
     if new is None:
-        return RopeConfig(theta or THETA) if old is None else one_rope(old, theta, shape)
-    found = one_rope(new, theta, shape)
+        return RopeConfig(theta or default) if old is None else one_rope(old, theta, shape, default)
+    found = one_rope(new, theta, shape, default)
     if old is not None:
-        same_again(old, found, theta, shape)
+        same_again(old, found, theta, shape, default)
     return found
 
 

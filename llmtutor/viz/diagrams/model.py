@@ -37,7 +37,11 @@ TITLES = {
     "mlp": "MLP",
     "gated-mlp": "Gated MLP",
     "clamped-mlp": "Clamped SwiGLU",
+    "moe": "Experts",
+    "top-k": "router",
     "no-ffn": "no feed-forward part",
+    "linear-attention": "Linear attention",
+    "delta-net": "DeltaNet",
     "mamba": "Mamba",
     "s4d": "S4D",
     "layernorm": "LayerNorm",
@@ -61,6 +65,11 @@ PHRASES = {
     "d_ff": "{} hidden units",
     "d_state": "state of {} a channel",
     "expand": "{} × as wide inside",
+    "n_value_heads": "{} heads of values",
+    "value_dim": "values of {}",
+    "conv_width": "convolution over {} tokens",
+    "fades": "a state that fades",
+    "output_gate": "gated output",
     "window": "window {}",
     "softcap": "scores within ±{}",
     "scale": "scores × {}",
@@ -75,6 +84,18 @@ PHRASES = {
     "block": "blocks of {}",
     "compressed": "{} rows of each",
     "offset": "gain 1 + weight",
+    "n_experts": "{} of them",
+    "top_k": "{} for each token",
+    "normalise": "normalised weights",
+    "routed_scale": "weights × {}",
+    "score": "{} scores",
+    "n_groups": "{} groups",
+    "top_groups": "{} groups open",
+    "group_score": "groups by {}",
+    "logit_bias": "bias of logits",
+    "bias_rate": "balanced by a bias",
+    "shared_gate": "behind a gate",
+    "capacity_factor": "room for {} × the mean",
 }
 """What a field says; one that is not here is said by its name and value."""
 NORMS = {"qk_norm": "QK-norm", "latent_norm": "normalised latents"}
@@ -117,6 +138,8 @@ def _inner(name: str, part: Part) -> str:
 
 
 def _phrase(name: str, value: Any) -> str:
+    if value is None:
+        return "no " + name.replace("_", " ")
     if isinstance(value, bool):
         return ("" if value else "no ") + PHRASES.get(name, name.replace("_", " "))
     shown = (
