@@ -7,6 +7,7 @@ from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.copying import COPYING
+from llmtutor.experiments.expert_balance import MOE_BALANCE
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
@@ -32,6 +33,7 @@ CATALOGUE: Mapping[str, Study] = {
         COST,
         *STAIRCASE,
         *MULTI_TOKEN,
+        MOE_BALANCE,
         *NEEDLE,
         *COPYING,
         *STATE_SPACE,

@@ -40,7 +40,8 @@ def test_an_option_has_the_size_of_the_baseline(name: str, size: str) -> None:
     if OPTIONS[name].match == "active":
         assert found > wanted
         found = parameters(option_config(name, SIZES[size])).active
-    assert found == pytest.approx(wanted, rel=4e-3)
+    one_wider = 12e-3 if "moe" in name else 4e-3  # eight experts grow together
+    assert found == pytest.approx(wanted, rel=one_wider)
 
 
 @each_option
