@@ -62,7 +62,7 @@ class Point:
     interval: tuple[float, float]
     """95 %, of the gap, by itself."""
     equal_compute: float | None
-    """The gap to a baseline that is so much larger, and trained so much longer, that it takes as many
+    """The gap to a baseline that is larger, and trained longer, so far that it takes as many
     operations as the option; None while the ``slope`` is not known."""
 
 
