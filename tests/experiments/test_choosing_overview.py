@@ -23,7 +23,10 @@ RUNS = [
     run("gelu", 0, 2.5),
 ]
 COSTS = {
-    "mqa": {f: Ratio(0.25, (0.25, 0.25) if "bytes" in f else (0.2, 0.3), 7.0) for f in FIGURES}
+    "mqa": {
+        f: Ratio(0.25, (0.25, 0.25) if "bytes" in f else (0.2, 0.3), 7.0, (6.0, 8.0))
+        for f in FIGURES
+    }
 }
 
 
