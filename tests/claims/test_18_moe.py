@@ -34,3 +34,7 @@ def test_busiest_experts(arm) -> None:
     runs = [record.results(arm=arm, lr=0.008, seed=seed)[0] for seed in range(3)]
     busiest = [max(max(layer) for layer in run["held_out_loads"]) for run in runs]
     assert max(busiest) <= 1.5 if arm != "none" else min(busiest) > 3
+
+
+def test_sets_of_experts() -> None:
+    assert math.comb(8, 2) == 28 and math.comb(128, 8) > 1e12
