@@ -32,7 +32,7 @@ def size_of(model: nn.Module) -> int:
 
 
 @each_option
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["small", "large"])
 def test_an_option_has_the_size_of_the_baseline(name: str, size: str) -> None:
     """Counted in the built model, not by the accounting that chose the width."""
     wanted = size_of(build_option("baseline", SIZES[size], 0))
@@ -47,7 +47,7 @@ def test_an_option_has_the_size_of_the_baseline(name: str, size: str) -> None:
 @each_option
 def test_an_option_is_causal_and_learns(name: str) -> None:
     model = build_option(name, SMALL, 0)
-    assert_causal(model, SMALL.vocab_size, seq_len=40)
+    assert_causal(model, SMALL.vocab_size, seq_len=24)
     loss = batch_losses(model, (IDS[:, :-1], IDS[:, 1:]))
     loss.total.backward()
     assert math.isfinite(loss.nats.item())

@@ -31,7 +31,7 @@ EARLY = 2
 """Seeds of the middle size that come before the rest of the smallest."""
 FIRST = (
     ("baseline", "baseline again", "gqa-2", "mla", "deltanet 3 : 1"),
-    ("moe, equal active", "mamba", "window 3 : 1, sinks", "gpt2", "differential"),
+    ("moe, equal active", "mamba", "window 3 : 1, sinks", "gpt2", "differential", "head lost"),
 )
 """Options that are tuned and compared at the smallest size before any other, set by set."""
 MIDDLE = (
