@@ -600,6 +600,17 @@ def test_a_latent_cache_gives_the_logits_of_the_library_and_of_its_cache(case, t
     assert caches.nbytes == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
 
 
+def test_keys_and_values_of_other_heads_are_refused_by_name() -> None:
+    theirs = theirs_of("deepseek_v2")
+    state = state_to_hf(
+        build(config := config_from_hf(theirs.config.to_dict())).state_dict(), config
+    )
+    name = "model.layers.0.self_attn.kv_b_proj.weight"
+    state[name] = state[name][:-1]
+    with pytest.raises(ValueError, match=r"kv_b_proj.weight has shape \(43, 8\).*key_up.*value_up"):
+        state_from_hf(state, config)
+
+
 @torch.no_grad()
 def test_embeddings_of_gemma_are_scaled_with_a_rounded_factor() -> None:
     """In bfloat16 √24 is 4.90625; with all its digits every vector would be off by 0.1 %."""
