@@ -11,6 +11,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -51,12 +53,14 @@ COUNTS = {
     "qwen3-30b-a3b": 30_532_122_624,
     "gemma2-2b": 2_614_341_888,
     "gemma3-1b": 999_885_952,
+    "gpt-oss-20b": 20_914_757_184,
     "olmo2-1b": 1_484_916_736,
     "mamba-130m": 129_135_360,
 }
 """Numbers in the published weights, a tied matrix once."""
-ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9}
-"""For one token, as table 1 of the paper on Mixtral and the model card of Qwen 3 have them."""
+ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9, "gpt-oss-20b": 3.61e9 + 0.58e9}
+"""For one token, as table 1 of the paper on Mixtral and the model cards of Qwen 3 and gpt-oss have
+them; that of gpt-oss leaves out the embedding, 0.58e9."""
 NON_EMBEDDING = {"qwen2.5-0.5b": 0.36e9, "qwen3-0.6b": 0.44e9, "gemma2-2b": 2_024_517_888}
 """As the model cards of Qwen and table 1 of the paper on Gemma 2 have them."""
 THEIRS = {
@@ -71,6 +75,7 @@ THEIRS = {
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
 }
 
 
@@ -121,7 +126,7 @@ def test_the_cache_of_a_twin_holds_what_is_counted(name) -> None:
         if isinstance(config.blocks[0].mixer, AttentionConfig):
             assert caches.nbytes == sum(c.keys.nbytes + c.values.nbytes for c in caches)
     windows = {getattr(block.mixer, "window", None) for block in config.blocks}
-    assert (len(windows) == 2) == name.startswith("gemma")
+    assert (len(windows) == 2) == name.startswith(("gemma", "gpt-oss"))
 
 
 def test_names_of_both_kinds_are_known_and_the_nearest_is_offered() -> None:
