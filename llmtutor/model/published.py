@@ -13,6 +13,7 @@ from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import RMSNormConfig
@@ -179,6 +180,22 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             ),
             every=6,
             rope_base=1_000_000.0,
+        ),
+        # OpenAI 2025 (arXiv 2508.10925), table 1; openai/gpt-oss-20b.
+        "gpt-oss-20b": _with_windows(
+            ModelConfig.uniform(
+                *(201_088, 131_072, 24, 2880, 64, 2880),
+                n_kv_heads=8,
+                head_dim=64,
+                bias=True,
+                sinks=True,
+                window=128,
+                rope_base=150_000.0,
+                rope_scaling=YarnScaling(32.0, 4096, truncate=False),
+                ffn=MoEConfig(ClampedGatedMLPConfig(2880), 32, RouterConfig(4, logit_bias=True)),
+                tie_weights=False,
+            ),
+            every=2,
         ),
         # OLMo team 2025 (arXiv 2501.00656); allenai/OLMo-2-0425-1B.
         "olmo2-1b": ModelConfig.uniform(

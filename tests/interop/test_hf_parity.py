@@ -25,6 +25,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -73,6 +75,7 @@ MODELS = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
@@ -92,6 +95,7 @@ SMALL = {
 }
 EXPERTS = {"moe_intermediate_size": 14}
 GEMMA = {**SMALL, "head_dim": 8, "sliding_window": 5}
+OSS = {**GEMMA, "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}
 MAMBA = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, **TOKENS}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 DEEPSEEK = {
@@ -267,6 +271,19 @@ CASES = {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
             },
+        },
+    ),
+    "gpt_oss": ("gpt_oss", {**OSS, "num_hidden_layers": 4}),
+    "gpt_oss, other windows, bounds, yarn, no biases of attention": (
+        "gpt_oss",
+        {
+            **OSS,
+            "attention_bias": False,
+            "swiglu_limit": 0.5,
+            "swiglu_alpha": 1.1,
+            "num_experts_per_tok": 3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **rope({**YARN, "beta_slow": 0.5, "truncate": False}),
         },
     ),
     "mixtral": ("mixtral", SMALL),
@@ -549,7 +566,7 @@ def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> No
         assert float(loss) == pytest.approx(k * float(ours_loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["diffllama"])
+@pytest.mark.parametrize("case", ["diffllama", "gpt_oss"])
 @torch.no_grad()
 def test_a_text_in_pieces_through_our_cache_is_their_full_pass(case, in_double) -> None:
     theirs = theirs_of(case, torch.float64)
@@ -598,6 +615,17 @@ def test_a_latent_cache_gives_the_logits_of_the_library_and_of_its_cache(case, t
             assert error(got, other) <= 2e-5
     config = ours.config.blocks[0].mixer
     assert caches.nbytes == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
+
+
+def test_keys_and_values_of_other_heads_are_refused_by_name() -> None:
+    theirs = theirs_of("deepseek_v2")
+    state = state_to_hf(
+        build(config := config_from_hf(theirs.config.to_dict())).state_dict(), config
+    )
+    name = "model.layers.0.self_attn.kv_b_proj.weight"
+    state[name] = state[name][:-1]
+    with pytest.raises(ValueError, match=r"kv_b_proj.weight has shape \(43, 8\).*key_up.*value_up"):
+        state_from_hf(state, config)
 
 
 @torch.no_grad()

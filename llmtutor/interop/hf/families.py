@@ -20,6 +20,7 @@ from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
 from llmtutor.interop.hf.gpt2 import GPT2
+from llmtutor.interop.hf.gpt_oss import GptOss
 from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
 from llmtutor.interop.hf.mamba import Mamba
@@ -54,6 +55,7 @@ FAMILIES: Mapping[str, Family] = {
         Qwen3Moe(),
         DeepseekV2(),
         DeepseekV3(),
+        GptOss(),
     )
 }
 """By ``model_type``, the simplest first."""

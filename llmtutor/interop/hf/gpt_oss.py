@@ -83,6 +83,7 @@ class GptOss(DecoderFamily):
     default_eps: ClassVar[float] = 1e-5
     default_head_dim: ClassVar[int | None] = 64
     default_kv_heads: ClassVar[int | None] = 8
+    nulls: ClassVar[tuple[str, ...]] = ()
     inside: ClassVar[Mapping[str, str]] = {
         "norm_1": "input_layernorm",
         **ATTENTION,
@@ -104,11 +105,11 @@ class GptOss(DecoderFamily):
         keys.take("initial_context_length", None)  # says what YaRN says
         expert = ClampedGatedMLPConfig(
             decoder.ffn.d_ff,
-            limit=keys.number("swiglu_limit", 7.0),
-            slope=keys.number("swiglu_alpha", 1.702),
+            limit=_with_point(keys, "swiglu_limit", 7.0),
+            slope=_with_point(keys, "swiglu_alpha", 1.702),
         )
-        keys.take("experts_per_token", None)  # of the first files, which say it twice
         ffn = read_experts(keys, expert, "num_local_experts", 128, top_k=4, logit_bias=True)
+        keys.only({"experts_per_token": ffn.router.top_k})  # of the first files, which say it twice
         bias = keys.flag("attention_bias", True)
         types = [FULL if i % 2 else SLIDING for i in range(decoder.n_layers)]
         windows = read_windows(
@@ -151,6 +152,13 @@ class GptOss(DecoderFamily):
                     names = tuple(f"{start}.{e}.{part}.{kind}" for e in range(n) for part in ours)
                     name = f"{self.prefix}{self.layer}.{i}.mlp.experts.{theirs}{end}"
                     yield ExpertsEntry(names, name, heads=len(ours))
+
+
+def _with_point(keys: Keys, key: str, default: float) -> float:
+    """A number above 0; the library takes no whole one, 7, in its place, only 7.0."""
+    if isinstance(value := keys.left.get(key), int):
+        raise keys.refused(key, value, "a number above 0, written with a point, such as 7.0")
+    return keys.number(key, default)
 
 
 def _expert(config: ModelConfig) -> ClampedGatedMLPConfig:

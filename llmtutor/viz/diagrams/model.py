@@ -137,6 +137,7 @@ def _inner(name: str, part: Part) -> str:
     if isinstance(part, NormConfig) and name in NORMS:
         return NORMS[name]
     title, _, rest = part_words(part).partition(": ")
+    title = f"shared {title}" if name == "shared" else title
     return f"{title} ({rest})" if rest else title
 
 
