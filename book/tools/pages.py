@@ -14,6 +14,20 @@ REFERS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": 
 # A role or fence that reached the reader was not understood.
 RAW = ("{cite}", "{cite:", "{term}", "{ref}", "{doc}", "{eq}", "{numref}", ":::", "```", "$$")
 
+READ_BEHIND = {25: 19}
+"""Chapters that stand behind another than the one before their number: the last of a part was
+written later, and the number of a page that exists does not change."""
+
+
+def reading_order(name: str) -> tuple[float, str]:
+    """What sorts the files of chapters, "04_attention", as the contents lists them.
+
+    >>> sorted(["20_comparison", "25_linear_attention", "19_ssm"], key=reading_order)
+    ['19_ssm', '25_linear_attention', '20_comparison']
+    """
+    number = int(name[:2])
+    return (READ_BEHIND[number] + 0.5 if number in READ_BEHIND else number), name
+
 
 def built(html: Path = HTML) -> list[Path]:
     """Every page for readers; sources shown by viewcode and the theme's templates are not pages."""
