@@ -35,13 +35,13 @@ WINDOW = 128
 """The library's default."""
 YARN = {
     "rope_type": "yarn",
-    "rope_theta": 150_000.0,
     "factor": 32.0,
     "beta_fast": 32.0,
     "beta_slow": 1.0,
     "truncate": False,
     "original_max_position_embeddings": 4096,
 }
+THETA = 150_000.0
 """RoPE of a file that says nothing of it."""
 
 
@@ -99,9 +99,9 @@ class GptOss(DecoderFamily):
         decoder = self.read_decoder(keys)
         if decoder.ffn.activation != "silu":
             raise keys.refused("hidden_act", decoder.ffn.activation, "silu, which is all we have")
-        if "rope_parameters" not in keys and "rope_scaling" not in keys:
+        if not keys.left.get("rope_parameters") and not keys.left.get("rope_scaling"):
             keys.left["rope_parameters"] = dict(YARN)
-        position = read_rope(keys, decoder.shape, default=150_000.0)
+        position = read_rope(keys, decoder.shape, default=THETA)
         keys.take("initial_context_length", None)  # says what YaRN says
         expert = ClampedGatedMLPConfig(
             decoder.ffn.d_ff,
