@@ -11,7 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.ffn import GatedMLPConfig
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.positions import Llama3Scaling, RopeConfig
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.config import ModelConfig
 
