@@ -93,8 +93,14 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
         "qwen3-next-80b-a3b": _three_to_one(
             ModelConfig.uniform(
                 *(151936, 262144, 48, 2048, 16, 512),
-                **{"n_kv_heads": 2, "head_dim": 256, "qk_norm": "rmsnorm", "gate": True},
-                **{"rope_base": 10_000_000.0, "rope_fraction": 0.25, "offset": True, "eps": 1e-6},
+                n_kv_heads=2,
+                head_dim=256,
+                qk_norm="rmsnorm",
+                gate=True,
+                rope_base=10_000_000.0,
+                rope_fraction=0.25,
+                offset=True,
+                eps=1e-6,
                 ffn=MoEConfig(
                     *(GatedMLPConfig(512), 512, RouterConfig(10, normalise=True)),
                     *(GatedMLPConfig(512), True),

@@ -49,13 +49,14 @@ COUNTS = {
     "qwen2.5-0.5b": 494_032_768,
     "qwen3-0.6b": 596_049_920,
     "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-next-80b-a3b": 79_674_391_296,
     "gemma2-2b": 2_614_341_888,
     "gemma3-1b": 999_885_952,
     "olmo2-1b": 1_484_916_736,
     "mamba-130m": 129_135_360,
 }
 """Numbers in the published weights, a tied matrix once."""
-ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9}
+ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9, "qwen3-next-80b-a3b": 3.9e9}
 """For one token, as table 1 of the paper on Mixtral and the model card of Qwen 3 have them."""
 NON_EMBEDDING = {"qwen2.5-0.5b": 0.36e9, "qwen3-0.6b": 0.44e9, "gemma2-2b": 2_024_517_888}
 """As the model cards of Qwen and table 1 of the paper on Gemma 2 have them."""
