@@ -18,6 +18,7 @@ from torch import nn
 
 from llmtutor.fast.attention import compiled_attention
 from llmtutor.fast.forms import TableRope, compiled_cross_entropy, sigmoid_gelu
+from llmtutor.fast.lengths import any_length
 from llmtutor.layers.attention.heads import Attention
 from llmtutor.layers.attention.latent import LatentAttention
 from llmtutor.layers.ffn import MLP, GatedMLP, gelu_tanh
@@ -44,7 +45,7 @@ def prepared(model: M) -> M:
                 module.position = TableRope(module.position, longest, parameters[0].dtype)
         if isinstance(module, MLP | GatedMLP) and module.act is gelu_tanh:
             module.act = sigmoid_gelu
-    return model
+    return any_length(model)
 
 
 def twin(model: M) -> M:

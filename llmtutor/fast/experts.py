@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llmtutor.fast.lengths import any_length
 from llmtutor.layers.moe import MoE
 from llmtutor.layers.moe.dispatch import Experts
 
@@ -37,4 +38,4 @@ def traceable(model: M) -> M:
     for module in model.modules():
         if isinstance(module, MoE):
             module.dispatch = dense_experts
-    return model
+    return any_length(model)

@@ -38,7 +38,8 @@ FOR_SPEED = {
 }
 ASKED_FOR = {
     ("cli/experiment.py", "set_num_threads"): "the reader says --threads; a record says how many",
-    ("experiments/study.py", "set_num_threads"): "runs side by side are set as the first process",
+    ("experiments/making.py", "set_num_threads"): "runs side by side are set as the first process",
+    ("experiments/choosing/cost.py", "set_num_threads"): "what is measured, in its own process",
     ("experiments/cost.py", "set_num_threads"): "what is measured, in a process of its own",
     ("train/ranks.py", "set_num_threads"): "processes that stand for machines share the cores",
 }

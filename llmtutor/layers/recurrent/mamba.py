@@ -20,7 +20,7 @@ from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.part import Costs, Load, Site
 from llmtutor.layers.recurrent.conv import CausalConv
 from llmtutor.layers.recurrent.discretise import step_sizes
-from llmtutor.layers.recurrent.scan import scan
+from llmtutor.layers.recurrent.scan import Scan, sequential_scan
 from llmtutor.layers.recurrent.state import StateCache
 
 
@@ -87,8 +87,8 @@ class Mamba(Layer):
     (batch, seq, d_model) → (batch, seq, d_model).
 
     ``B̄ = Δ B`` is what the published code computes; the paper writes a zero-order hold
-    (``discretise.zoh``). ``longest`` bounds the texts in a program that serves any length;
-    ``options`` are the fields of ``MambaConfig``.
+    (``discretise.zoh``). ``longest`` bounds the texts in a program that serves any length
+    (``fast.lengths``); ``options`` are the fields of ``MambaConfig``.
 
     Raises:
         ValueError: sizes below 1, an input of another width.
@@ -110,6 +110,8 @@ class Mamba(Layer):
         self.log_decay = nn.Parameter(torch.arange(1.0, n + 1).log().repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
         self.output = tag(Linear(inner, d_model, config.bias), RESIDUAL)
+        self.scan: Scan = sequential_scan
+        """The least work, on a processor; or a function that gives the same."""
 
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], *, cache: StateCache | None = None
@@ -136,7 +138,7 @@ class Mamba(Layer):
         step, enter, read = self.selected(v)
         stays = torch.exp(step[..., None] * -self.log_decay.exp())
         new = (step * v)[..., None] * enter[..., None, :]
-        h = scan(stays, new.to(stays.dtype), state, longest=self.longest)
+        h = self.scan(stays, new.to(stays.dtype), state)
         y = (h.to(v.dtype) @ read[..., None]).squeeze(-1) + self.skip * v
         return y, h[:, -1].to(v.dtype)
 

@@ -6,6 +6,7 @@ channel, which the fast Fourier transform does at once.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -68,7 +69,7 @@ class S4D(Layer):
     tokens it is a convolution with ``kernel`` too, and a text without a cache takes that way.
     (batch, seq, d_model) → (batch, seq, d_model).
 
-    ``longest`` bounds the texts in a program that serves any length (``torch.compile``, export).
+    ``longest`` bounds the texts in a program that serves any length (``fast.lengths``).
 
     Raises:
         ValueError: sizes below 1, an input of another width.
@@ -91,6 +92,8 @@ class S4D(Layer):
         self.skip = nn.Parameter(torch.ones(d_model))
         self.output = tag(Linear(d_model, d_model, bias=True), RESIDUAL)
         self.gate = Linear(d_model, d_model, bias=True)
+        self.convolve: Callable[[Tensor, Tensor], Tensor] = causal_convolution
+        """Or a function that gives the same."""
 
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], *, cache: StateCache | None = None
@@ -103,7 +106,7 @@ class S4D(Layer):
 
     def convolved(self, x: Float[Tensor, "batch seq d"]) -> Float[Tensor, "batch seq d"]:
         """``y_t = Σ_l kernel_l x_{t−l}``, by the product of two spectra."""
-        return causal_convolution(x, self.kernel(x.shape[1]), self.longest)
+        return self.convolve(x, self.kernel(x.shape[1]))
 
     def kernel(self, seq: int) -> Float[Tensor, "seq d_model"]:
         """What an input of 1 gives at once, one token later, …: ``2 Re Σ_n C_n Āˡ_n B̄_n``."""
@@ -170,8 +173,7 @@ def causal_convolution(
     tensor([1.0000, 0.5000, 2.2500])
     """
     seq = x.shape[1]
-    open_length = torch.compiler.is_compiling() and longest is not None
-    places = 2 * (longest if open_length and longest is not None else seq)
+    places = 2 * (seq if longest is None else longest)
     wide = torch.promote_types(x.dtype, torch.float32)
     spectra = [
         torch.fft.rfft(F.pad(part.to(wide), (0, 0, 0, places - seq)), dim=-2)

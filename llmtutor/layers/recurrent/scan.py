@@ -4,6 +4,7 @@ One token after another, as it is written. By doubling, since two steps in a row
 step, ``(a, b)`` then ``(a', b')`` being ``(a' a, a' b + b')``. And in chunks, a bit of both.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,19 +16,8 @@ from llmtutor.checks import check_at_least
 
 Steps = Float[Tensor, "batch seq *state"]
 Start = Float[Tensor, "batch *state"]
-
-
-def scan(a: Steps, b: Steps, start: Start | None = None, *, longest: int) -> Steps:
-    """All states, in the way that suits the machine.
-
-    A CPU takes one token after another, which is the least work. A GPU, and a program that is to
-    serve any length up to ``longest`` (``torch.compile``, ``torch.export``), double.
-    """
-    if b.shape[1] == 1:
-        return _begun(a, b, start)
-    if torch.compiler.is_compiling() or a.device.type != "cpu":
-        return parallel_scan(a, b, start, longest=longest)
-    return sequential_scan(a, b, start)
+Scan = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""From a, b and the state before the first token to all states."""
 
 
 def sequential_scan(a: Steps, b: Steps, start: Start | None = None) -> Steps:
@@ -87,6 +77,8 @@ def parallel_scan(
     """
     b = _begun(a, b, start)
     reach, seq = 1, b.shape[1]
+    if seq == 1:
+        return b
     while reach < (seq if longest is None else longest):
         b = b + a * _later(b, reach, 0.0)
         a = a * _later(a, reach, 1.0)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from llmtutor.layers.recurrent import scan as scans
-from llmtutor.layers.recurrent.scan import chunked_scan, parallel_scan, scan, sequential_scan
+from llmtutor.layers.recurrent.scan import chunked_scan, parallel_scan, sequential_scan
 
 SCANS = {
     "sequential": sequential_scan,
@@ -90,10 +90,11 @@ def test_the_rounds_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [16]
 
 
-def test_one_token_needs_no_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_token_needs_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, start = drawn(1, torch.float64, 3)
-    monkeypatch.setattr(scans, "sequential_scan", None)
-    assert torch.equal(scan(a, b, start, longest=8)[:, 0], a[:, 0] * start + b[:, 0])
+    monkeypatch.setattr(scans, "_later", None)
+    got = parallel_scan(a, b, start, longest=8)
+    assert torch.equal(got[:, 0], a[:, 0] * start + b[:, 0])
 
 
 @pytest.mark.parametrize("one", [sequential_scan, parallel_scan, chunked_scan])
