@@ -27,6 +27,8 @@ def test_every_published_model_has_its_source_and_one_before_it() -> None:
         ("llama2-7b", {"mixer", "ffn", "norm", "embedding", "logits"}),
         ("mamba-130m", {"mixer", "ffn", "norm", "embedding"}),  # neither attention nor positions
         ("llama3-8b", {"mixer"}),  # shared KV heads
+        ("deepseek-v2", {"mixer", "ffn"}),  # latents, experts
+        ("deepseek-v3", {"ffn"}),  # another router
         ("mistral-7b", {"mixer"}),  # and a window
         ("llama3.2-1b", {"mixer", "logits"}),  # stretched RoPE, tied
         ("gemma3-1b", {"mixer", "logits"}),  # QK-norm in place of soft caps

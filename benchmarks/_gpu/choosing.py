@@ -49,7 +49,7 @@ LARGE_PLAN = Plan(
     seeds=SEEDS,
 )
 TRIAL = Plan(
-    Size(16, n_layers=4, vocab_size=300, seq_len=32, batch_size=2, tokens_per_parameter=1),
+    Size(16, n_layers=4, vocab_size=300, seq_len=32, batch_size=16, tokens_per_parameter=1),
     n_stories=200,
     n_held_out=40,
     options=LARGE[:3],

@@ -7,16 +7,19 @@ from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.copying import COPYING
+from llmtutor.experiments.expert_balance import MOE_BALANCE
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
 from llmtutor.experiments.recall import RECALL
+from llmtutor.experiments.sinks import SINKS
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
 from llmtutor.experiments.uptraining import UPTRAINING
+from llmtutor.experiments.windows import WINDOWS
 
 CATALOGUE: Mapping[str, Study] = {
     study.name: study
@@ -30,10 +33,13 @@ CATALOGUE: Mapping[str, Study] = {
         COST,
         *STAIRCASE,
         *MULTI_TOKEN,
+        MOE_BALANCE,
         *NEEDLE,
         *COPYING,
         *STATE_SPACE,
         *RECALL,
+        SINKS,
+        WINDOWS,
     )
 }
 

@@ -6,6 +6,7 @@ in nats a token.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class Curve:
     """Of the batch of each step, before its update."""
     grad_norms: list[float] = field(default_factory=list)
     """Of the whole gradient of each step, before clipping."""
+    statistics: dict[str, list[Any]] = field(default_factory=dict)
+    """Figures of the layers by name, such as the load of experts, of each step."""
     marks: dict[int, float] = field(default_factory=dict)
     """Loss on the held-out batches, by the number of steps done."""
     diverged: bool = False
@@ -73,6 +76,8 @@ def train_curve(
             return replace(curve, diverged=True)
         curve.losses.append(metrics.loss)
         curve.grad_norms.append(metrics.grad_norm)
+        for name, figure in metrics.statistics.items():
+            curve.statistics.setdefault(name, []).append(figure)
         mark(step + 1)
     if len(curve.losses) < steps:
         raise ValueError(f"expected a batch for each of {steps} steps, got {len(curve.losses)}")

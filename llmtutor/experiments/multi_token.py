@@ -201,19 +201,22 @@ def loss_rows(record: Record) -> list[tuple[str, ...]]:
 
 
 def draft_rows(record: Record) -> list[tuple[str, ...]]:
-    """For a table: draft, its FLOPs a proposal (the model's are 1), accepted, same favourite."""
-    config = config_of("multi")
-    one = token_flops(config, SEQ_LEN)
-    flops = {
-        "head": second_head_costs(config, SEQ_LEN).flops / one,
-        "small": token_flops(config_of("small"), SEQ_LEN) / one,
-        "ngram": 0.0,
+    """For a table: draft, parameters, FLOPs a proposal (the model is 1), accepted, same favourite.
+
+    Counts have no parameters and take no products.
+    """
+    config, small = config_of("multi"), config_of("small")
+    one, head = token_flops(config, SEQ_LEN), second_head_costs(config, SEQ_LEN)
+    costs = {
+        "head": (f"{head.parameters:,}", f"{head.flops / one:.2f}"),
+        "small": (f"{parameters(small).total:,}", f"{token_flops(small, SEQ_LEN) / one:.2f}"),
+        "ngram": ("0", "0.00"),
     }
     rows: list[tuple[str, ...]] = []
     for draft, name in DRAFTS.items():
         values = [result["drafts"][draft] for result in record.results(variant="multi")]
         accepted, same = (fmean(v[key] for v in values) for key in ("acceptance", "agreement"))
-        rows.append((name, f"{flops[draft]:.2f}", f"{accepted:.3f}", f"{same:.3f}"))
+        rows.append((name, *costs[draft], f"{accepted:.3f}", f"{same:.3f}"))
     return rows
 
 

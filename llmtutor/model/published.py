@@ -6,17 +6,22 @@ their shape to be loaded (``interop.hf``). ``preset("llama3-8b", n_layers=6, d_m
 small twin with the same parts; Gemma's needs ``embedding_scale=8.0`` as well, its √d_model.
 """
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.latent import LatentAttentionConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
-from llmtutor.layers.positions import Llama3Scaling, RopeConfig
+from llmtutor.layers.norms import RMSNormConfig
+from llmtutor.layers.positions import Llama3Scaling, RopeConfig, YarnScaling
 from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
 
@@ -25,6 +30,36 @@ def _with_windows(config: ModelConfig, every: int, **full: Any) -> ModelConfig:
     full_block = config.replace(window=None, **full).blocks[0]
     pattern = [*(every - 1) * config.blocks[:1], full_block]
     return config.replace(blocks=pattern, n_layers=config.n_layers)
+
+
+def _deepseek(sizes: tuple[int, ...], dense: int, n_dense: int, mscale: float, **parts: Any) -> Any:
+    """Latent attention of DeepSeek's widths; ``n_dense`` layers ``dense`` wide, then experts.
+
+    Its context was stretched by YaRN from 4,096 tokens, which scales all scores by ``mscale``.
+    """
+    vocab_size, n_layers, d_model, n_heads = sizes
+    mixer = LatentAttentionConfig(
+        n_heads,
+        kv_rank=512,
+        q_rank=parts["q_rank"],
+        nope_dim=128,
+        rope_dim=64,
+        v_dim=128,
+        position=RopeConfig(
+            pairing="interleaved", scaling=YarnScaling(40.0, 4096, 32.0, 1.0, sharpen=1.0)
+        ),
+        scale=(0.1 * mscale * math.log(40.0) + 1) ** 2 * (128 + 64) ** -0.5,
+    )
+    norm = RMSNormConfig(1e-6)
+    ffns = n_dense * [GatedMLPConfig(dense)] + (n_layers - n_dense) * [parts["experts"]]
+    return ModelConfig(
+        vocab_size=vocab_size,
+        max_seq_len=163_840,
+        d_model=d_model,
+        blocks=tuple(BlockConfig(mixer, ffn, norm) for ffn in ffns),
+        norm=norm,
+        tie_weights=False,
+    )
 
 
 def _three_to_one(config: ModelConfig, mixer: MixerConfig) -> ModelConfig:
@@ -68,6 +103,49 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             rope_base=1_000_000.0,
             ffn="moe",
             tie_weights=False,
+        ),
+        # DeepSeek-AI 2024 (arXiv 2405.04434), section 3.1.2; deepseek-ai/DeepSeek-V2.
+        "deepseek-v2": _deepseek(
+            (102_400, 60, 5120, 128),
+            *(12288, 1, 0.707),
+            q_rank=1536,
+            experts=MoEConfig(
+                GatedMLPConfig(1536),
+                160,
+                RouterConfig(6, normalise=False, routed_scale=16.0, n_groups=8, top_groups=3),
+                shared=GatedMLPConfig(2 * 1536),
+            ),
+        ),
+        # The same, appendix B; deepseek-ai/DeepSeek-V2-Lite.
+        "deepseek-v2-lite": _deepseek(
+            (102_400, 27, 2048, 16),
+            *(10944, 1, 0.707),
+            q_rank=None,
+            experts=MoEConfig(
+                GatedMLPConfig(1408),
+                64,
+                RouterConfig(6, normalise=False),
+                shared=GatedMLPConfig(2 * 1408),
+            ),
+        ),
+        # DeepSeek-AI 2024 (arXiv 2412.19437), section 4.2; deepseek-ai/DeepSeek-V3.
+        "deepseek-v3": _deepseek(
+            (129_280, 61, 7168, 128),
+            *(18432, 3, 1.0),
+            q_rank=1536,
+            experts=MoEConfig(
+                GatedMLPConfig(2048),
+                256,
+                RouterConfig(
+                    *(8, "sigmoid"),
+                    routed_scale=2.5,
+                    n_groups=8,
+                    top_groups=4,
+                    group_score="top-2",
+                    bias_rate=0.0,
+                ),
+                shared=GatedMLPConfig(2048),
+            ),
         ),
         # Qwen team 2024 (arXiv 2412.15115), table 1; Qwen/Qwen2.5-0.5B.
         "qwen2.5-0.5b": ModelConfig.uniform(
@@ -130,6 +208,22 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             ),
             every=6,
             rope_base=1_000_000.0,
+        ),
+        # OpenAI 2025 (arXiv 2508.10925), table 1; openai/gpt-oss-20b.
+        "gpt-oss-20b": _with_windows(
+            ModelConfig.uniform(
+                *(201_088, 131_072, 24, 2880, 64, 2880),
+                n_kv_heads=8,
+                head_dim=64,
+                bias=True,
+                sinks=True,
+                window=128,
+                rope_base=150_000.0,
+                rope_scaling=YarnScaling(32.0, 4096, truncate=False),
+                ffn=MoEConfig(ClampedGatedMLPConfig(2880), 32, RouterConfig(4, logit_bias=True)),
+                tie_weights=False,
+            ),
+            every=2,
         ),
         # OLMo team 2025 (arXiv 2501.00656); allenai/OLMo-2-0425-1B.
         "olmo2-1b": ModelConfig.uniform(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from llmtutor.layers.attention import LatentAttentionConfig
 from llmtutor.layers.part import Load, Site
+from llmtutor.model.published import PUBLISHED
 
-V2 = LatentAttentionConfig(128, 512, 1536, nope_dim=128, rope_dim=64, v_dim=128)
+V2 = PUBLISHED["deepseek-v2"].blocks[0].mixer
 SITE = Site(5120, 163_840, 60)
 
 

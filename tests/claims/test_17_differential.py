@@ -1,10 +1,12 @@
 """Chapter 17: what its text says without showing it, from formulas, configurations and records."""
 
 import math
+from statistics import mean
 
 import pytest
 import torch
 
+from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments import needle
 from llmtutor.experiments.study import load_record
 from llmtutor.layers.attention.differential import DifferentialConfig
@@ -53,6 +55,48 @@ def test_no_published_model_of_the_gallery_subtracts() -> None:
     assert not kinds & {"differential", "differential-v2"}
 
 
-def losses(variant: str, init: str) -> list[float]:
+def by_seed(variant: str, init: str, what: str, junk: int = 48) -> list[float]:
     runs = load_record("needle").results(variant=variant, init=init)
-    return [run["loss"] for run in runs]
+    assert len(runs) == needle.SEEDS
+    return [run["by_junk"][str(junk)][what] for run in runs]
+
+
+def test_the_norm_alone_finds_all_facts_with_four_seeds_of_five() -> None:
+    right = sorted(by_seed("norm alone", "gpt2", "right"))
+    assert right[0] < 0.8 and right[1:] == [1.0] * 4
+    assert by_seed("differential", "gpt2", "right") == [1.0] * 5
+
+
+def test_the_verdicts_against_plain_attention() -> None:
+    """The norm alone is better from both starts, each version from one, the difference never."""
+    better = {
+        init: {
+            name
+            for name, one in compare_family(
+                {v: by_number(v, init) for v in list(needle.VARIANTS)[1:]},
+                by_number("attention", init),
+            ).items()
+            if one.verdict == "better"
+        }
+        for init in needle.INITS
+    }
+    assert better["gpt2"] == {"differential", "norm alone"}
+    assert better["glorot"] == {"differential-v2", "norm alone"}
+
+
+def by_number(variant: str, init: str) -> dict[int, float]:
+    return dict(enumerate(by_seed(variant, init, "loss")))
+
+
+def test_in_more_noise_the_whole_looks_about_twice_as_much_at_the_fact() -> None:
+    whole, half = (by_seed(v, "gpt2", "on_fact", 768) for v in ("differential", "norm alone"))
+    assert all(a > b for a, b in zip(whole, half, strict=True))
+    assert 1.8 < mean(whole) / mean(half) < 2.2
+    second = by_seed("differential-v2", "glorot", "on_fact")
+    assert mean(by_seed("differential-v2", "glorot", "right")) > 0.9 and mean(second) < 0.1
+
+
+def test_plain_attention_only_takes_longer() -> None:
+    for run in load_record("needle-longer").runs:
+        assert run["settings"]["steps"] == 4 * needle.STEPS
+        assert run["result"]["loss"] < 0.01

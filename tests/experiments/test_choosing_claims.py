@@ -45,7 +45,7 @@ def test_a_claim_on_quality_is_answered_by_the_verdict(verdict: str, answer: str
 def test_a_claim_on_speed_is_answered_by_the_whole_interval(
     interval: tuple[float, float], answer: str
 ) -> None:
-    costs = {"gqa-2": {"train_tokens_per_second": Ratio(1.0, interval, 1000.0)}}
+    costs = {"gqa-2": {"train_tokens_per_second": Ratio(1.0, interval, 1000.0, (900.0, 1100.0))}}
     assert speed("gqa-2", 0.95, 1.05)({}, costs)[0] == answer
 
 

@@ -59,7 +59,9 @@ def test_a_ratio_is_that_of_the_round_and_its_interval_scipys() -> None:
     low, high = stats.ttest_1samp(logs, 0).confidence_interval()
     assert ratio.mean == pytest.approx(math.exp(logs.mean()))
     assert ratio.interval == pytest.approx((math.exp(low), math.exp(high)))
-    assert ratio.option == 88.0
+    low, high = stats.ttest_1samp(np.log([90, 45, 88]), 0).confidence_interval()
+    assert ratio.option == pytest.approx((90 * 45 * 88) ** (1 / 3))
+    assert ratio.option_interval == pytest.approx((math.exp(low), math.exp(high)))
 
 
 def test_every_option_but_the_broken_ones_is_measured_in_rounds() -> None:

@@ -105,7 +105,10 @@ def test_rows_say_what_the_runs_say(record: Record) -> None:
         assert row[4] == f"{mean(gaps):+.3f} ({low:+.3f} to {high:+.3f})"
     for row, draft in zip(draft_rows(record), ("head", "small", "ngram"), strict=True):
         values = [result["drafts"][draft] for result in record.results(variant="multi")]
-        assert row[2:] == tuple(
+        assert row[3:] == tuple(
             f"{mean(v[key] for v in values):.3f}" for key in ("acceptance", "agreement")
         )
+    head = second_head_costs(config_of("multi"), SEQ_LEN).parameters
+    small = parameters(config_of("small")).total
+    assert [row[1] for row in draft_rows(record)] == [f"{head:,}", f"{small:,}", "0"]
     assert ORDER == 3

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import pytest
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV3Config,
     DiffLlamaConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -52,6 +55,39 @@ SUMMARY = {
     "summary_type": "cls_index",
     "summary_use_proj": True,
 }
+DEEPSEEK = {
+    "attention_bias": False,
+    **SILU,
+    "aux_loss_alpha": 0.001,
+    "ep_size": 1,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163840,
+    "moe_layer_freq": 1,
+    "pretraining_tp": 1,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000,
+    "seq_aux": True,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "v_head_dim": 128,
+}
+
+
+def stretched(mscale: float) -> dict:
+    return {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": mscale,
+        "mscale_all_dim": mscale,
+        "original_max_position_embeddings": 4096,
+        "type": "yarn",
+    }
+
+
 HUB = {
     "gpt2-xl": {
         "activation_function": "gelu_new",
@@ -279,6 +315,46 @@ HUB = {
         "use_cache": False,
         "vocab_size": 100352,
     },
+    "gpt-oss-20b": {  # without its quantization_config: the experts are in 4 bits there
+        "architectures": ["GptOssForCausalLM"],
+        "attention_bias": True,
+        "attention_dropout": 0.0,
+        "eos_token_id": 200002,
+        "experts_per_token": 4,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 2880,
+        "initial_context_length": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 2880,
+        "layer_types": 12 * ["sliding_attention", "full_attention"],
+        "max_position_embeddings": 131072,
+        "model_type": "gpt_oss",
+        "num_attention_heads": 64,
+        "num_experts_per_tok": 4,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 8,
+        "num_local_experts": 32,
+        "output_router_logits": False,
+        "pad_token_id": 199999,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "factor": 32.0,
+            "original_max_position_embeddings": 4096,
+            "rope_type": "yarn",
+            "truncate": False,
+        },
+        "rope_theta": 150000,
+        "router_aux_loss_coef": 0.9,
+        "sliding_window": 128,
+        "swiglu_limit": 7.0,
+        "tie_word_embeddings": False,
+        "transformers_version": "4.55.0.dev0",
+        "use_cache": True,
+        "vocab_size": 201088,
+    },
     "mixtral-8x7b": {
         "architectures": ["MixtralForCausalLM"],
         **SILU,
@@ -415,8 +491,87 @@ HUB = {
         "use_conv_bias": True,
         "vocab_size": 50280,
     },
+    "deepseek-v2": {
+        "architectures": ["DeepseekV2ForCausalLM"],
+        **DEEPSEEK,
+        "bos_token_id": 100000,
+        "eos_token_id": 100001,
+        "first_k_dense_replace": 1,
+        "hidden_size": 5120,
+        "intermediate_size": 12288,
+        "model_type": "deepseek_v2",
+        "moe_intermediate_size": 1536,
+        "n_group": 8,
+        "n_routed_experts": 160,
+        "n_shared_experts": 2,
+        "norm_topk_prob": False,
+        "num_attention_heads": 128,
+        "num_experts_per_tok": 6,
+        "num_hidden_layers": 60,
+        "num_key_value_heads": 128,
+        "q_lora_rank": 1536,
+        "rope_scaling": stretched(0.707),
+        "routed_scaling_factor": 16.0,
+        "scoring_func": "softmax",
+        "topk_group": 3,
+        "topk_method": "group_limited_greedy",
+        "vocab_size": 102400,
+    },
+    "deepseek-v2-lite": {
+        "architectures": ["DeepseekV2ForCausalLM"],
+        **DEEPSEEK,
+        "bos_token_id": 100000,
+        "eos_token_id": 100001,
+        "first_k_dense_replace": 1,
+        "hidden_size": 2048,
+        "intermediate_size": 10944,
+        "model_type": "deepseek_v2",
+        "moe_intermediate_size": 1408,
+        "n_group": 1,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "norm_topk_prob": False,
+        "num_attention_heads": 16,
+        "num_experts_per_tok": 6,
+        "num_hidden_layers": 27,
+        "num_key_value_heads": 16,
+        "q_lora_rank": None,
+        "rope_scaling": stretched(0.707),
+        "routed_scaling_factor": 1.0,
+        "scoring_func": "softmax",
+        "topk_group": 1,
+        "topk_method": "greedy",
+        "vocab_size": 102400,
+    },
+    "deepseek-v3": {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        **DEEPSEEK,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "first_k_dense_replace": 3,
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "model_type": "deepseek_v3",
+        "moe_intermediate_size": 2048,
+        "n_group": 8,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "norm_topk_prob": True,
+        "num_attention_heads": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 61,
+        "num_key_value_heads": 128,
+        "num_nextn_predict_layers": 1,
+        "q_lora_rank": 1536,
+        "rope_scaling": stretched(1.0),
+        "routed_scaling_factor": 2.5,
+        "scoring_func": "sigmoid",
+        "topk_group": 4,
+        "topk_method": "noaux_tc",
+        "vocab_size": 129280,
+    },
 }
-"""As they lie beside the weights on the hub."""
+"""As they lie beside the weights on the hub; DeepSeek-V3's without its quantisation to 8 bits."""
 MEANT = {
     **PUBLISHED,
     "SmolLM2-135M": preset(
@@ -445,6 +600,9 @@ THEIRS = {
     "mamba": MambaConfig,
     "mixtral": MixtralConfig,
     "qwen3_moe": Qwen3MoeConfig,
+    "deepseek_v2": DeepseekV2Config,
+    "deepseek_v3": DeepseekV3Config,
+    "gpt_oss": GptOssConfig,
     "qwen3_next": Qwen3NextConfig,
 }
 
@@ -478,6 +636,8 @@ def test_presets_keep_their_configuration(name) -> None:
 
 BASES = {
     **HUB,
+    # Each is built, if without memory: sixteen experts are as good as 256.
+    **{name: {**HUB[name], "n_routed_experts": 16} for name in HUB if "deepseek" in name},
     "linear": {
         **HUB["mistral-7b"],
         "rope_scaling": {"type": "linear", "factor": 2.0},
@@ -545,7 +705,7 @@ def test_any_value_at_any_key_is_read_as_the_library_does_or_refused_by_name(bas
 
 def _agrees(theirs, values: dict, got: ModelConfig) -> bool:
     """Their class reads it alike; it wants some numbers as 4.0 and not as 4."""
-    ends = "_eps", "_epsilon", "_softcapping"
+    ends = "_eps", "_epsilon", "_softcapping", "_scaling_factor"
     numbers = {k: float(v) for k, v in values.items() if type(v) is int and k.endswith(ends)}
     return config_from_hf(theirs(**{**values, **numbers}).to_dict()) == got
 

@@ -13,6 +13,10 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     DiffLlamaConfig,
     DiffLlamaForCausalLM,
     Gemma2Config,
@@ -21,6 +25,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -61,6 +67,8 @@ PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
 """Their code as it is written, not a kernel of it."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 MODELS = {
+    "deepseek_v2": (DeepseekV2Config, DeepseekV2ForCausalLM),
+    "deepseek_v3": (DeepseekV3Config, DeepseekV3ForCausalLM),
     "gpt2": (GPT2Config, GPT2LMHeadModel),
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
@@ -69,6 +77,7 @@ MODELS = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM),
@@ -89,8 +98,24 @@ SMALL = {
 }
 EXPERTS = {"moe_intermediate_size": 14}
 GEMMA = {**SMALL, "head_dim": 8, "sliding_window": 5}
+OSS = {**GEMMA, "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}
 MAMBA = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, **TOKENS}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+DEEPSEEK = {
+    **SMALL,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 10,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 5,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 10,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -264,6 +289,19 @@ CASES = {
             },
         },
     ),
+    "gpt_oss": ("gpt_oss", {**OSS, "num_hidden_layers": 4}),
+    "gpt_oss, other windows, bounds, yarn, no biases of attention": (
+        "gpt_oss",
+        {
+            **OSS,
+            "attention_bias": False,
+            "swiglu_limit": 0.5,
+            "swiglu_alpha": 1.1,
+            "num_experts_per_tok": 3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **rope({**YARN, "beta_slow": 0.5, "truncate": False}),
+        },
+    ),
     "mixtral": ("mixtral", SMALL),
     "mixtral, window, three of five experts, other base": (
         "mixtral",
@@ -347,6 +385,40 @@ CASES = {
     ),
 }
 
+CASES |= {
+    "deepseek_v2": ("deepseek_v2", DEEPSEEK),
+    "deepseek_v2, groups, plain queries, yarn, tied": (
+        "deepseek_v2",
+        {
+            **DEEPSEEK,
+            "q_lora_rank": None,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 3.0,
+            "rms_norm_eps": 1e-2,
+            "tie_word_embeddings": True,
+            **rope({**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}),
+        },
+    ),
+    "deepseek_v2, all layers dense": ("deepseek_v2", {**DEEPSEEK, "first_k_dense_replace": 3}),
+    "deepseek_v3": ("deepseek_v3", {**DEEPSEEK, "n_group": 4, "topk_group": 2}),
+    "deepseek_v3, halves, no groups, plain queries, yarn": (
+        "deepseek_v3",
+        {
+            **DEEPSEEK,
+            "q_lora_rank": None,
+            "first_k_dense_replace": 0,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": False,
+            "routed_scaling_factor": 1.5,
+            "rope_interleave": False,
+            **rope({**YARN, "mscale": 1.0, "mscale_all_dim": 1.3}),
+        },
+    ),
+}
+
 
 def shake(model: torch.nn.Module) -> torch.nn.Module:
     """Random weights, each large enough to move the logits; gains around 1, or 0 with an offset."""
@@ -356,6 +428,9 @@ def shake(model: torch.nn.Module) -> torch.nn.Module:
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         size = 0.25 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
         parameter.data = (gain + size * noise).to(parameter.dtype)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("correction", "correction_bias")):  # which experts are chosen
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     return model.eval()
 
 
@@ -525,7 +600,7 @@ def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> No
         assert float(loss) == pytest.approx(k * float(ours_loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["diffllama"])
+@pytest.mark.parametrize("case", ["diffllama", "gpt_oss"])
 @torch.no_grad()
 def test_a_text_in_pieces_through_our_cache_is_their_full_pass(case, in_double) -> None:
     theirs = theirs_of(case, torch.float64)
@@ -552,6 +627,39 @@ def test_a_state_is_carried_on_as_theirs(case, tmp_path: Path) -> None:
     caches.reset()
     pieces = [ours(part, cache=caches) for part in IDS.split([7, 1, 1, 4, 11], dim=1)]
     assert error(torch.cat(pieces, dim=1), logits(theirs)) <= 1e-5
+
+
+DEEPSEEKS = [case for case in CASES if case.startswith("deepseek")]
+
+
+@pytest.mark.parametrize("case", DEEPSEEKS)
+@torch.no_grad()
+def test_a_latent_cache_gives_the_logits_of_the_library_and_of_its_cache(case, tmp_path) -> None:
+    """A prompt at once, in pieces, and token by token: theirs decompresses, ours absorbs."""
+    theirs = theirs_of(case)
+    theirs.save_pretrained(tmp_path)
+    ours = load_hf(tmp_path)
+    expected, caches, past = logits(theirs), ours.make_caches(len(IDS), SEQ), None
+    for part in IDS.split([7, 1, 1, 4, 11], dim=1):
+        start = caches.length
+        got = ours(part, cache=caches)
+        out = theirs(part, past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        for other in (out.logits, expected[:, start : start + part.shape[1]]):
+            assert error(got, other) <= 2e-5
+    config = ours.config.blocks[0].mixer
+    assert caches.nbytes == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
+
+
+def test_keys_and_values_of_other_heads_are_refused_by_name() -> None:
+    theirs = theirs_of("deepseek_v2")
+    state = state_to_hf(
+        build(config := config_from_hf(theirs.config.to_dict())).state_dict(), config
+    )
+    name = "model.layers.0.self_attn.kv_b_proj.weight"
+    state[name] = state[name][:-1]
+    with pytest.raises(ValueError, match=r"kv_b_proj.weight has shape \(43, 8\).*key_up.*value_up"):
+        state_from_hf(state, config)
 
 
 @torch.no_grad()

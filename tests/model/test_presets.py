@@ -5,12 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -30,13 +36,16 @@ from transformers import (
 )
 
 from llmtutor.interop.hf import config_to_hf
-from llmtutor.layers.attention import AttentionConfig
+from llmtutor.layers.attention import AttentionConfig, LatentAttentionConfig
 from llmtutor.model.accounting import cache_bytes, parameters
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import PRESETS, build, preset
 from llmtutor.model.published import PUBLISHED
 
 COUNTS = {
+    "deepseek-v2": 235_741_434_880,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v3": 671_026_404_352,
     "gpt2": 124_439_808,
     "gpt2-medium": 354_823_168,
     "gpt2-large": 774_030_080,
@@ -52,15 +61,25 @@ COUNTS = {
     "qwen3-next-80b-a3b": 79_674_391_296,
     "gemma2-2b": 2_614_341_888,
     "gemma3-1b": 999_885_952,
+    "gpt-oss-20b": 20_914_757_184,
     "olmo2-1b": 1_484_916_736,
     "mamba-130m": 129_135_360,
 }
 """Numbers in the published weights, a tied matrix once."""
-ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9, "qwen3-next-80b-a3b": 3.9e9}
-"""For one token, as table 1 of the paper on Mixtral and the model card of Qwen 3 have them."""
+ACTIVE = {
+    "mixtral-8x7b": 12.9e9,
+    "qwen3-30b-a3b": 3.3e9,
+    "deepseek-v2": 21e9,
+    "deepseek-v2-lite": 2.4e9 + 102_400 * 2048,  # the paper counts no embedding here
+    "deepseek-v3": 37e9,
+    "gpt-oss-20b": 3.61e9 + 0.58e9,  # its model card counts no embedding
+}
+"""For one token, as table 1 of the paper on Mixtral and the model cards have them."""
 NON_EMBEDDING = {"qwen2.5-0.5b": 0.36e9, "qwen3-0.6b": 0.44e9, "gemma2-2b": 2_024_517_888}
 """As the model cards of Qwen and table 1 of the paper on Gemma 2 have them."""
 THEIRS = {
+    "deepseek_v2": (DeepseekV2Config, DeepseekV2ForCausalLM),
+    "deepseek_v3": (DeepseekV3Config, DeepseekV3ForCausalLM),
     "gpt2": (GPT2Config, GPT2LMHeadModel),
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
@@ -72,6 +91,7 @@ THEIRS = {
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
 }
 
 
@@ -93,6 +113,12 @@ def twin(config: ModelConfig) -> ModelConfig:
     """The same pattern with small sizes; windows as short beside the context as they are large."""
     n_layers = min(config.n_layers, 7)
     mixer = config.blocks[0].mixer
+    if isinstance(mixer, LatentAttentionConfig):
+        few = {"n_heads": 4, "kv_rank": 5, "nope_dim": 4, "rope_dim": 2, "v_dim": 3, "d_ff": 20}
+        few |= {} if mixer.q_rank is None else {"q_rank": 6}
+        return config.replace(
+            vocab_size=17, max_seq_len=24, d_model=16, n_layers=min(n_layers, 2), **few
+        )
     if not isinstance(mixer, AttentionConfig):
         return config.replace(vocab_size=17, max_seq_len=24, d_model=16, n_layers=n_layers)
     heads = {
@@ -122,7 +148,7 @@ def test_the_cache_of_a_twin_holds_what_is_counted(name) -> None:
         if isinstance(config.blocks[0].mixer, AttentionConfig):
             assert caches.nbytes == sum(c.keys.nbytes + c.values.nbytes for c in caches)
     windows = {getattr(block.mixer, "window", None) for block in config.blocks}
-    assert (len(windows) == 2) == name.startswith("gemma")
+    assert (len(windows) == 2) == name.startswith(("gemma", "gpt-oss"))
 
 
 def test_names_of_both_kinds_are_known_and_the_nearest_is_offered() -> None:

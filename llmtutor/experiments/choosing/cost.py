@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray as Array
 from torch import Tensor
 
 from llmtutor.checks import check_name
@@ -52,7 +54,9 @@ class Ratio:
     interval: tuple[float, float]
     """95 % by Student's t, of the logarithms; of no width for what is counted, not timed."""
     option: float
-    """The option's own figure, the median over rounds."""
+    """The option's own figure, the geometric mean over rounds."""
+    option_interval: tuple[float, float]
+    """As ``interval``; wider, because what slows a round down is in it."""
 
 
 FIGURES = (
@@ -162,12 +166,15 @@ def ratios(record: Record) -> Mapping[str, Mapping[str, Ratio]]:
             continue
         found[option] = {}
         for figure in FIGURES:
-            ours = [result["option"][figure] for result in results]
-            logs = np.log([o / r["baseline"][figure] for o, r in zip(ours, results, strict=True)])
-            low, high = (math.exp(x) for x in t_interval(logs))
-            mean = math.exp(float(logs.mean()))
-            found[option][figure] = Ratio(mean, (low, high), statistics.median(ours))
+            ours = np.log([result["option"][figure] for result in results])
+            theirs = np.log([result["baseline"][figure] for result in results])
+            found[option][figure] = Ratio(*_mean(ours - theirs), *_mean(ours))
     return found
+
+
+def _mean(logs: Float[Array, "rounds"]) -> tuple[float, tuple[float, float]]:
+    low, high = t_interval(logs)
+    return math.exp(float(logs.mean())), (math.exp(low), math.exp(high))
 
 
 COST = Study(

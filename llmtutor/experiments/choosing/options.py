@@ -93,6 +93,7 @@ class Option:
     """Takes the learning rate that was chosen for this other option."""
 
 
+_EXPERTS = {"ffn": "moe", "n_experts": 8, "top_k": 2}
 _OLD = {"norm": "layernorm", "bias": True}
 OPTIONS: Mapping[str, Option] = {
     "baseline": Option("baseline"),
@@ -123,6 +124,8 @@ OPTIONS: Mapping[str, Option] = {
     "relu": Option("feed-forward", {"ffn": "relu"}),
     "gelu": Option("feed-forward", {"ffn": "gelu"}),
     "squared relu": Option("feed-forward", {"ffn": "relu2"}),
+    "moe, equal total": Option("feed-forward", _EXPERTS),
+    "moe, equal active": Option("feed-forward", _EXPERTS, match="active"),
     "layernorm": Option("norm", {"norm": "layernorm"}),
     "post-norm": Option("norm", {"norm_placement": "post"}),
     "gpt2": Option("stack", {**_OLD, "position": "learned", "ffn": "gelu"}),

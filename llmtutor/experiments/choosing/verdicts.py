@@ -61,6 +61,9 @@ class Point:
     gap: float
     interval: tuple[float, float]
     """95 %, of the gap, by itself."""
+    equal_compute: float | None
+    """The gap to a baseline that is larger, and trained longer, so far that it takes as many
+    operations as the option; None while the ``slope`` is not known."""
 
 
 def losses(record: Record, size: str) -> dict[str, dict[int, float]]:
@@ -172,12 +175,13 @@ def flops(record: Record, size: str, option: str) -> int:
 
 def points(record: Record, option: str) -> list[Point]:
     """The gap of an option against compute, from the smallest size that it has two seeds of."""
-    found = []
+    found, per_e = [], slope(record)
     for size in SIZES:
         if (finding := findings(record, size).get(option)) is not None:
-            gap = finding.gap
-            at = flops(record, size, option)
-            found.append(Point(size, at, gap.difference, gap.t_interval))
+            at, gap = flops(record, size, option), finding.gap
+            more = math.log(at / flops(record, size, BASELINE))
+            equal = None if per_e is None else gap.difference - per_e * more
+            found.append(Point(size, at, gap.difference, gap.t_interval, equal))
     return found
 
 

@@ -50,4 +50,6 @@ def without_experts(config: ModelConfig) -> ModelConfig:
 
 def plain_experts(ffn: MoEConfig) -> MoEConfig:
     """The same for who evaluates: how it was trained is not said in a file."""
-    return MoEConfig(ffn.expert, ffn.n_experts, ffn.router, ffn.shared, ffn.shared_gate)
+    moves = ffn.router.bias_rate is not None
+    router = replace(ffn.router, bias_rate=0.0) if moves else ffn.router
+    return MoEConfig(ffn.expert, ffn.n_experts, router, ffn.shared, ffn.shared_gate)

@@ -12,12 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from llmtutor.checks import nearest
+from llmtutor.interop.hf.deepseek_v2 import DeepseekV2
+from llmtutor.interop.hf.deepseek_v3 import DeepseekV3
 from llmtutor.interop.hf.diffllama import DiffLlama
 from llmtutor.interop.hf.experts import plain_experts
 from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
 from llmtutor.interop.hf.gpt2 import GPT2
+from llmtutor.interop.hf.gpt_oss import GptOss
 from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
 from llmtutor.interop.hf.mamba import Mamba
@@ -29,6 +32,7 @@ from llmtutor.interop.hf.qwen3 import Qwen3
 from llmtutor.interop.hf.qwen3_moe import Qwen3Moe
 from llmtutor.interop.hf.qwen3_next import Qwen3Next
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.moe import MoEConfig
 from llmtutor.layers.positions import RopeConfig
 from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
@@ -51,6 +55,9 @@ FAMILIES: Mapping[str, Family] = {
         Mamba(),
         Mixtral(),
         Qwen3Moe(),
+        DeepseekV2(),
+        DeepseekV3(),
+        GptOss(),
         Qwen3Next(),
     )
 }
@@ -168,6 +175,8 @@ def _plain_block(block: BlockConfig, d_model: int) -> BlockConfig:
     if isinstance(block.ffn, MoEConfig):
         block = replace(block, ffn=plain_experts(block.ffn))
     mixer = block.mixer
+    if isinstance(mixer, LatentAttentionConfig):
+        return replace(block, mixer=_plain_latent(mixer, d_model))
     if isinstance(mixer, MambaConfig) and mixer.dt_rank == MambaConfig().rank(d_model):
         return replace(block, mixer=replace(mixer, dt_rank=None))
     if isinstance(mixer, DeltaNetConfig):
@@ -186,6 +195,20 @@ def _plain_block(block: BlockConfig, d_model: int) -> BlockConfig:
     if isinstance(mixer.position, RopeConfig):
         changes["position"] = replace(mixer.position, pairing="half")
     return replace(block, mixer=replace(mixer, **changes))
+
+
+def _plain_latent(mixer: LatentAttentionConfig, d_model: int) -> LatentAttentionConfig:
+    """With all its widths, which a file says."""
+    w = mixer.widths(d_model)
+    usual = mixer.scale is not None and _close(mixer.scale, (w.nope + w.rope) ** -0.5)
+    return replace(
+        mixer,
+        kv_rank=w.kv_rank,
+        nope_dim=w.nope,
+        rope_dim=w.rope,
+        v_dim=w.v,
+        scale=None if usual else mixer.scale,
+    )
 
 
 def _differences(wanted: ModelConfig, said: ModelConfig) -> Iterator[str]:

@@ -1,0 +1,110 @@
+"""Chapter 20, comparison: the table for somebody who chooses, a row for each option.
+
+Quality is what the runs of one size say, cost what was timed beside the baseline. What is not there
+yet is an empty cell, so that the table can be read at any time.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from llmtutor.evaluate.pairs import PairScore
+from llmtutor.experiments.choosing.cost import Ratio
+from llmtutor.experiments.choosing.options import OPTIONS
+from llmtutor.experiments.choosing.verdicts import (
+    BASELINE,
+    TWIN,
+    Finding,
+    compute_factor,
+    findings,
+    losses,
+    pairs,
+    reference,
+    slope,
+)
+from llmtutor.experiments.study import Record
+
+COLUMNS = (
+    "option",
+    "group",
+    "parameters",
+    "active",
+    "bits per byte",
+    "gap",
+    "verdict",
+    "worth, in compute",
+    "minimal pairs",
+    "training",
+    "decoding",
+    "cache",
+    "peak memory",
+)
+TIMED = (
+    "train_tokens_per_second",
+    "decode_tokens_per_second",
+    "cache_bytes",
+    "peak_bytes",
+)
+"""The last columns, as factors of the baseline's."""
+
+
+def overview(
+    record: Record, costs: Mapping[str, Mapping[str, Ratio]], size: str
+) -> list[tuple[str, ...]]:
+    """Rows of COLUMNS for all options that were compared at a size, the baseline first.
+
+    A gap comes with its 95 % interval, as do pairs and what is timed. "Worth" is the factor of
+    compute that would bring the baseline there.
+    """
+    by_option, found = losses(record, size), findings(record, size)
+    scores, per_e = pairs(record, size), slope(record)
+    sizes = {
+        run["settings"]["option"]: run["result"]
+        for run in record.runs
+        if run["settings"]["size"] == size and "n_params" in run["result"]
+    }
+    rows = []
+    for name in by_option:
+        if name == TWIN or (name != BASELINE and name not in found):
+            continue
+        values = [*(reference(by_option) if name == BASELINE else by_option[name]).values()]
+        rows.append(
+            (
+                name,
+                OPTIONS[name].group if name in OPTIONS else "",
+                f"{sizes[name]['n_params']:,}",
+                f"{sizes[name]['n_active']:,}",
+                f"{sum(values) / len(values):.3f}",
+                *_quality(found.get(name), per_e),
+                _accuracy(scores.get(name)),
+                *_cost(costs.get(name)),
+            )
+        )
+    return rows
+
+
+def _quality(finding: Finding | None, per_e: float | None) -> Sequence[str]:
+    if finding is None:
+        return "", "", ""
+    gap, worth = finding.gap, ""
+    low, high = gap.t_interval
+    if per_e is not None:
+        worth = f"{compute_factor(gap.difference, per_e):.2f}"
+    return f"{gap.difference:+.3f} [{low:+.3f}, {high:+.3f}]", finding.verdict, worth
+
+
+def _accuracy(score: PairScore | None) -> str:
+    if score is None:
+        return ""
+    low, high = score.interval
+    return f"{score.accuracy:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _cost(ratios: Mapping[str, Ratio] | None) -> list[str]:
+    if ratios is None:
+        return len(TIMED) * [""]
+    cells = []
+    for figure in TIMED:
+        low, high = ratios[figure].interval
+        exact = high - low < 1e-9
+        span = "" if exact else f" [{low:.2f}, {high:.2f}]"
+        cells.append(f"{ratios[figure].mean:.2f}{span}")
+    return cells
