@@ -202,8 +202,8 @@ class DeltaNetConfig(MixerConfig):
     def in_full(self, d_model: int) -> "DeltaNetConfig":
         """The same with all its sizes said."""
         head_dim, value_dim = self.widths(d_model)
-        heads = {"n_value_heads": self.value_heads}
-        return replace(self, **heads, head_dim=head_dim, value_dim=value_dim)
+        heads = self.value_heads
+        return replace(self, n_value_heads=heads, head_dim=head_dim, value_dim=value_dim)
 
     def build(self, site: Site) -> DeltaNet:
         """The layer."""
