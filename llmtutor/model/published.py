@@ -60,6 +60,12 @@ def _deepseek(sizes: tuple[int, ...], dense: int, n_dense: int, mscale: float, *
     )
 
 
+def _three_to_one(config: ModelConfig, mixer: MixerConfig) -> ModelConfig:
+    """Each block whose number is a multiple of four stays as it is, the others get the mixer."""
+    pattern = [*3 * config.replace(mixer=mixer).blocks[:1], *config.blocks[:1]]
+    return config.replace(blocks=pattern, n_layers=config.n_layers)
+
+
 Parts = dict[str, Any]
 GPT2: Parts = {"ffn": "gelu_tanh", "norm": "layernorm", "position": "learned", "bias": True}
 LLAMA3: Parts = {"n_kv_heads": 8, "rope_base": 500_000.0}
@@ -158,6 +164,26 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             n_experts=128,
             top_k=8,
             tie_weights=False,
+        ),
+        # Qwen team 2025; Qwen/Qwen3-Next-80B-A3B-Instruct.
+        "qwen3-next-80b-a3b": _three_to_one(
+            ModelConfig.uniform(
+                *(151936, 262144, 48, 2048, 16, 512),
+                n_kv_heads=2,
+                head_dim=256,
+                qk_norm="rmsnorm",
+                gate=True,
+                rope_base=10_000_000.0,
+                rope_fraction=0.25,
+                offset=True,
+                eps=1e-6,
+                ffn=MoEConfig(
+                    *(GatedMLPConfig(512), 512, RouterConfig(10, normalise=True)),
+                    *(GatedMLPConfig(512), True),
+                ),
+                tie_weights=False,
+            ),
+            DeltaNetConfig(16, 32, head_dim=128, value_dim=128),
         ),
         # Riviere et al. 2024 (arXiv 2408.00118), table 1; google/gemma-2-2b.
         "gemma2-2b": _with_windows(

@@ -43,6 +43,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 from llmtutor.interop.hf import (
@@ -78,6 +80,7 @@ MODELS = {
     "gpt_oss": (GptOssConfig, GptOssForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM),
     "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
 }
@@ -119,6 +122,19 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
+}
+
+NEXT = {
+    **SMALL,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 20,
 }
 
 
@@ -318,6 +334,24 @@ CASES = {
             "mlp_only_layers": [3],
             "use_sliding_window": True,
             "sliding_window": 5,
+        },
+    ),
+    "qwen3 next": ("qwen3_next", {**NEXT, "full_attention_interval": 2}),
+    "qwen3 next, as many heads, dense layers, biases, other pattern and turn": (
+        "qwen3_next",
+        {
+            **NEXT,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 10,
+            "linear_conv_kernel_dim": 2,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "mlp_only_layers": [1],
+            "tie_word_embeddings": True,
+            **rope({"rope_type": "default", "partial_rotary_factor": 0.5}, 300.0),
         },
     ),
     "diffllama": ("diffllama", {**SMALL, "num_hidden_layers": 3}),
