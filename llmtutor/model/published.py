@@ -15,9 +15,11 @@ from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig
+from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import RMSNormConfig
 from llmtutor.layers.positions import Llama3Scaling, RopeConfig, YarnScaling
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
