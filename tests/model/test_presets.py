@@ -58,6 +58,7 @@ COUNTS = {
     "qwen2.5-0.5b": 494_032_768,
     "qwen3-0.6b": 596_049_920,
     "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-next-80b-a3b": 79_674_391_296,
     "gemma2-2b": 2_614_341_888,
     "gemma3-1b": 999_885_952,
     "gpt-oss-20b": 20_914_757_184,
@@ -68,6 +69,7 @@ COUNTS = {
 ACTIVE = {
     "mixtral-8x7b": 12.9e9,
     "qwen3-30b-a3b": 3.3e9,
+    "qwen3-next-80b-a3b": 3.25e9 + 2 * 151_936 * 2048,  # its card says 3B, of blocks we take it
     "deepseek-v2": 21e9,
     "deepseek-v2-lite": 2.4e9 + 102_400 * 2048,  # the paper counts no embedding here
     "deepseek-v3": 37e9,
