@@ -42,5 +42,12 @@ SOURCES = {
     "gemma3-1b": Source(2025, "Gemma team 2025, table 1", f"{_ARXIV}2503.19786", "gemma2-2b"),
     "qwen3-0.6b": Source(2025, "Yang et al. 2025, table 1", f"{_ARXIV}2505.09388", "qwen2.5-0.5b"),
     "qwen3-30b-a3b": Source(2025, "Yang et al. 2025, table 2", f"{_ARXIV}2505.09388", "qwen3-0.6b"),
+    "qwen3-next-80b-a3b": Source(
+        2025,
+        "model card",
+        "https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct",
+        "qwen3-30b-a3b",
+    ),
+    "gpt-oss-20b": Source(2025, "OpenAI 2025, table 1", f"{_ARXIV}2508.10925", "mixtral-8x7b"),
 }
 """Oldest first."""

@@ -33,7 +33,7 @@ COPIED, BETWEEN = 8, 24
 """Symbols in a text, all different, and tokens of junk among them."""
 STEPS, BATCH = 400, 32
 TEXTS = 256
-RATES = (0.0015, 0.003, 0.006)
+RATES = (0.0015, 0.003, 0.006, 0.012, 0.024)
 COMPARED = ("attention", "differential", "differential-v2")
 INIT = "glorot"
 """The start from which plain attention learns this kind of task sooner (study ``needle``)."""

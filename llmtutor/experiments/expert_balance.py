@@ -28,13 +28,13 @@ RATES = (0.004, 0.008, 0.016)
 """Learning rates that are tried for each arm, on a seed of its own."""
 RATE = 0.008
 SEEDS, SEARCH_SEED = 3, 100
-WEIGHTS = (0.001, 0.01, 0.1)
+WEIGHTS, BIAS_RATES = (0.001, 0.01, 0.1), (0.001, 0.003, 0.01, 0.1)
 """Weights of the loss, and steps of the bias, that are tried."""
 VALID_TOKENS = 25_600
 BALANCES: Mapping[str, dict[str, float]] = {
     "none": {"balance_loss": 0.0},
     **{f"loss {w:g}": {"balance_loss": w} for w in WEIGHTS},
-    **{f"bias {u:g}": {"balance_loss": 0.0, "bias_rate": u} for u in WEIGHTS},
+    **{f"bias {u:g}": {"balance_loss": 0.0, "bias_rate": u} for u in BIAS_RATES},
 }
 """Settings of the layer by arm."""
 DENSE: Mapping[str, int] = {"dense, equal active": D_FF, "dense, equal total": N_EXPERTS * D_FF}

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from llmtutor.checks import check_name
 from llmtutor.experiments.curve import train_curve
 from llmtutor.experiments.study import Study, load_record
+from llmtutor.layers.recurrent.delta_net import DeltaNet
+from llmtutor.layers.recurrent.linear_attention import LinearAttention
 from llmtutor.model.accounting import cache_bytes, parameters
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.losses import Batch
@@ -136,7 +138,7 @@ def recall_run(*, model: str, lr: float, seed: int, steps: int = STEPS) -> dict[
     torch.manual_seed(seed)
     asked = Asked(build(config))
     for module in asked.modules():
-        if hasattr(module, "chunk"):
+        if isinstance(module, LinearAttention | DeltaNet):
             module.chunk = CHUNK
     schedule = warmup_cosine(steps, WARMUP)
     curve = train_curve(asked, training_texts(seed), steps=steps, lr=lr, schedule=schedule)

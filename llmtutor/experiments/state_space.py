@@ -55,7 +55,7 @@ def copying(
 
     >>> ids, letters = copying("copying", 1, 6, torch.Generator().manual_seed(0))
     >>> ids.tolist(), letters.tolist()
-    ([[6, 9, 5, 2, 0, 0, 1, 1, 1, 1]], [[6, 9, 5, 2]])
+    ([[6, 9, 7, 2, 0, 0, 1, 1, 1, 1]], [[6, 9, 7, 2]])
 
     Raises:
         ValueError: an unknown task, a text too short for the letters.

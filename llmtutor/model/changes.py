@@ -6,7 +6,8 @@ what the parts before it have in common with it, such as their widths.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from llmtutor.checks import check_at_least, check_integer, check_name
@@ -64,8 +65,18 @@ def check_blocks(blocks: Sequence[BlockConfig]) -> None:
             raise ValueError(f"blocks[{i}] must be a BlockConfig, got {block!r}")
 
 
-def pick(what: str, value: Any, role: type[P], block: BlockConfig, old: Any = None) -> Any:
-    """A part for a block: ``value`` itself, or the part that it names."""
+def pick(
+    what: str,
+    value: Any,
+    role: type[P],
+    block: BlockConfig,
+    old: Any = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """A part for a block: ``value`` itself, or the part that it names.
+
+    What that needs and the block's parts do not have, ``given`` has to say.
+    """
     if not isinstance(value, str):
         return value
     known: dict[str, tuple[type[Part], dict[str, str]]] = {
@@ -81,7 +92,15 @@ def pick(what: str, value: Any, role: type[P], block: BlockConfig, old: Any = No
             common |= {name: getattr(other, name) for name in field_names(type(other))}
     if (place := getattr(part, "around", None)) is not None:
         common.setdefault(place, old)
-    return part(**{n: v for n, v in (common | fixed).items() if n in field_names(part)})
+    known_values = {**common, **given, **fixed}
+    values = {n: v for n, v in known_values.items() if n in field_names(part)}
+    needed = [f.name for f in fields(part) if f.default is MISSING]  # type: ignore[arg-type]
+    if missing := [name for name in needed if name not in values]:
+        raise ValueError(
+            f"{what} {value!r} needs {', '.join(missing)}, and no part of the block has one to "
+            "take over: say it beside the name"
+        )
+    return part(**values)
 
 
 def pick_position(value: Any, block: BlockConfig) -> Any:
@@ -105,7 +124,7 @@ def _change_block(block: BlockConfig, changes: Mapping[str, Any]) -> BlockConfig
     for name, role in ROLES.items():
         part = getattr(block, name)
         if name in changes:
-            part = pick(name, changes[name], role, block, part)
+            part = pick(name, changes[name], role, block, part, inner)
         parts[name] = _change_part(part, inner) if isinstance(part, Part) else part
     return BlockConfig(**parts, norm_placement=changes.get("norm_placement", block.norm_placement))
 

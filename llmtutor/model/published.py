@@ -13,10 +13,13 @@ from typing import Any
 
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
+from llmtutor.layers.clamped import ClampedGatedMLPConfig
 from llmtutor.layers.ffn import GatedMLPConfig
+from llmtutor.layers.mixer import MixerConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.norms import RMSNormConfig
 from llmtutor.layers.positions import Llama3Scaling, RopeConfig, YarnScaling
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
@@ -57,6 +60,12 @@ def _deepseek(sizes: tuple[int, ...], dense: int, n_dense: int, mscale: float, *
         norm=norm,
         tie_weights=False,
     )
+
+
+def _three_to_one(config: ModelConfig, mixer: MixerConfig) -> ModelConfig:
+    """Each block whose number is a multiple of four stays as it is, the others get the mixer."""
+    pattern = [*3 * config.replace(mixer=mixer).blocks[:1], *config.blocks[:1]]
+    return config.replace(blocks=pattern, n_layers=config.n_layers)
 
 
 Parts = dict[str, Any]
@@ -158,6 +167,26 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             top_k=8,
             tie_weights=False,
         ),
+        # Qwen team 2025; Qwen/Qwen3-Next-80B-A3B-Instruct.
+        "qwen3-next-80b-a3b": _three_to_one(
+            ModelConfig.uniform(
+                *(151936, 262144, 48, 2048, 16, 512),
+                n_kv_heads=2,
+                head_dim=256,
+                qk_norm="rmsnorm",
+                gate=True,
+                rope_base=10_000_000.0,
+                rope_fraction=0.25,
+                offset=True,
+                eps=1e-6,
+                ffn=MoEConfig(
+                    *(GatedMLPConfig(512), 512, RouterConfig(10, normalise=True)),
+                    *(GatedMLPConfig(512), True),
+                ),
+                tie_weights=False,
+            ),
+            DeltaNetConfig(16, 32, head_dim=128, value_dim=128),
+        ),
         # Riviere et al. 2024 (arXiv 2408.00118), table 1; google/gemma-2-2b.
         "gemma2-2b": _with_windows(
             ModelConfig.uniform(
@@ -179,6 +208,22 @@ PUBLISHED: Mapping[str, ModelConfig] = MappingProxyType(
             ),
             every=6,
             rope_base=1_000_000.0,
+        ),
+        # OpenAI 2025 (arXiv 2508.10925), table 1; openai/gpt-oss-20b.
+        "gpt-oss-20b": _with_windows(
+            ModelConfig.uniform(
+                *(201_088, 131_072, 24, 2880, 64, 2880),
+                n_kv_heads=8,
+                head_dim=64,
+                bias=True,
+                sinks=True,
+                window=128,
+                rope_base=150_000.0,
+                rope_scaling=YarnScaling(32.0, 4096, truncate=False),
+                ffn=MoEConfig(ClampedGatedMLPConfig(2880), 32, RouterConfig(4, logit_bias=True)),
+                tie_weights=False,
+            ),
+            every=2,
         ),
         # OLMo team 2025 (arXiv 2501.00656); allenai/OLMo-2-0425-1B.
         "olmo2-1b": ModelConfig.uniform(

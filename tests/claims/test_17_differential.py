@@ -1,6 +1,7 @@
 """Chapter 17: what its text says without showing it, from formulas, configurations and records."""
 
 import math
+from statistics import mean
 
 import pytest
 import torch

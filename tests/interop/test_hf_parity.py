@@ -25,6 +25,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -41,6 +43,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 from llmtutor.interop.hf import (
@@ -73,8 +77,10 @@ MODELS = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM),
     "diffllama": (DiffLlamaConfig, DiffLlamaForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
 }
@@ -92,6 +98,7 @@ SMALL = {
 }
 EXPERTS = {"moe_intermediate_size": 14}
 GEMMA = {**SMALL, "head_dim": 8, "sliding_window": 5}
+OSS = {**GEMMA, "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}
 MAMBA = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, **TOKENS}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 DEEPSEEK = {
@@ -115,6 +122,19 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
+}
+
+NEXT = {
+    **SMALL,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 20,
 }
 
 
@@ -269,6 +289,19 @@ CASES = {
             },
         },
     ),
+    "gpt_oss": ("gpt_oss", {**OSS, "num_hidden_layers": 4}),
+    "gpt_oss, other windows, bounds, yarn, no biases of attention": (
+        "gpt_oss",
+        {
+            **OSS,
+            "attention_bias": False,
+            "swiglu_limit": 0.5,
+            "swiglu_alpha": 1.1,
+            "num_experts_per_tok": 3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **rope({**YARN, "beta_slow": 0.5, "truncate": False}),
+        },
+    ),
     "mixtral": ("mixtral", SMALL),
     "mixtral, window, three of five experts, other base": (
         "mixtral",
@@ -301,6 +334,24 @@ CASES = {
             "mlp_only_layers": [3],
             "use_sliding_window": True,
             "sliding_window": 5,
+        },
+    ),
+    "qwen3 next": ("qwen3_next", {**NEXT, "full_attention_interval": 2}),
+    "qwen3 next, as many heads, dense layers, biases, other pattern and turn": (
+        "qwen3_next",
+        {
+            **NEXT,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 10,
+            "linear_conv_kernel_dim": 2,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "mlp_only_layers": [1],
+            "tie_word_embeddings": True,
+            **rope({"rope_type": "default", "partial_rotary_factor": 0.5}, 300.0),
         },
     ),
     "diffllama": ("diffllama", {**SMALL, "num_hidden_layers": 3}),
@@ -549,7 +600,7 @@ def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> No
         assert float(loss) == pytest.approx(k * float(ours_loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["diffllama"])
+@pytest.mark.parametrize("case", ["diffllama", "gpt_oss"])
 @torch.no_grad()
 def test_a_text_in_pieces_through_our_cache_is_their_full_pass(case, in_double) -> None:
     theirs = theirs_of(case, torch.float64)
@@ -598,6 +649,17 @@ def test_a_latent_cache_gives_the_logits_of_the_library_and_of_its_cache(case, t
             assert error(got, other) <= 2e-5
     config = ours.config.blocks[0].mixer
     assert caches.nbytes == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
+
+
+def test_keys_and_values_of_other_heads_are_refused_by_name() -> None:
+    theirs = theirs_of("deepseek_v2")
+    state = state_to_hf(
+        build(config := config_from_hf(theirs.config.to_dict())).state_dict(), config
+    )
+    name = "model.layers.0.self_attn.kv_b_proj.weight"
+    state[name] = state[name][:-1]
+    with pytest.raises(ValueError, match=r"kv_b_proj.weight has shape \(43, 8\).*key_up.*value_up"):
+        state_from_hf(state, config)
 
 
 @torch.no_grad()

@@ -131,6 +131,16 @@ def test_a_part_by_name_takes_over_what_it_has_in_common() -> None:
     assert BASE.replace(position=ShawPositionConfig(4)).blocks[0].mixer.position.max_distance == 4
 
 
+def test_a_part_by_name_needs_what_nobody_has_to_be_said_beside_it() -> None:
+    """A block of Mamba alone has no heads and no hidden units that attention could take over."""
+    mamba = BASE.replace(mixer="mamba", ffn="no-ffn")
+    for changes, lacking in (({"mixer": "attention"}, "n_heads"), ({"ffn": "swiglu"}, "d_ff")):
+        with pytest.raises(ValueError, match=f"needs {lacking}, and no part of the block has one"):
+            mamba.replace(**changes)
+    back = mamba.replace(mixer="attention", n_heads=2, ffn="swiglu", d_ff=4)
+    assert (back.blocks[0].mixer.n_heads, back.blocks[0].ffn.d_ff) == (2, 4)
+
+
 def test_positions_act_in_one_place() -> None:
     for name, below in (
         ("learned", LearnedPositionConfig()),

@@ -15,6 +15,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -56,8 +58,10 @@ COUNTS = {
     "qwen2.5-0.5b": 494_032_768,
     "qwen3-0.6b": 596_049_920,
     "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-next-80b-a3b": 79_674_391_296,
     "gemma2-2b": 2_614_341_888,
     "gemma3-1b": 999_885_952,
+    "gpt-oss-20b": 20_914_757_184,
     "olmo2-1b": 1_484_916_736,
     "mamba-130m": 129_135_360,
 }
@@ -65,11 +69,13 @@ COUNTS = {
 ACTIVE = {
     "mixtral-8x7b": 12.9e9,
     "qwen3-30b-a3b": 3.3e9,
+    "qwen3-next-80b-a3b": 3.25e9 + 2 * 151_936 * 2048,  # its card says 3B, of blocks we take it
     "deepseek-v2": 21e9,
     "deepseek-v2-lite": 2.4e9 + 102_400 * 2048,  # the paper counts no embedding here
     "deepseek-v3": 37e9,
+    "gpt-oss-20b": 3.61e9 + 0.58e9,  # its model card counts no embedding
 }
-"""For one token, as table 1 of the paper on Mixtral and the model card of Qwen 3 have them."""
+"""For one token, as table 1 of the paper on Mixtral and the model cards have them."""
 NON_EMBEDDING = {"qwen2.5-0.5b": 0.36e9, "qwen3-0.6b": 0.44e9, "gemma2-2b": 2_024_517_888}
 """As the model cards of Qwen and table 1 of the paper on Gemma 2 have them."""
 THEIRS = {
@@ -86,6 +92,7 @@ THEIRS = {
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
 }
 
 
@@ -142,7 +149,7 @@ def test_the_cache_of_a_twin_holds_what_is_counted(name) -> None:
         if isinstance(config.blocks[0].mixer, AttentionConfig):
             assert caches.nbytes == sum(c.keys.nbytes + c.values.nbytes for c in caches)
     windows = {getattr(block.mixer, "window", None) for block in config.blocks}
-    assert (len(windows) == 2) == name.startswith("gemma")
+    assert (len(windows) == 2) == name.startswith(("gemma", "gpt-oss"))
 
 
 def test_names_of_both_kinds_are_known_and_the_nearest_is_offered() -> None:

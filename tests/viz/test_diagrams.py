@@ -154,7 +154,9 @@ def test_a_model_is_drawn_as_its_configuration_says(name: str) -> None:
     for block in blocks:
         mixer = block.mixer
         if not isinstance(mixer, AttentionConfig):
-            assert part_words(mixer) in drawn and block.n_sub_layers == 1
+            assert part_words(mixer) in drawn
+            two = block.n_sub_layers == 2
+            assert two == (block.ffn.kind != "no-ffn") == (part_words(block.ffn) in drawn)
             continue
         expert = getattr(block.ffn, "expert", block.ffn)
         assert f"{mixer.n_heads:,} heads" in drawn and f"{expert.d_ff:,} hidden units" in drawn

@@ -20,6 +20,7 @@ from llmtutor.interop.hf.family import Family, state_in, state_out
 from llmtutor.interop.hf.gemma2 import Gemma2
 from llmtutor.interop.hf.gemma3 import Gemma3
 from llmtutor.interop.hf.gpt2 import GPT2
+from llmtutor.interop.hf.gpt_oss import GptOss
 from llmtutor.interop.hf.keys import HARMLESS, ONLY, KeyRefusedError, Keys
 from llmtutor.interop.hf.llama import Llama
 from llmtutor.interop.hf.mamba import Mamba
@@ -29,10 +30,12 @@ from llmtutor.interop.hf.olmo2 import Olmo2
 from llmtutor.interop.hf.qwen2 import Qwen2
 from llmtutor.interop.hf.qwen3 import Qwen3
 from llmtutor.interop.hf.qwen3_moe import Qwen3Moe
+from llmtutor.interop.hf.qwen3_next import Qwen3Next
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.attention.latent import LatentAttentionConfig
 from llmtutor.layers.moe import MoEConfig
 from llmtutor.layers.positions import RopeConfig
+from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
@@ -54,6 +57,8 @@ FAMILIES: Mapping[str, Family] = {
         Qwen3Moe(),
         DeepseekV2(),
         DeepseekV3(),
+        GptOss(),
+        Qwen3Next(),
     )
 }
 """By ``model_type``, the simplest first."""
@@ -174,6 +179,8 @@ def _plain_block(block: BlockConfig, d_model: int) -> BlockConfig:
         return replace(block, mixer=_plain_latent(mixer, d_model))
     if isinstance(mixer, MambaConfig) and mixer.dt_rank == MambaConfig().rank(d_model):
         return replace(block, mixer=replace(mixer, dt_rank=None))
+    if isinstance(mixer, DeltaNetConfig):
+        return replace(block, mixer=mixer.in_full(d_model))
     if not isinstance(mixer, AttentionConfig):
         return block
     changes: dict[str, Any] = {}

@@ -35,13 +35,13 @@ WINDOW = 128
 """The library's default."""
 YARN = {
     "rope_type": "yarn",
-    "rope_theta": 150_000.0,
     "factor": 32.0,
     "beta_fast": 32.0,
     "beta_slow": 1.0,
     "truncate": False,
     "original_max_position_embeddings": 4096,
 }
+THETA = 150_000.0
 """RoPE of a file that says nothing of it."""
 
 
@@ -83,6 +83,7 @@ class GptOss(DecoderFamily):
     default_eps: ClassVar[float] = 1e-5
     default_head_dim: ClassVar[int | None] = 64
     default_kv_heads: ClassVar[int | None] = 8
+    nulls: ClassVar[tuple[str, ...]] = ()
     inside: ClassVar[Mapping[str, str]] = {
         "norm_1": "input_layernorm",
         **ATTENTION,
@@ -98,17 +99,17 @@ class GptOss(DecoderFamily):
         decoder = self.read_decoder(keys)
         if decoder.ffn.activation != "silu":
             raise keys.refused("hidden_act", decoder.ffn.activation, "silu, which is all we have")
-        if "rope_parameters" not in keys and "rope_scaling" not in keys:
+        if not keys.left.get("rope_parameters") and not keys.left.get("rope_scaling"):
             keys.left["rope_parameters"] = dict(YARN)
-        position = read_rope(keys, decoder.shape, default=150_000.0)
+        position = read_rope(keys, decoder.shape, default=THETA)
         keys.take("initial_context_length", None)  # says what YaRN says
         expert = ClampedGatedMLPConfig(
             decoder.ffn.d_ff,
-            limit=keys.number("swiglu_limit", 7.0),
-            slope=keys.number("swiglu_alpha", 1.702),
+            limit=_with_point(keys, "swiglu_limit", 7.0),
+            slope=_with_point(keys, "swiglu_alpha", 1.702),
         )
-        keys.take("experts_per_token", None)  # of the first files, which say it twice
         ffn = read_experts(keys, expert, "num_local_experts", 128, top_k=4, logit_bias=True)
+        keys.only({"experts_per_token": ffn.router.top_k})  # of the first files, which say it twice
         bias = keys.flag("attention_bias", True)
         types = [FULL if i % 2 else SLIDING for i in range(decoder.n_layers)]
         windows = read_windows(
@@ -151,6 +152,13 @@ class GptOss(DecoderFamily):
                     names = tuple(f"{start}.{e}.{part}.{kind}" for e in range(n) for part in ours)
                     name = f"{self.prefix}{self.layer}.{i}.mlp.experts.{theirs}{end}"
                     yield ExpertsEntry(names, name, heads=len(ours))
+
+
+def _with_point(keys: Keys, key: str, default: float) -> float:
+    """A number above 0; the library takes no whole one, 7, in its place, only 7.0."""
+    if isinstance(value := keys.left.get(key), int):
+        raise keys.refused(key, value, "a number above 0, written with a point, such as 7.0")
+    return keys.number(key, default)
 
 
 def _expert(config: ModelConfig) -> ClampedGatedMLPConfig:

@@ -51,7 +51,7 @@ class Qwen3Moe(DecoderFamily):
             top_k=8,
             normalise=keys.flag("norm_topk_prob", False),
         )
-        is_dense = _dense_layers(keys, decoder.n_layers)
+        is_dense = dense_layers(keys, decoder.n_layers)
         ffns = [dense if i in is_dense else experts for i in range(decoder.n_layers)]
         return decoder.model([BlockConfig(mixer, ffn, norm) for ffn in ffns])
 
@@ -78,7 +78,7 @@ class Qwen3Moe(DecoderFamily):
         }
 
 
-def _dense_layers(keys: Keys, n_layers: int) -> set[int]:
+def dense_layers(keys: Keys, n_layers: int) -> set[int]:
     """Those named, and those between every ``decoder_sparse_step``."""
     named = keys.take("mlp_only_layers", None)
     if named is None:

@@ -52,6 +52,7 @@ class DifferentialAttentionV2(Attention):
     ``n_kv_heads`` is. There is no norm of heads and nothing that depends on depth (Ye et al. 2026).
     (batch, seq, d_model) → (batch, seq, d_model).
 
+    >>> import torch
     >>> layer = DifferentialAttentionV2(8, n_heads=2)
     >>> layer(torch.zeros(1, 3, 8)).shape, layer.query.weight.shape, layer.output.weight.shape
     (torch.Size([1, 3, 8]), torch.Size([16, 8]), torch.Size([8, 8]))

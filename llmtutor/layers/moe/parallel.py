@@ -30,7 +30,7 @@ class Exchange(torch.autograd.Function):
         return _exchange(x, send, receive)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """The gradients of the rows that were sent."""
         return _exchange(grad, ctx.receive, ctx.send), None, None
 

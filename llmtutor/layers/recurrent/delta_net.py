@@ -6,7 +6,7 @@ that is the layer of Qwen3-Next.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -198,6 +198,12 @@ class DeltaNetConfig(MixerConfig):
         """
         head_dim = head_width(d_model, self.n_heads, self.head_dim)
         return head_dim, head_dim if self.value_dim is None else self.value_dim
+
+    def in_full(self, d_model: int) -> "DeltaNetConfig":
+        """The same with all its sizes said."""
+        head_dim, value_dim = self.widths(d_model)
+        heads = {"n_value_heads": self.value_heads}
+        return replace(self, **heads, head_dim=head_dim, value_dim=value_dim)
 
     def build(self, site: Site) -> DeltaNet:
         """The layer."""

@@ -47,6 +47,7 @@ TITLES = {
     "layernorm": "LayerNorm",
     "rmsnorm": "RMSNorm",
     "rope": "RoPE",
+    "yarn": "YaRN",
     "alibi": "ALiBi",
     "t5": "T5 bias",
     "learned": "learned positions",
@@ -74,6 +75,8 @@ PHRASES = {
     "softcap": "scores within ±{}",
     "scale": "scores × {}",
     "base": "base {}",
+    "pairing": "{} pairs",
+    "sharpen": "vectors × {}",
     "factor": "factor {}",
     "original_max_seq_len": "from {} tokens",
     "qk_norm_over": "over all heads at once",
@@ -134,6 +137,7 @@ def _inner(name: str, part: Part) -> str:
     if isinstance(part, NormConfig) and name in NORMS:
         return NORMS[name]
     title, _, rest = part_words(part).partition(": ")
+    title = f"shared {title}" if name == "shared" else title
     return f"{title} ({rest})" if rest else title
 
 

@@ -1,0 +1,73 @@
+"""Numbers of chapter 19 that no output shows: folded answers, and what the record says."""
+
+import pytest
+import torch
+
+from llmtutor.experiments.state_space import LENGTHS, MIXERS, copier
+from llmtutor.experiments.study import Record, load_record
+from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.model.accounting import cache_bytes, parameters
+from llmtutor.model.config import ModelConfig
+from llmtutor.model.presets import preset
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return load_record("state-space")
+
+
+def test_letters_that_a_state_cannot_hold() -> None:
+    small = copier("mamba", 16).model.config
+    assert cache_bytes(small, 1, 1) == 4 * 1408 == 5632
+    assert 8 * 5632 // 3 == 15_018
+    assert round(8 * cache_bytes(preset("mamba-130m"), 1, 1, torch.bfloat16) / 3e6, 1) == 3.7
+
+
+def test_shares_of_the_folded_answer() -> None:
+    """Shares of eight words in the last state, for gates z."""
+
+    def shares(z: list[float]) -> list[int]:
+        g = torch.sigmoid(torch.tensor(z))
+        later = [(1 - g[i + 1 :]).prod() for i in range(len(z))]
+        return [round(100 * float(a * b)) for a, b in zip(g, later, strict=True)]
+
+    assert shares([4.0] + 7 * [-8.0])[0] == 98
+    assert shares(8 * [4.0])[-1] == 98
+    assert (shares(8 * [-2.0])[-1], shares(8 * [-2.0])[0]) == (12, 5)
+
+
+def test_two_blocks_of_mamba_are_one_with_attention() -> None:
+    """12 d² in matrices, within a tenth."""
+    mamba = ModelConfig.uniform(9, 8, 2, 768, 12, 1, mixer=MambaConfig(), ffn="no-ffn")
+    other = ModelConfig.uniform(9, 8, 1, 768, 12, 4 * 768, ffn="gelu")
+    assert parameters(mamba).total / parameters(other).total == pytest.approx(1, abs=0.1)
+
+
+def test_state_after_a_hundred_tokens() -> None:
+    """A step of 0.01 keeps a third for a hundred tokens."""
+    assert 0.36 < (torch.exp(torch.tensor(-0.01)) ** 100) < 0.38
+
+
+def test_models_of_the_record_are_of_one_size(record: Record) -> None:
+    sizes = {run["result"]["parameters"] for run in record.runs}
+    assert min(sizes) > 17_000 and max(sizes) < 1.01 * min(sizes)
+    assert {run["settings"]["length"] for run in record.runs} == set(LENGTHS)
+    assert {run["settings"]["mixer"] for run in record.runs} == set(MIXERS)
+
+
+def test_what_is_said_of_the_runs(record: Record) -> None:
+    """Copying is easy for all; selective copying hardly touches Mamba, and S4D more and more."""
+    for run in record.runs:
+        settings, right = run["settings"], run["result"]["accuracy"]
+        if settings["task"] == "copying":
+            assert right >= 0.99
+        elif settings["mixer"] == "mamba":
+            assert right >= 0.98
+        elif settings["mixer"] == "attention":
+            assert (right >= 0.999) == (settings["length"] == 16)
+    for seed in range(3):
+        s4d = [
+            record.results(task="selective", mixer="s4d", length=n, seed=seed)[0]["accuracy"]
+            for n in LENGTHS
+        ]
+        assert s4d == sorted(s4d, reverse=True) and s4d[-1] > 0.7
