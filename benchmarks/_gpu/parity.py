@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmtutor.layers.ffn import FeedForwardConfig
 from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.moe import RouterConfig
 from llmtutor.layers.norms import NormConfig
 from llmtutor.layers.part import Part
 from llmtutor.layers.positions import AttentionPositionConfig, EmbeddingPositionConfig, RopeScaling
@@ -38,6 +39,7 @@ ROLES: dict[type[Part], str] = {
     AttentionPositionConfig: "position",
     EmbeddingPositionConfig: "position",
     RopeScaling: "rope_scaling",
+    RouterConfig: "router",
 }
 SCALING = {"factor": 2.0, "original_max_seq_len": SEQ // 2}
 MORE: tuple[dict[str, Any], ...] = (
@@ -61,6 +63,8 @@ def changes() -> Iterator[tuple[str, dict[str, Any] | None]]:
         elif role == "rope_scaling":
             needed = [f.name for f in fields(part) if f.default is MISSING]  # type: ignore[arg-type]
             yield f"{role} {kind}", {role: part(**{name: SCALING[name] for name in needed})}
+        elif role == "router":
+            yield f"{role} {kind}", {"ffn": "moe", role: part()}
         else:
             yield f"{role} {kind}", {role: kind}
     for change in MORE:

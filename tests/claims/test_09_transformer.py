@@ -220,9 +220,9 @@ def test_todays_models_are_as_their_configurations_say(name: str, shown: str) ->
     assert line and line[1].split(" | ") == row(PUBLISHED[name])
 
 
-def test_small_models_tie_and_there_are_eight_families() -> None:
+def test_small_models_tie_and_there_are_sixteen_families() -> None:
     assert PUBLISHED["llama3.2-1b"].tie_weights and not PUBLISHED["llama3-8b"].tie_weights
-    assert len(FAMILIES) == 8 and "Eight families can be loaded" in prose()
+    assert len(FAMILIES) == 16 and "Sixteen families can be loaded" in prose()
 
 
 def test_what_the_staircase_shows_up_to_the_modern_block() -> None:

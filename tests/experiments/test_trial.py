@@ -45,7 +45,7 @@ def test_one_seed_gives_all_variants_the_same_batches(monkeypatch: pytest.Monkey
 
     def spy(model: torch.nn.Module, batches: list, optimizer: object, **more: object):
         seen.setdefault(current, []).append(batches[0][0])
-        return SimpleNamespace(loss=1.0, grad_norm=1.0)
+        return SimpleNamespace(loss=1.0, grad_norm=1.0, statistics={})
 
     monkeypatch.setattr(curve, "train_step", spy)
     for current in ("baseline", "baseline again", "mqa"):

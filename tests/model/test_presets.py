@@ -33,6 +33,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 from llmtutor.interop.hf import config_to_hf
@@ -91,6 +93,7 @@ THEIRS = {
     "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
     "mixtral": (MixtralConfig, MixtralForCausalLM),
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM),
     "mamba": (MambaConfig, MambaForCausalLM),
     "gpt_oss": (GptOssConfig, GptOssForCausalLM),
 }
