@@ -1,8 +1,13 @@
 """What chapter 15 says in numbers that no output shows."""
 
 import pytest
+import torch
+from torch import Tensor
 
+from llmtutor.experiments.latent_conversion import CONTROL_RATES, RATES, SEARCH_RATES
+from llmtutor.experiments.study import load_record
 from llmtutor.layers.part import Load, Site
+from llmtutor.layers.positions import Rope
 from llmtutor.model.published import PUBLISHED
 
 V2 = PUBLISHED["deepseek-v2"].blocks[0].mixer
@@ -23,6 +28,12 @@ def test_absorbing_costs_more_than_heads_and_far_less_than_making_keys() -> None
     assert round(made_again / 1e6, 1) == 33.6 and 120 < made_again / absorbed < 121
     assert round(absorbed / (2 * 576)) == 242 and round(989 / 3.35) == 295
     assert round(2 * 2 * 128 * 128 / (2 * 576)) == 57
+    assert round(2 * 16 * (512 + 64 + 512) / (2 * 576)) == 30  # 128 heads on 8 cards
+    assert 242 < 295 < 2 * 242
+
+
+def test_two_matrices_of_the_query_are_smaller_than_their_product() -> None:
+    assert round(5120 * 512 / (5120 * 128 + 128 * 512), 1) == 3.6
 
 
 def test_where_the_two_paths_meet() -> None:
@@ -42,4 +53,59 @@ def test_what_a_long_text_weighs() -> None:
     length = 131_072
     assert round(60 * length * 2 * 128 * 128 * 2 / 1e9) == 515
     assert round(60 * length * 576 * 2 / 1e9, 1) == 9.1
+    assert round(60 * length * 2 * 8 * 128 * 2 / 1e9, 1) == 32.2
+    assert round(60 * length * 2 * 128 * 2 / 1e9, 1) == 4.0
+    assert 6 < 515 / 80 < 7 and 8 * 9.1 < 80 < 8 * 32.2
     assert round(2 * 16 * 128 / 576) == 7  # V2-Lite, a seventh
+
+
+def test_grouped_heads_are_a_case_of_a_latent() -> None:
+    """Their keys or values side by side, and each head picks its part."""
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    two_heads = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1)).double()
+    latent = x @ two_heads.flatten(0, 1).T
+    picks = torch.eye(6, dtype=torch.float64).unflatten(0, (2, 3))
+    torch.testing.assert_close(latent @ picks.mT, x @ two_heads.mT)
+
+
+def test_a_turned_latent_with_a_turned_absorbed_query_sees_the_distance_alone() -> None:
+    """With a factor that commutes, too, a head's own matrix goes into its query."""
+    q, c = torch.randn(2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    up = torch.randn(8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    turn = Rope(8)
+
+    def turned(row: Tensor, position: int) -> Tensor:
+        return turn.rotate(row[None], torch.tensor([position]))[0]
+
+    near, far = (turned(q @ up, i) @ turned(c, j) for i, j in ((5, 2), (105, 102)))
+    torch.testing.assert_close(near, far)
+    pairs = torch.randn(2, 4, generator=torch.Generator().manual_seed(2), dtype=torch.complex128)
+    factor, key = pairs
+    angle = torch.polar(torch.ones(4).double(), torch.arange(4).double())
+    torch.testing.assert_close(angle * (factor * key), factor * (angle * key))
+
+
+def test_the_price_of_the_shared_key_is_still_falling() -> None:
+    record = load_record("latent-conversion")
+
+    def mean(method: str, numbers: int, mark: int) -> float:
+        runs = [record.results(method=method, numbers=numbers, seed=s)[0] for s in range(5)]
+        return sum(run["losses"][str(mark)] for run in runs) / 5
+
+    gaps = [mean("latent", 68, mark) - mean("control", 128, mark) for mark in (25, 50, 100)]
+    assert [round(gap, 3) for gap in gaps] == [0.070, 0.056, 0.033]
+    assert round(mean("latent", 16, 0) - mean("latent, by texts", 16, 0), 2) == 0.14
+
+
+def test_no_rate_was_the_first_or_last_of_those_tried() -> None:
+    assert (len(SEARCH_RATES), len(CONTROL_RATES)) == (5, 9)
+    record = load_record("latent-conversion")
+    for method, rate in RATES.items():
+        tried = CONTROL_RATES if method == "control" else SEARCH_RATES
+        numbers = 128 if method == "control" else 32
+        found = {
+            r: record.results(method=method, numbers=numbers, seed=100, rate=r)[0]["valid_loss"]
+            for r in tried
+        }
+        assert min(found, key=found.__getitem__) == rate
+        assert rate not in (min(tried), max(tried))
