@@ -100,3 +100,21 @@ def test_plain_attention_only_takes_longer() -> None:
     for run in load_record("needle-longer").runs:
         assert run["settings"]["steps"] == 4 * needle.STEPS
         assert run["result"]["loss"] < 0.01
+
+
+def test_with_much_noise_the_other_start_turns_the_picture() -> None:
+    """From Glorot's start, among 768 tokens of junk."""
+    names = ("attention", "differential", "differential-v2", "norm alone")
+    losses = {name: mean(by_seed(name, "glorot", "loss", 768)) for name in names}
+    assert [round(losses[name], 2) for name in names] == [1.15, 1.62, 1.11, 2.34]
+    right = {name: mean(by_seed(name, "glorot", "right", 768)) for name in names}
+    assert round(100 * right["differential-v2"]) == 68 and round(100 * right["attention"]) == 51
+    paired = {
+        name: dict(enumerate(by_seed(name, "glorot", "loss", 768))) for name in needle.VARIANTS
+    }
+    found = compare_family(paired, paired.pop("attention"))
+    worse = {name for name, one in found.items() if one.verdict == "worse"}
+    assert worse == {"differential", "norm alone"}
+    runs = load_record("needle-longer").runs
+    longer = [run["result"]["by_junk"]["768"]["right"] for run in runs]
+    assert [round(100 * x) for x in (min(longer), max(longer))] == [39, 66]
