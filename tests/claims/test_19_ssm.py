@@ -6,7 +6,15 @@ from itertools import product
 import pytest
 import torch
 
-from llmtutor.experiments.state_space import ASKED, LENGTHS, LETTERS, LONGER, MIXERS, NO_CHOICE, copier
+from llmtutor.experiments.state_space import (
+    ASKED,
+    LENGTHS,
+    LETTERS,
+    LONGER,
+    MIXERS,
+    NO_CHOICE,
+    copier,
+)
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.accounting import cache_bytes, parameters
