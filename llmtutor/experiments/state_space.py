@@ -2,13 +2,16 @@
 
 A text holds a few letters among blanks, and ends in as many marks at which the letters are to be
 said again, in their order. In "copying" the letters stand at the beginning, in "selective" copying
-anywhere (Gu and Dao 2023, section 4.1.1). Three mixers of equal size learn it, at several lengths.
+anywhere (Gu and Dao 2023, section 4.1.1). Three mixers of equal size learn it, at several lengths;
+two of them again with more steps, and Mamba once without its choice.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -17,7 +20,7 @@ from llmtutor.experiments.curve import train_curve
 from llmtutor.experiments.study import Study, load_record
 from llmtutor.layers.attention import AttentionConfig
 from llmtutor.layers.positions import RopeConfig
-from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.layers.recurrent.mamba import Mamba, MambaConfig
 from llmtutor.layers.recurrent.s4d import S4DConfig
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.losses import Batch
@@ -31,6 +34,9 @@ LETTERS, ASKED = 8, 4
 """Different letters, and how many a text holds."""
 D_MODEL, N_LAYERS, D_STATE = 32, 2, 8
 STEPS, BATCH = 800, 32
+LONGER = 3200
+LONGER_RATES: Mapping[str, float] = {"attention": 0.004, "s4d": 0.016}
+"""Not searched: they show what can be learned, not what is the most."""
 LENGTHS = (16, 32, 64)
 SEEDS = 3
 TUNING_SEED, TUNING_LENGTH = 100, 32
@@ -46,6 +52,9 @@ MIXERS: Mapping[str, dict[str, Any]] = {
     "mamba": {"mixer": MambaConfig(D_STATE), "ffn": "no-ffn"},
 }
 """Mamba's block is its mixer alone; the feed-forward parts of the others make up for it."""
+NO_CHOICE = "no-choice"
+"""Mamba with ``Unchosen`` for its mixer."""
+TUNED = (*MIXERS, NO_CHOICE)
 
 
 def copying(
@@ -94,11 +103,42 @@ class AtTheMarks(nn.Module):
         return logits
 
 
+class Unchosen(Mamba):
+    """A Mamba whose Δ, B and C are learned, and are the same for every token.
+
+    The state passes all else that it passes in Mamba. Each channel has its own B and C, as in S4D,
+    which begin as there: B at 1, C normal with variance 1/2.
+    """
+
+    def __init__(self, d_model: int, **options: Any) -> None:
+        super().__init__(d_model, **options)
+        del self.select
+        del self.step.weight
+        self.enter = nn.Parameter(torch.ones_like(self.log_decay))
+        self.read = nn.Parameter(torch.randn_like(self.log_decay) * math.sqrt(0.5))
+
+    def _mixed(
+        self, u: Tensor, tail: Tensor | None, state: Tensor | None, real: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        v = F.silu(self.conv(u, tail))
+        step = F.softplus(self.step.bias)[:, None]
+        stays = torch.exp(step * -self.log_decay.exp()).expand(*v.shape, -1)
+        h = self.scan(stays, v[..., None] * (step * self.enter), state)
+        return (h * self.read).sum(-1) + self.skip * v, h[:, -1]
+
+
 def copier(mixer: str, length: int) -> AtTheMarks:
-    """A model with one of MIXERS, for texts of this length."""
-    parts = {"d_ff": 1, **MIXERS[check_name("mixer", mixer, MIXERS)]}
+    """A model with one of MIXERS or with NO_CHOICE, for texts of this length."""
+    chosen = "mamba" if mixer == NO_CHOICE else check_name("mixer", mixer, MIXERS)
+    parts = {"d_ff": 1, **MIXERS[chosen]}
     sizes = FIRST + LETTERS, length + ASKED, N_LAYERS, D_MODEL, 2
-    return AtTheMarks(build(ModelConfig.uniform(*sizes, init="glorot", **parts)))
+    model = build(ModelConfig.uniform(*sizes, init="glorot", **parts))
+    if mixer == NO_CHOICE:
+        for block in model.blocks:
+            matrices = block.mixer.input, block.mixer.output
+            block.mixer = Unchosen(D_MODEL, d_state=D_STATE)
+            block.mixer.input, block.mixer.output = matrices
+    return AtTheMarks(model)
 
 
 @torch.no_grad()
@@ -108,16 +148,18 @@ def accuracy(model: nn.Module, task: Task, length: int) -> float:
     return float((model(ids).argmax(-1) == letters).float().mean())
 
 
-def copying_run(*, task: Task, mixer: str, length: int, lr: float, seed: int) -> dict[str, Any]:
+def copying_run(
+    *, task: Task, mixer: str, length: int, lr: float, seed: int, steps: int = STEPS
+) -> dict[str, Any]:
     """Train one model; models of a seed see the same batches."""
     torch.manual_seed(seed)
     model = copier(mixer, length)
     curve = train_curve(
         model,
         copying_batches(task, length, torch.Generator().manual_seed(seed)),
-        steps=STEPS,
+        steps=steps,
         lr=lr,
-        schedule=warmup_cosine(STEPS, STEPS // 20, 0.1),
+        schedule=warmup_cosine(steps, steps // 20, 0.1),
     )
     return {
         "accuracy": round(accuracy(model, task, length), 4),
@@ -145,12 +187,13 @@ def best_rate(losses: Mapping[float, float]) -> float:
 
 def _plan(written: Mapping[str, Any]) -> Mapping[str, Any]:
     """The rates that the search found."""
-    if "rates" in written:
+    lacking = [mixer for mixer in TUNED if mixer not in written.get("rates", {})]
+    if not lacking:
         return {}
     record = load_record("state-space-rates")
     losses = {
         mixer: {lr: record.results(mixer=mixer, lr=lr)[0]["loss"] for lr in rates_of(mixer)}
-        for mixer in MIXERS
+        for mixer in lacking
     }
     return {"rates": {mixer: best_rate(tried) for mixer, tried in losses.items()}}
 
@@ -162,7 +205,7 @@ STATE_SPACE = (
         runs=lambda plan: [
             {"task": "selective", "mixer": mixer, "length": TUNING_LENGTH, "lr": lr}
             | {"seed": TUNING_SEED}
-            for mixer in MIXERS
+            for mixer in TUNED
             for lr in rates_of(mixer)
         ],
         run=copying_run,
@@ -178,6 +221,22 @@ STATE_SPACE = (
             for length in LENGTHS
             for task in get_args(Task)[::-1]
             for mixer in MIXERS
+        ]
+        + [
+            {"task": "selective", "mixer": NO_CHOICE, "length": TUNING_LENGTH}
+            | {"lr": plan["rates"][NO_CHOICE], "seed": seed}
+            for seed in range(SEEDS)
+        ],
+        run=copying_run,
+    ),
+    Study(
+        name="state-space-longer",
+        description="Selective copying at one length with four times the steps: attention, S4D",
+        runs=lambda plan: [
+            {"task": "selective", "mixer": mixer, "length": TUNING_LENGTH, "lr": lr}
+            | {"seed": seed, "steps": LONGER}
+            for seed in range(SEEDS)
+            for mixer, lr in LONGER_RATES.items()
         ],
         run=copying_run,
     ),

@@ -1,9 +1,20 @@
 """Numbers of chapter 19 that no output shows: folded answers, and what the record says."""
 
+from collections import Counter
+from itertools import product
+
 import pytest
 import torch
 
-from llmtutor.experiments.state_space import LENGTHS, MIXERS, copier
+from llmtutor.experiments.state_space import (
+    ASKED,
+    LENGTHS,
+    LETTERS,
+    LONGER,
+    MIXERS,
+    NO_CHOICE,
+    copier,
+)
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.accounting import cache_bytes, parameters
@@ -49,16 +60,21 @@ def test_state_after_a_hundred_tokens() -> None:
 
 
 def test_models_of_the_record_are_of_one_size(record: Record) -> None:
-    sizes = {run["result"]["parameters"] for run in record.runs}
+    runs = [run for run in record.runs if run["settings"]["mixer"] in MIXERS]
+    sizes = {run["result"]["parameters"] for run in runs}
     assert min(sizes) > 17_000 and max(sizes) < 1.01 * min(sizes)
+    (unchosen,) = {run["parameters"] for run in record.results(mixer=NO_CHOICE)}
+    assert unchosen > 0.97 * min(sizes)
     assert {run["settings"]["length"] for run in record.runs} == set(LENGTHS)
-    assert {run["settings"]["mixer"] for run in record.runs} == set(MIXERS)
+    assert {run["settings"]["mixer"] for run in record.runs} == {*MIXERS, NO_CHOICE}
 
 
 def test_what_is_said_of_the_runs(record: Record) -> None:
     """Copying is easy for all; selective copying hardly touches Mamba, and S4D more and more."""
     for run in record.runs:
         settings, right = run["settings"], run["result"]["accuracy"]
+        if settings["mixer"] == NO_CHOICE:
+            continue
         if settings["task"] == "copying":
             assert right >= 0.99
         elif settings["mixer"] == "mamba":
@@ -71,3 +87,31 @@ def test_what_is_said_of_the_runs(record: Record) -> None:
             for n in LENGTHS
         ]
         assert s4d == sorted(s4d, reverse=True) and s4d[-1] > 0.7
+
+
+def test_a_mamba_without_its_choice_is_no_better_than_s4d(record: Record) -> None:
+    """It loses a fifth of the letters."""
+
+    def mean(mixer: str) -> float:
+        found = record.results(task="selective", mixer=mixer, length=32)
+        assert len(found) == 3
+        return sum(run["accuracy"] for run in found) / 3
+
+    assert mean(NO_CHOICE) == pytest.approx(0.8, abs=0.02) and mean(NO_CHOICE) < mean("s4d")
+
+
+def test_more_steps_teach_the_others_as_well() -> None:
+    """Attention says all letters, S4D 97 %."""
+    longer = load_record("state-space-longer")
+    assert all(run["settings"]["steps"] == LONGER == 3200 for run in longer.runs)
+    assert [run["accuracy"] for run in longer.results(mixer="attention")] == pytest.approx(
+        3 * [1.0], abs=5e-4
+    )
+    s4d = [run["accuracy"] for run in longer.results(mixer="s4d")]
+    assert len(s4d) == 3 and sum(s4d) / 3 == pytest.approx(0.97, abs=0.005)
+
+
+def test_best_guess_of_a_model_that_does_not_know_the_order() -> None:
+    """At each mark the letter that came most often: 41 %."""
+    most = [max(Counter(text).values()) for text in product(range(LETTERS), repeat=ASKED)]
+    assert round(100 * sum(most) / len(most) / ASKED) == 41

@@ -10,6 +10,9 @@ from llmtutor.experiments.state_space import (
     LETTERS,
     MARK,
     MIXERS,
+    NO_CHOICE,
+    TUNED,
+    Unchosen,
     accuracy,
     best_rate,
     copier,
@@ -55,7 +58,7 @@ def test_a_rate_at_an_end_is_no_best_rate() -> None:
 
 def test_rates_of_the_record_are_those_that_were_searched() -> None:
     searched, plan = load_record("state-space-rates"), load_record("state-space").plan
-    for mixer in MIXERS:
+    for mixer in TUNED:
         losses = {lr: searched.results(mixer=mixer, lr=lr)[0]["loss"] for lr in rates_of(mixer)}
         assert plan["rates"][mixer] == best_rate(losses)
 
@@ -64,3 +67,28 @@ def test_a_run_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmtutor.experiments.state_space.STEPS", 5)
     settings = {"task": "selective", "mixer": "s4d", "length": 8, "lr": 0.01, "seed": 3}
     assert copying_run(**settings) == copying_run(**settings)
+
+
+def test_without_a_choice_a_channel_is_a_convolution_with_a_fixed_kernel() -> None:
+    """Its state space is linear in what comes in, and the same at every place; Mamba's is not."""
+    torch.manual_seed(0)
+    mixer = Unchosen(4, d_state=3).double()
+    mixer.conv.weight.data[:, :, :-1] = 0.0  # SiLU acts on tokens one by one: the sum below holds
+
+    def passed(u: torch.Tensor) -> torch.Tensor:
+        return mixer._mixed(u, None, None, None)[0]
+
+    at_first, later = torch.zeros(2, 1, 6, 8, dtype=torch.float64)
+    at_first[:, 1], later[:, 3] = 1.0, 1.0
+    torch.testing.assert_close(passed(at_first)[:, 1:4], passed(later)[:, 3:])
+    torch.testing.assert_close(passed(at_first + later), passed(at_first) + passed(later))
+
+
+def test_the_one_without_a_choice_keeps_all_else() -> None:
+    torch.manual_seed(0)
+    model, whole = copier(NO_CHOICE, 16).model, copier("mamba", 16).model
+    ours, theirs = dict(model.named_parameters()), dict(whole.named_parameters())
+    own = {name for name in ours if name.endswith((".enter", ".read"))}
+    gone = {name for name in theirs if name.endswith((".select.weight", ".step.weight"))}
+    assert ours.keys() - own == theirs.keys() - gone and len(own) == len(gone) == 4
+    assert all(ours[name].shape == theirs[name].shape for name in ours.keys() - own)

@@ -69,7 +69,8 @@ def parallel_scan(
     """The same by doubling: each round joins to every step the one that ends where it begins.
 
     After one round each step stands for two tokens, after two for four: log₂ seq rounds, in which
-    nothing waits, of seq steps each (Hillis and Steele 1986). So there is log₂ seq times the work.
+    nothing waits, of seq steps each (Hillis and Steele 1986). Each round multiplies ``a`` as well,
+    so there is about 2 log₂ seq times the work.
     ``longest`` is a bound for seq where the program must not depend on it.
 
     Raises:
