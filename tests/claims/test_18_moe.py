@@ -1,14 +1,22 @@
 """What chapter 18 says in numbers that no output shows."""
 
 import math
+import statistics
 
 import pytest
 import torch
 
+from llmtutor.data.batches import random_batches
+from llmtutor.experiments.curve import train_curve
+from llmtutor.experiments.expert_balance import config_of
 from llmtutor.experiments.study import load_record
+from llmtutor.experiments.training import SEQ_LEN, tokens
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
+from llmtutor.layers.moe.capacity import capacity
 from llmtutor.layers.part import Load, Site
+from llmtutor.model.accounting import parameters
+from llmtutor.model.presets import build, preset
 
 
 def test_the_router_costs_four_per_cent() -> None:
@@ -38,3 +46,71 @@ def test_busiest_experts(arm) -> None:
 
 def test_sets_of_experts() -> None:
     assert math.comb(8, 2) == 28 and math.comb(128, 8) > 1e12
+
+
+def seeds_of(arm: str) -> list[dict]:
+    record = load_record("moe-balance")
+    return [record.results(arm=arm, lr=0.008, seed=seed)[0] for seed in range(3)]
+
+
+def busiest_over(arm: str, steps: slice) -> list[float]:
+    """The mean of the busiest load over recorded steps (every tenth), by seed and layer."""
+    return [
+        statistics.mean(max(load) for load in layer[steps])
+        for run in seeds_of(arm)
+        for layer in run["loads"]
+    ]
+
+
+def test_the_rush_comes_without_the_circle() -> None:
+    found = {frozen: busiest_of(frozen) for frozen in (None, ".router.", ".experts.")}
+    early = [by_seed[5] for runs in found.values() for by_seed in runs]
+    assert min(early) > 5.5 and max(early) <= 8
+    trained, frozen = ([run[79] for run in found[name]] for name in (None, ".router."))
+    assert all(a > b for a, b in zip(trained, frozen, strict=True))
+    assert [min(trained), max(trained)] == pytest.approx([3.3, 5.8], abs=0.4)
+    assert [min(frozen), max(frozen)] == pytest.approx([2.8, 4.2], abs=0.4)
+
+
+def busiest_of(frozen: str | None) -> list[list[float]]:
+    """Layer 1's busiest load at each step of the chapter's run, for three seeds."""
+    found = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = build(config_of("none"))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(frozen is None or frozen not in name)
+        generator = torch.Generator().manual_seed(seed)
+        batches = random_batches(tokens()[0], 8, SEQ_LEN, generator=generator)
+        curve = train_curve(model, batches, steps=80, lr=0.008, schedule=lambda step: 1.0)
+        found.append([max(load) for load in curve.statistics["blocks.1.ffn.load"]])
+    return found
+
+
+def test_how_fast_balance_comes() -> None:
+    assert max(busiest_over("loss 0.01", slice(10, 15))) < 2
+    assert max(busiest_over("bias 0.003", slice(8, 13))) > 3.5
+    assert max(busiest_over("bias 0.003", slice(20, 25))) < 2
+    before, end = (busiest_over("loss 0.001", s) for s in (slice(15, 20), slice(20, 25)))
+    assert all(1.8 < x < 3.4 for x in end) and abs(sum(before) - sum(end)) / 6 < 0.2
+
+
+def test_share_of_the_busiest() -> None:
+    shares = [max(max(layer) for layer in run["held_out_loads"]) / 8 for run in seeds_of("none")]
+    assert 0.464 < min(shares) < 0.475 and round(100 * max(shares)) == 78
+
+
+def test_capacity_of_random_tokens() -> None:
+    load = seeds_of("loss 0.01")[0]["held_out_loads"][1]
+    assert round(100 * sum(max(0.0, x - 1.25) for x in load) / 8) == 1
+    chance = [math.comb(64, k) * (1 / 8) ** k * (7 / 8) ** (64 - k) for k in range(65)]
+    room = capacity(1.25, n_tokens=64, top_k=1, n_experts=8)
+    lost = 8 / 64 * sum(max(0, k - room) * c for k, c in enumerate(chance))
+    assert round(100 * lost, 1) == 4.5
+
+
+def test_idle_time_memory_and_rounding() -> None:
+    assert round(100 * (1 - (4 / 7) / 4)) == 86
+    assert round(parameters(preset("qwen3-30b-a3b")).total * 16 / 1e10) == 49
+    near = torch.tensor([100.0, 100.24, 100.26]).to(torch.bfloat16).tolist()
+    assert near == [100.0, 100.0, 100.5] and round(math.exp(0.25), 1) == 1.3

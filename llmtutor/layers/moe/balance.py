@@ -1,6 +1,6 @@
 """Chapter 18, moe: how evenly experts are used, and losses that make it more even.
 
-Experts that are chosen learn, and what has learnt is chosen: left alone, a few take all tokens. A
+Left alone, a router sends most tokens to a few experts. A
 *load* of 1 means as many tokens as on average.
 """
 
