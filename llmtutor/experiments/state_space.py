@@ -135,9 +135,10 @@ def copier(mixer: str, length: int) -> AtTheMarks:
     model = build(ModelConfig.uniform(*sizes, init="glorot", **parts))
     if mixer == NO_CHOICE:
         for block in model.blocks:
-            matrices = block.mixer.input, block.mixer.output
-            block.mixer = Unchosen(D_MODEL, d_state=D_STATE)
-            block.mixer.input, block.mixer.output = matrices
+            unchosen, whole = Unchosen(D_MODEL, d_state=D_STATE), block.get_submodule("mixer")
+            assert isinstance(whole, Mamba)
+            unchosen.input, unchosen.output = whole.input, whole.output
+            block.mixer = unchosen
     return AtTheMarks(model)
 
 
@@ -214,19 +215,21 @@ STATE_SPACE = (
         name="state-space",
         description="Copying from known and from unknown places: attention, S4D, Mamba by length",
         plan=_plan,
-        runs=lambda plan: [
-            {"task": task, "mixer": mixer, "length": length, "lr": plan["rates"][mixer]}
-            | {"seed": seed}
-            for seed in range(SEEDS)
-            for length in LENGTHS
-            for task in get_args(Task)[::-1]
-            for mixer in MIXERS
-        ]
-        + [
-            {"task": "selective", "mixer": NO_CHOICE, "length": TUNING_LENGTH}
-            | {"lr": plan["rates"][NO_CHOICE], "seed": seed}
-            for seed in range(SEEDS)
-        ],
+        runs=lambda plan: (
+            [
+                {"task": task, "mixer": mixer, "length": length, "lr": plan["rates"][mixer]}
+                | {"seed": seed}
+                for seed in range(SEEDS)
+                for length in LENGTHS
+                for task in get_args(Task)[::-1]
+                for mixer in MIXERS
+            ]
+            + [
+                {"task": "selective", "mixer": NO_CHOICE, "length": TUNING_LENGTH}
+                | {"lr": plan["rates"][NO_CHOICE], "seed": seed}
+                for seed in range(SEEDS)
+            ]
+        ),
         run=copying_run,
     ),
     Study(
