@@ -3,11 +3,14 @@
 import math
 
 import pytest
+import torch
 
-from llmtutor.experiments.recall import CHANGES, PAIRS, SMALL, STEPS, recall_config
+from llmtutor.experiments.recall import CHANGES, PAIRS, SMALL, STEPS, recall_config, recall_texts
 from llmtutor.experiments.study import load_record
 from llmtutor.layers.attention import AttentionConfig
+from llmtutor.layers.recurrent.delta import delta_rule_recurrent, unit_keys
 from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import linear_attention_recurrent
 from llmtutor.model.accounting import parameters
 from llmtutor.model.published import PUBLISHED
 
@@ -65,3 +68,29 @@ def test_what_the_table_says_of_qwen3_next() -> None:
     one = recurrent[0]
     assert (one.n_heads, one.value_heads, *one.widths(2048)) == (16, 32, 128, 128)
     assert full[0].gate and full[0].kv_heads < full[0].n_heads
+
+
+def test_mamba_is_as_good_as_the_values_without_their_keys() -> None:
+    """Who knows which values were said can do no better than to say the most frequent one."""
+    for n in PAIRS:
+        _, values = recall_texts(n, 2000, torch.Generator().manual_seed(0))
+        same = values[:, :, None] == values[:, None]
+        floor = (same.sum(-1).amax(-1) / n).mean().item()
+        for run in runs_of("mamba"):
+            assert run["accuracy"][str(n)] == pytest.approx(floor, abs=0.02)
+
+
+def test_part_of_the_gap_of_adding_is_length_and_not_direction() -> None:
+    """With 32 pairs in 32 dimensions, each rule allowed one best factor."""
+    generator = torch.Generator().manual_seed(0)
+    k, v = (torch.randn(40, 1, 32, 32, generator=generator, dtype=torch.float64) for _ in "kv")
+    k = unit_keys(k)
+    ones = torch.ones(40, 1, 32, dtype=torch.float64)
+    states = (linear_attention_recurrent(k, k, v)[1], delta_rule_recurrent(k, k, v, ones)[1])
+    raw, scaled = [], []
+    for state in states:
+        read = k @ state
+        best = (read * v).sum() / read.square().sum()
+        for kept, found in ((raw, read), (scaled, best * read)):
+            kept.append(((found - v).square().mean() / v.square().mean()).sqrt().item())
+    assert raw[1] < 0.85 * raw[0] and scaled[1] > 0.95 * scaled[0]
