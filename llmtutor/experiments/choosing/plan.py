@@ -24,7 +24,7 @@ from llmtutor.experiments.staircase import best_rate
 from llmtutor.experiments.study import Record, Study, load_record
 
 NAME = "choosing"
-RATES = (0.004, 0.008, 0.016, 0.032)
+RATES = (0.008, 0.016, 0.032)
 RATE_SEED = 100  # none of those below
 SEEDS = {"small": 5, "middle": 5, "large": 3}
 EARLY = 2
@@ -38,12 +38,10 @@ MIDDLE = (
     "baseline",
     "baseline again",
     "gqa-2",
-    "mqa",
     "mla",
     "mamba",
     "deltanet 3 : 1",
     "moe, equal active",
-    "moe, equal total",
     "window 3 : 1, sinks",
     "gpt2",
     "differential",
@@ -57,9 +55,7 @@ LARGE = (
     "mla",
     "deltanet 3 : 1",
     "moe, equal active",
-    "window 3 : 1, sinks",
     "gpt2",
-    "mamba",
 )
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
