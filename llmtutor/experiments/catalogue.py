@@ -37,7 +37,7 @@ CATALOGUE: Mapping[str, Study] = {
         *NEEDLE,
         *COPYING,
         *STATE_SPACE,
-        *RECALL,
+        RECALL,
         SINKS,
         WINDOWS,
     )

@@ -1,0 +1,133 @@
+"""Chapter 25, linear_attention: models that differ in what they hold pairs in, and in little else.
+
+Of two rules that write into a state, one has the error term and the other has not; attention gets
+the short convolution that all other layers have.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmtutor.checks import check_name
+from llmtutor.layers.attention import Attention, AttentionConfig
+from llmtutor.layers.mixer import MixerConfig
+from llmtutor.layers.part import Costs, Load, Site
+from llmtutor.layers.positions import RopeConfig
+from llmtutor.layers.recurrent.conv import CausalConv
+from llmtutor.layers.recurrent.delta_net import DeltaNet, DeltaNetConfig
+from llmtutor.layers.recurrent.linear_attention import linear_attention_chunked
+from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.model.accounting import parameters
+from llmtutor.model.config import ModelConfig
+
+KEYS = VALUES = 32
+"""Tokens that can be keys, and the others, that can be values."""
+LONGEST = 88
+"""Tokens of the longest text."""
+CONV_WIDTH = 4
+
+
+class Convolved(nn.Module):
+    """A projection, and the look at the last CONV_WIDTH tokens that DeltaNet has behind it."""
+
+    def __init__(self, projection: nn.Linear) -> None:
+        super().__init__()
+        self.projection = projection
+        self.conv = CausalConv(projection.weight.shape[0], CONV_WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, seq, d_model) → (batch, seq, width)."""
+        return F.silu(self.conv(self.projection(x)))
+
+
+@dataclass(frozen=True)
+class ConvolvedAttentionConfig(AttentionConfig):
+    """``Attention`` whose queries, keys and values pass a short convolution; without a cache."""
+
+    kind: ClassVar[str] = "convolved-attention"
+
+    def build(self, site: Site) -> Attention:
+        """The layer."""
+        layer = super().build(site)
+        for name in ("query", "key", "value"):
+            setattr(layer, name, Convolved(layer.get_submodule(name)))  # type: ignore[arg-type]
+        return layer
+
+    def costs(self, site: Site, load: Load) -> Costs:
+        """As of attention, with the taps, and the tail that a cache would have to keep."""
+        width = (self.n_heads + 2 * self.kv_heads) * self.width(site.d_model)
+        taps, tail = CONV_WIDTH * width, (CONV_WIDTH - 1) * width * load.batch * load.itemsize
+        kept = 2 * width * load.tokens_bytes
+        return super().costs(site, load) + Costs(taps, taps, 0, tail, kept)
+
+
+class Adding(DeltaNet):
+    """``DeltaNet`` without its error term: β v is written, whatever the state returns for k."""
+
+    def _read(
+        self, q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_keep: Any, cache: Any
+    ) -> tuple[Tensor, Tensor]:
+        return linear_attention_chunked(q, k, write[..., None] * v, chunk=self.chunk)
+
+
+@dataclass(frozen=True)
+class AddingConfig(DeltaNetConfig):
+    """``Adding``."""
+
+    kind: ClassVar[str] = "adding"
+
+    def build(self, site: Site) -> Adding:
+        """The layer."""
+        return Adding(site.d_model, **self.values())
+
+
+HEADS = 2
+ROPE = RopeConfig()
+BARE: dict[str, Any] = {"conv_width": CONV_WIDTH, "fades": False, "output_gate": False}
+"""The rules alone: nothing fades, and nothing gates what was read."""
+SMALL: dict[str, Any] = BARE | {"head_dim": 8}
+"""Heads of 8 in the place of 16: together they hold 128 numbers a layer, and not 512."""
+MIXERS: Mapping[str, MixerConfig] = {
+    "attention": ConvolvedAttentionConfig(HEADS, position=ROPE),
+    "attention without convolution": AttentionConfig(HEADS, position=ROPE),
+    "adds": AddingConfig(HEADS, **BARE),
+    "delta rule": DeltaNetConfig(HEADS, **BARE),
+    "adds, one layer": AddingConfig(HEADS, **BARE),
+    "delta rule, one layer": DeltaNetConfig(HEADS, **BARE),
+    "adds, small state": AddingConfig(HEADS, **SMALL),
+    "delta rule, small state": DeltaNetConfig(HEADS, **SMALL),
+    "hybrid, small state": DeltaNetConfig(HEADS, **SMALL),
+    "mamba": MambaConfig(16),
+}
+"""What a model has for its mixer; the last of four blocks of the hybrid has plain attention."""
+BASE = ModelConfig.uniform(
+    *(KEYS + VALUES, LONGEST),
+    n_layers=4,
+    d_model=32,
+    n_heads=HEADS,
+    d_ff=96,
+    init="glorot",
+    tie_weights=False,
+)
+
+
+def recall_config(name: str) -> ModelConfig:
+    """A model by name, of the size of the one with plain attention: ``d_ff`` makes up for the rest.
+
+    Raises:
+        ValueError: an unknown name (with the nearest one).
+    """
+    mixer = MIXERS[check_name("model", name, MIXERS)]
+    base = BASE.replace(n_layers=1) if name.endswith("one layer") else BASE
+
+    def of_width(d_ff: int) -> ModelConfig:
+        changed = base.replace(mixer=mixer, d_ff=d_ff)
+        if not name.startswith("hybrid"):
+            return changed
+        return changed.replace(blocks=changed.blocks[:3] + base.replace(d_ff=d_ff).blocks[-1:])
+
+    one, two = (parameters(of_width(d_ff)).total for d_ff in (1, 2))  # linear in d_ff
+    return of_width(1 + round((parameters(base).total - one) / (two - one)))
