@@ -7,6 +7,9 @@ from llmtutor.evaluate.compare import Comparison, compare, holm
 from llmtutor.experiments.recall import RATES, Task
 from llmtutor.experiments.study import Record
 
+TIE = 0.002
+"""Of rates whose mean shares are no further apart, the lower one is taken."""
+
 
 def right(
     record: Record,
@@ -41,12 +44,12 @@ def mean_right(record: Record, model: str, lr: float, seeds: int, task: Task = "
 def best_rate(record: Record, model: str, task: Task = "once") -> float:
     """The rate with the best ``mean_right``, by the seeds that all rates of this model have.
 
-    Of rates within half a percent of the best it is the lowest.
+    Of rates within TIE of the best it is the lowest.
     """
     rates = RATES[task][model]
     seeds = min(rates.values())
     means = {lr: mean_right(record, model, lr, seeds, task) for lr in rates}
-    return min(lr for lr, mean in means.items() if mean >= max(means.values()) - 0.005)
+    return min(lr for lr, mean in means.items() if mean >= max(means.values()) - TIE)
 
 
 QUESTIONS: Mapping[str, tuple[Task, str, str, str]] = {

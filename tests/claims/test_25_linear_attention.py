@@ -30,7 +30,7 @@ def shares(record: Record, model: str, n_keys: int = 24, task: Task = "once", wr
 
 def test_models_are_of_one_size_and_differ_in_what_the_table_says() -> None:
     sizes = [parameters(recall_config(name)).total for name in MIXERS if "one layer" not in name]
-    assert max(sizes) / min(sizes) < 1.003 and STEPS == 1000
+    assert max(sizes) / min(sizes) < 1.006 and STEPS == 1000
     kinds = [block.mixer.kind for block in recall_config("hybrid, small state").blocks]
     assert kinds == ["delta-net", "delta-net", "delta-net", "attention"]
     assert MIXERS["adds"].values() == MIXERS["delta rule"].values()
@@ -81,7 +81,45 @@ def test_the_delta_rule_points_better_up_to_about_24_pairs() -> None:
     assert all((lead > 0) == (n < 24) and lead < 0.04 for n, lead in ahead.items())
 
 
-def test_changed_keys_part_the_rules(record: Record) -> None:
-    one_layer = shares(record, "adds, one layer", task="twice", written="twice")
-    old = shares(record, "adds, one layer", task="twice", written="first")
-    assert all(0.5 < x < 0.6 for x in one_layer) and all(0.4 < x < 0.5 for x in old)
+def test_one_layer_that_adds_says_the_old_value_and_the_delta_rule_does_not(record: Record) -> None:
+    one_layer = ("adds, one layer", "delta rule, one layer")
+    (right_adds, right_delta), (old_adds, old_delta) = (
+        [shares(record, model, task="twice", written=kind) for model in one_layer]
+        for kind in ("twice", "first")
+    )
+    for got, old in zip(right_adds, old_adds, strict=True):
+        assert 0.5 < got < 0.6 and old > 0.95 * (1 - got)
+    others = shares(record, "delta rule, one layer", task="twice")
+    for got, old, other in zip(right_delta, old_delta, others, strict=True):
+        assert got >= 0.96 and old < 0.03 and other - got < 0.02
+
+
+def test_four_layers_that_add_make_up_for_a_part(record: Record) -> None:
+    right_adds = shares(record, "adds", task="twice", written="twice")
+    old = shares(record, "adds", task="twice", written="first")
+    assert all(0.7 < x < 0.9 and y > 0.75 * (1 - x) for x, y in zip(right_adds, old, strict=True))
+    both = (shares(record, "delta rule", task="twice", written=kind) for kind in ("once", "twice"))
+    assert all(abs(one - two) < 0.02 for one, two in zip(*both, strict=True))
+
+
+def test_attention_recalls_all_and_without_convolution_it_is_slow(record: Record) -> None:
+    found = {lr: right(record, "attention", lr, 24).values() for lr in RATES["once"]["attention"]}
+    assert sorted(min(seeds) == 1 for seeds in found.values()) == [False, True, True, True]
+    seeds = sorted(shares(record, "attention without convolution"))
+    assert seeds[-1] > 0.8 and seeds[-2] < 0.4
+
+
+def test_two_heads_of_16_hold_24_pairs_and_a_quarter_of_them_does_not(record: Record) -> None:
+    for rule in ("adds", "delta rule"):
+        assert min(shares(record, rule)) > 0.97
+        assert max(shares(record, rule + ", small state")) < 0.9
+    small = [shares(record, rule + ", small state") for rule in ("adds", "delta rule")]
+    assert all(x > y for x, y in zip(*small, strict=True))
+    assert max(small[1]) - min(small[1]) > max(small[0]) - min(small[0])
+
+
+def test_one_layer_of_attention_makes_up_for_small_states(record: Record) -> None:
+    assert min(shares(record, "hybrid, small state")) > 0.99
+    rates = RATES["once"]["hybrid, small state"]
+    good = [min(right(record, "hybrid, small state", lr, 24).values()) > 0.9 for lr in rates]
+    assert sum(good) == 1 and len(good) == 4

@@ -43,7 +43,7 @@ def test_all_models_are_equally_large_and_counted_right() -> None:
             size = sum(p.numel() for p in Transformer(config).parameters())
         assert parameters(config).total == size
         sizes.setdefault(config.n_layers, []).append(size)
-    assert all(max(found) / min(found) < 1.003 for found in sizes.values()) and set(sizes) == {1, 4}
+    assert all(max(found) / min(found) < 1.006 for found in sizes.values()) and set(sizes) == {1, 4}
 
 
 def test_the_rules_differ_in_the_error_term_alone() -> None:
