@@ -35,7 +35,9 @@ def draw_routing(words: Sequence[str], chosen: Tensor, weights: Tensor, n_expert
     weights of the first token stand at its lines; a token of nobody is dashed, and dropped.
     """
     dropped = (chosen == n_experts).all(1).tolist()
-    tokens = [_dropped(word) if out else token(word) for word, out in zip(words, dropped, strict=True)]
+    tokens = [
+        _dropped(word) if out else token(word) for word, out in zip(words, dropped, strict=True)
+    ]
     experts = [expert(f"expert {i}") for i in range(n_experts)]
     xs, ys = _spread(tokens), _spread(experts)
     ways, said = [], []
