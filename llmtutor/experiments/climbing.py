@@ -50,9 +50,9 @@ def works() -> dict[str, str]:
 def texts() -> Texts:
     """Training is on all works but the held-out ones and the one to tune on."""
     by_name = works()
-    trained_on = [name for name in by_name if name not in (*HELD_OUT, TUNING)]
-    parts = ([by_name[name] for name in part] for part in (trained_on, [TUNING], HELD_OUT))
-    return in_parts(*parts, vocab_size=VOCAB_SIZE)
+    held_out = [by_name[name] for name in HELD_OUT]
+    train = [text for name, text in by_name.items() if name not in (*HELD_OUT, TUNING)]
+    return in_parts(train, [by_name[TUNING]], held_out, VOCAB_SIZE)
 
 
 def train_rung(
