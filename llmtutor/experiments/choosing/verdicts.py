@@ -21,7 +21,7 @@ from llmtutor.experiments.study import Record
 Verdict = Literal["better", "worse", "as good", "cannot be told"]
 BASELINE, TWIN = "baseline", "baseline again"
 ALPHA = 0.05
-SMALL_PART = 1.1
+SMALL_PART = 1.25
 """A gap that this many times the compute would make up for, at the baseline, is too small to choose
 by: it sets the margin."""
 
