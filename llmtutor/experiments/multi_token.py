@@ -20,7 +20,7 @@ from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
 from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments.comparison import best_rate
-from llmtutor.experiments.curve import loss_on, placed, spread_windows, train_curve
+from llmtutor.experiments.curve import loss_on, placed, rounded, spread_windows, train_curve
 from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import SEQ_LEN, model_config, schedule, tokens
 from llmtutor.model.accounting import parameters, token_flops
@@ -112,8 +112,7 @@ def multi_token_run(
     result: dict[str, Any] = {
         "steps": VARIANTS[variant](),
         "n_params": parameters(config_of(variant)).total,
-        "valid_loss": round(report.nats_per_token, 5),
-        "bits_per_byte": round(report.bits_per_byte(round(n_bytes)), 5),
+        **rounded(report, n_bytes),
     }
     if draft_lr is not None:
         assert isinstance(model, MultiToken)

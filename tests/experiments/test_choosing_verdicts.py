@@ -229,7 +229,7 @@ def test_the_null_of_the_record_is_not_told_and_a_defect_is(record: Record, size
 
 
 def test_every_run_of_the_record_is_on_the_batches_that_its_seed_says(record: Record) -> None:
-    """Equal sizes, equal tokens, one environment but for the day."""
+    """Equal sizes, equal tokens, one thread."""
     for run in record.runs:
         settings, result = run["settings"], run["result"]
         if settings["seed"] == RATE_SEED:
@@ -238,6 +238,5 @@ def test_every_run_of_the_record_is_on_the_batches_that_its_seed_says(record: Re
         assert result["n_tokens"] == size.steps * size.batch_size * size.seq_len
         assert result["steps"] == size.steps
         assert result["curve"]["step"][-1] == size.steps
-    cpus = {here["cpu"] for here in record.environments}
     threads = {here["threads"] for here in record.environments}
-    assert len(cpus) <= 1 and threads <= {1}
+    assert threads <= {1}

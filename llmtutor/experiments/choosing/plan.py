@@ -9,8 +9,8 @@ An option is tuned at the smallest size, on a rate grid that grows while the bes
 ends. At the larger sizes only the baseline is tuned, and every option's rate moves by the same
 factor as the baseline's.
 
-A run of the baseline takes 46, 92 and 315 seconds of one processor core at the three sizes; the
-whole takes about ten hours of it, five where two programs share the work.
+A run of the baseline takes 45, 90 and 180 seconds of one processor core at the three sizes; the
+whole takes about nine hours of it, half as long where two programs share the work.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
