@@ -108,6 +108,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "qk-norm": Option("attention", {"qk_norm": "rmsnorm"}),
     "gated": Option("attention", {"gate": True}),
+    "convolution": Option("attention", {"mixer": "convolved-attention"}),
     "differential": Option("attention", {"mixer": "differential"}),
     "differential v2": Option("attention", {"mixer": "differential-v2"}),
     "s4d": Option("state", {"mixer": "s4d"}),

@@ -32,6 +32,7 @@ EARLY = 2
 FIRST = (
     ("baseline", "baseline again", "gqa-2", "mla", "deltanet 3 : 1"),
     ("moe, equal active", "mamba", "window 3 : 1, sinks", "gpt2", "differential", "head lost"),
+    ("convolution",),
 )
 """Options that are tuned and compared at the smallest size before any other, set by set."""
 MIDDLE = (
@@ -43,19 +44,19 @@ MIDDLE = (
     "deltanet 3 : 1",
     "moe, equal active",
     "window 3 : 1, sinks",
+    "convolution",
     "gpt2",
-    "differential",
     "qk-norm",
     "muon",
 )
 LARGE = (
     "baseline",
     "baseline again",
-    "gqa-2",
     "mla",
+    "mamba",
+    "convolution",
     "deltanet 3 : 1",
     "moe, equal active",
-    "gpt2",
 )
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
