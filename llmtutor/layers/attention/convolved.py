@@ -95,7 +95,7 @@ class ConvolvedAttention(Attention):
         self.widths = [len(part.weight) for part in parts]
         self.conv = CausalConv(sum(self.widths), conv_width)
 
-    def forward(
+    def forward(  # type: ignore[override]  # a cache of its own
         self, x: Float[Tensor, "batch seq d_model"], *, cache: ConvolvedCache | None = None
     ) -> Float[Tensor, "batch seq d_model"]:
         """As ``Attention.forward``."""
@@ -114,7 +114,7 @@ class ConvolvedAttention(Attention):
         q, k, _, positions = self._convolved(x, 0, None)
         return attention_weights(q, k, **self._rules(q, positions, positions, None))
 
-    def make_cache(
+    def make_cache(  # type: ignore[override]
         self, batch: int, max_len: int, *, starts: Int[Tensor, " batch"] | None = None
     ) -> ConvolvedCache:
         """As ``Attention.make_cache``, with the tail of the convolution."""

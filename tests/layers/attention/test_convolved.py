@@ -7,8 +7,8 @@ from torch import nn
 
 from llmtutor.layers.attention import Attention
 from llmtutor.layers.attention.convolved import ConvolvedAttention, ConvolvedConfig
-from llmtutor.layers.positions import RopeConfig
 from llmtutor.layers.part import Site
+from llmtutor.layers.positions import RopeConfig
 
 SITE = Site(d_model=16, max_seq_len=12)
 
