@@ -11,8 +11,6 @@ A learning rate is chosen on one whole work, TUNING, that no rung is trained on,
 its own. The held-out works are read once for each run, at its end.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,18 +20,17 @@ from torch import nn
 
 from llmtutor.checks import check_name
 from llmtutor.data.batches import batch_at
-from llmtutor.data.corpora import DOCUMENT_BREAK
 from llmtutor.data.shakespeare import HELD_OUT, Shakespeare
 from llmtutor.evaluate.perplexity import LossReport
 from llmtutor.evaluate.sliding import sliding_loss
-from llmtutor.experiments.curve import Curve, train_curve
+from llmtutor.experiments.curve import LOST, Curve, in_means, rounded, train_curve
 from llmtutor.experiments.kept import keep, load_kept, write_card
 from llmtutor.experiments.rungs import LAST, RUNGS, Rung
+from llmtutor.experiments.texts import Texts, bytes_of, in_parts
 from llmtutor.generate.sampling import Sampler
 from llmtutor.model.language_modelling import NGram
 from llmtutor.model.transformer import Transformer
 from llmtutor.optim import make_schedule
-from llmtutor.tokenizer import BPETokenizer
 
 VOCAB_SIZE = 1024
 TUNING = "twelfth_night"
@@ -42,18 +39,6 @@ SAMPLE_LENGTH, SAMPLE_SEED = 300, 0
 SAMPLER = Sampler(temperature=0.8)
 POINTS = 50
 """Of a curve, each the mean of as many steps."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The corpus in three parts, as ids of one tokenizer that has seen the first part alone."""
-
-    tokenizer: BPETokenizer
-    train: np.ndarray
-    tuning: np.ndarray
-    held_out: np.ndarray
-    n_bytes: int
-    """Bytes of the training part."""
 
 
 def works() -> dict[str, str]:
@@ -65,11 +50,9 @@ def works() -> dict[str, str]:
 def texts() -> Texts:
     """Training is on all works but the held-out ones and the one to tune on."""
     by_name = works()
-    parts = ([n for n in by_name if n not in (*HELD_OUT, TUNING)], [TUNING], list(HELD_OUT))
-    train, tuning, held_out = (DOCUMENT_BREAK.join(by_name[n] for n in part) for part in parts)
-    tokenizer = BPETokenizer.train([by_name[n] for n in parts[0]], VOCAB_SIZE)
-    a, b, c = (np.array(tokenizer.encode(text), np.uint16) for text in (train, tuning, held_out))
-    return Texts(tokenizer, a, b, c, n_bytes=len(train.encode()))
+    held_out = [by_name[name] for name in HELD_OUT]
+    train = [text for name, text in by_name.items() if name not in (*HELD_OUT, TUNING)]
+    return in_parts(train, [by_name[TUNING]], held_out, VOCAB_SIZE)
 
 
 def train_rung(
@@ -104,11 +87,7 @@ def measure(model: NGram | nn.Module, context: int, ids: np.ndarray) -> dict[str
         report = LossReport(model.loss(ids), len(ids) - 1)
     else:
         report = sliding_loss(model, torch.from_numpy(ids.astype(np.int64)), context)
-    n_bytes = sum(len(texts().tokenizer.token_bytes(int(token))) for token in ids[1:])
-    return {
-        "valid_loss": round(report.nats_per_token, 5),
-        "bits_per_byte": round(report.bits_per_byte(n_bytes), 5),
-    }
+    return rounded(report, bytes_of(texts().tokenizer, ids[1:]))
 
 
 @torch.inference_mode()
@@ -138,7 +117,7 @@ def tune_run(*, rung: str, lr: float, seed: int) -> dict[str, Any]:
     chosen = RUNGS[check_name("rung", rung, RUNGS)]
     model, curve = train_rung(chosen, lr, seed, times=1)
     if curve.diverged:
-        return {"valid_loss": None, "bits_per_byte": None}
+        return dict(LOST)
     return measure(model, chosen.recipe.seq_len, texts().tuning)
 
 
@@ -152,13 +131,13 @@ def staircase_run(*, rung: str, lr: float | None, seed: int) -> dict[str, Any]:
     times, context = chosen.recipe.times, chosen.recipe.seq_len
     model, curve = train_rung(chosen, lr, seed, times)
     if curve.diverged:
-        return {"valid_loss": None, "bits_per_byte": None}
+        return dict(LOST)
     result = {
         "n_params": size(model),
         "bytes_seen": times * texts().n_bytes,
         "steps": len(curve.losses),
         **measure(model, context, texts().held_out),
-        "curve": _curve(curve.losses),
+        "curve": in_means(curve.losses, POINTS),
         "sample": write(model, context),
     }
     if rung == LAST and seed == 0 and isinstance(model, Transformer):
@@ -194,10 +173,3 @@ def size(model: NGram | nn.Module) -> int:
     if isinstance(model, NGram):
         return model.n_counts
     return sum(p.numel() for p in model.parameters())
-
-
-def _curve(losses: Sequence[float]) -> dict[str, list[float]]:
-    """Means of as many steps each; the step of each is its last."""
-    parts = [part for part in np.array_split(np.array(losses), POINTS) if len(part)]
-    ends = np.cumsum([len(part) for part in parts], dtype=int)
-    return {"step": ends.tolist(), "loss": [round(float(part.mean()), 4) for part in parts]}

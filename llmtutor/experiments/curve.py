@@ -4,8 +4,9 @@ Every study trains here: what differs between two runs is in their settings. Los
 in nats a token.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from llmtutor.evaluate.perplexity import LossReport, evaluate_loss
 from llmtutor.model.losses import Batch, Loss, batch_losses
 from llmtutor.optim import Schedule, make_optimizer
 from llmtutor.train.step import NonFiniteLoss, set_learning_rate, train_step
+
+LOST: Mapping[str, None] = MappingProxyType({"valid_loss": None, "bits_per_byte": None})
+"""What is kept of a run that diverged, in the place of what ``rounded`` gives."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,25 @@ def train_curve(
 def loss_on(model: nn.Module, batches: Iterable[Batch]) -> LossReport:
     """``evaluate_loss``, where the model is."""
     return evaluate_loss(model, placed(batches, next(model.parameters()).device))
+
+
+def rounded(report: LossReport, n_bytes: float) -> dict[str, float]:
+    """What a study keeps of a loss: in nats a token, and in bits a byte of ``n_bytes``."""
+    return {
+        "valid_loss": round(report.nats_per_token, 5),
+        "bits_per_byte": round(report.bits_per_byte(round(n_bytes)), 5),
+    }
+
+
+def in_means(losses: Sequence[float], n: int) -> dict[str, list[float]]:
+    """``n`` means of about as many steps each; the step of each is its last.
+
+    >>> in_means([4.0, 3.0, 2.0, 1.0], 2)
+    {'step': [2, 4], 'loss': [3.5, 1.5]}
+    """
+    parts = [part for part in np.array_split(np.array(losses), n) if len(part)]
+    ends = np.cumsum([len(part) for part in parts], dtype=int)
+    return {"step": ends.tolist(), "loss": [round(float(part.mean()), 4) for part in parts]}
 
 
 def placed(batches: Iterable[Batch], device: str | torch.device) -> Iterator[Batch]:

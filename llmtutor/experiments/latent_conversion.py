@@ -13,26 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmtutor.data.batches import random_batches
-from llmtutor.experiments.curve import train_curve
 from llmtutor.experiments.study import Study
 from llmtutor.experiments.training import SEQ_LEN, model_config, tokens
 from llmtutor.experiments.uptraining import (
-    BATCH,
     D_MODEL,
     FINAL,
     MARKS,
     N_HEADS,
     N_LAYERS,
-    PEAK,
     STEPS,
-    held_out,
+    falling,
+    train_on,
 )
 from llmtutor.model.grouping import group_heads
 from llmtutor.model.latent import compress_heads
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
-from llmtutor.optim import Schedule
 from llmtutor.optim.schedules import warmup_cosine
 
 HEAD_DIM = D_MODEL // N_HEADS
@@ -62,7 +58,7 @@ def trained(seed: int, device: str = "cpu") -> Transformer:
     torch.manual_seed(seed)
     config = model_config(D_MODEL, N_LAYERS, tokens()[2], n_heads=N_HEADS, rope_fraction=0.5)
     model = build(config)
-    _train(model, PEAK, warmup_cosine(STEPS, STEPS // 20, FINAL), (STEPS,), seed, device)
+    train_on(model, warmup_cosine(STEPS, STEPS // 20, FINAL), (STEPS,), seed, device)
     return model
 
 
@@ -80,39 +76,12 @@ def convert_run(
 ) -> dict[str, Any]:
     """Convert the trained model and train on, on batches that all conversions share."""
     model = converted(trained(seed, device), method, numbers)
-    losses = _train(model, PEAK, falling(rate, MARKS[-1]), MARKS, 1000 + seed, device)
+    losses = train_on(model, falling(MARKS[-1], rate), MARKS, 1000 + seed, device)
     return {
         "cache_bytes": model.make_caches(1, 1).nbytes,
         "valid_loss": losses.get(str(MARKS[-1])),
         "losses": losses,
     }
-
-
-def falling(start: float, steps: int) -> Schedule:
-    """From ``start`` on a line to FINAL of the peak, or level where it starts below."""
-    end = min(start, FINAL)
-    return lambda step: start + (end - start) * step / steps
-
-
-def _train(
-    model: Transformer,
-    lr: float,
-    schedule: Schedule,
-    marks: tuple[int, ...],
-    seed: int,
-    device: str,
-) -> dict[str, float]:
-    curve = train_curve(
-        model,
-        random_batches(tokens()[0], BATCH, SEQ_LEN, generator=torch.Generator().manual_seed(seed)),
-        steps=marks[-1],
-        lr=lr,
-        schedule=schedule,
-        held_out=held_out,
-        marks=marks,
-        device=device,
-    )
-    return {str(step): round(loss, 5) for step, loss in curve.marks.items()}
 
 
 def _texts() -> Tensor:

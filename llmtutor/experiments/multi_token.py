@@ -20,7 +20,7 @@ from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
 from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments.comparison import best_rate
-from llmtutor.experiments.curve import loss_on, placed, spread_windows, train_curve
+from llmtutor.experiments.curve import loss_on, placed, rounded, spread_windows, train_curve
 from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import SEQ_LEN, model_config, schedule, tokens
 from llmtutor.model.accounting import parameters, token_flops
@@ -112,8 +112,7 @@ def multi_token_run(
     result: dict[str, Any] = {
         "steps": VARIANTS[variant](),
         "n_params": parameters(config_of(variant)).total,
-        "valid_loss": round(report.nats_per_token, 5),
-        "bits_per_byte": round(report.bits_per_byte(round(n_bytes)), 5),
+        **rounded(report, n_bytes),
     }
     if draft_lr is not None:
         assert isinstance(model, MultiToken)
@@ -201,22 +200,25 @@ def loss_rows(record: Record) -> list[tuple[str, ...]]:
 
 
 def draft_rows(record: Record) -> list[tuple[str, ...]]:
-    """For a table: draft, parameters, FLOPs a proposal (the model is 1), accepted, same favourite.
+    """For a table: draft, parameters, FLOPs a proposal (the model is 1), loss, accepted, gain.
 
-    Counts have no parameters and take no products.
+    The gain is in tokens for the cost of a pass of the model, with one proposal a pass. Counts are
+    a table, and take no products.
     """
     config, small = config_of("multi"), config_of("small")
     one, head = token_flops(config, SEQ_LEN), second_head_costs(config, SEQ_LEN)
     costs = {
-        "head": (f"{head.parameters:,}", f"{head.flops / one:.2f}"),
-        "small": (f"{parameters(small).total:,}", f"{token_flops(small, SEQ_LEN) / one:.2f}"),
-        "ngram": ("0", "0.00"),
+        "head": (f"{head.parameters:,}", head.flops / one),
+        "small": (f"{parameters(small).total:,}", token_flops(small, SEQ_LEN) / one),
+        "ngram": ("a table", 0.0),
     }
     rows: list[tuple[str, ...]] = []
     for draft, name in DRAFTS.items():
         values = [result["drafts"][draft] for result in record.results(variant="multi")]
-        accepted, same = (fmean(v[key] for v in values) for key in ("acceptance", "agreement"))
-        rows.append((name, *costs[draft], f"{accepted:.3f}", f"{same:.3f}"))
+        nats, accepted = (fmean(v[key] for v in values) for key in ("loss", "acceptance"))
+        size, cost = costs[draft]
+        gain = (1 + accepted) / (1 + cost)
+        rows.append((name, size, f"{cost:.2f}", f"{nats:.2f}", f"{accepted:.2f}", f"{gain:.2f}"))
     return rows
 
 

@@ -71,8 +71,7 @@ class NormedConfig(AttentionConfig):
 
     def build(self, site: Site) -> NormedAttention:
         """The layer."""
-        position = self.position.build(site, self.n_heads, self.width(site.d_model))
-        return NormedAttention(site.d_model, **self.values() | {"position": position})
+        return NormedAttention(site.d_model, **self.options(site))
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ class DifferenceConfig(DifferentialConfig):
 
     def build(self, site: Site) -> DifferenceAlone:
         """The layer."""
-        position = self.position.build(site, self.n_heads, self.width(site.d_model))
-        own = {"position": position, "layer": site.layer}
-        return DifferenceAlone(site.d_model, **self.values() | own)
+        return DifferenceAlone(site.d_model, **self.options(site), layer=site.layer)
 
 
 N_HEADS, D_FF = 4, 128

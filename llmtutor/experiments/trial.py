@@ -9,7 +9,7 @@ from typing import Any
 
 from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
-from llmtutor.experiments.curve import loss_on, spread_windows, train_curve
+from llmtutor.experiments.curve import LOST, loss_on, rounded, spread_windows, train_curve
 from llmtutor.experiments.training import tokens
 from llmtutor.experiments.variants import (
     BATCH_SIZE,
@@ -58,14 +58,12 @@ def train_variant(
         zero_first_head(model)
     final = loss_on(model, spread_windows(valid, FINAL_WINDOWS, SEQ_LEN))
     bytes_per_token = len(load_corpus(corpus).valid.encode()) / len(valid)
-    n_bytes = round(final.n_tokens * bytes_per_token)
     tens = range(0, len(curve.losses) // 10 * 10, 10)
     return {
         "n_params": parameters(model.config).total,
         "steps": steps,
         "n_tokens": steps * BATCH_SIZE * SEQ_LEN,
-        "valid_loss": None if curve.diverged else round(final.nats_per_token, 5),
-        "bits_per_byte": None if curve.diverged else round(final.bits_per_byte(n_bytes), 5),
+        **(LOST if curve.diverged else rounded(final, final.n_tokens * bytes_per_token)),
         "curve": {
             "step": [i + 10 for i in tens],
             "loss": [round(statistics.mean(curve.losses[i : i + 10]), 4) for i in tens],

@@ -95,9 +95,10 @@ def uptrain_run(*, n_kv_heads: int, pool: str, seed: int, device: str = "cpu") -
     return {"valid_loss": losses.get(str(MARKS[-1])), "losses": losses}
 
 
-def falling(steps: int) -> Schedule:
-    """From AGAIN on a line to FINAL, which step ``steps`` would have."""
-    return lambda step: AGAIN + (FINAL - AGAIN) * step / steps
+def falling(steps: int, start: float = AGAIN) -> Schedule:
+    """From ``start`` on a line to FINAL, which step ``steps`` would have; level if it is below."""
+    end = min(start, FINAL)
+    return lambda step: start + (end - start) * step / steps
 
 
 UPTRAINING = Study(

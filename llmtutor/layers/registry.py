@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from llmtutor.checks import check_name
 from llmtutor.layers import positions
 from llmtutor.layers.attention.blockwise import BlockwiseConfig
+from llmtutor.layers.attention.convolved import ConvolvedConfig
 from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
 from llmtutor.layers.attention.heads import AttentionConfig
@@ -32,6 +33,7 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         # Mixers
         AttentionConfig,
+        ConvolvedConfig,
         DifferentialConfig,
         DifferentialV2Config,
         LatentAttentionConfig,

@@ -1,5 +1,7 @@
 """What chapter 15 says in numbers that no output shows."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,8 @@ from torch import Tensor
 from llmtutor.experiments.latent_conversion import CONTROL_RATES, RATES, SEARCH_RATES
 from llmtutor.experiments.study import load_record
 from llmtutor.layers.part import Load, Site
-from llmtutor.layers.positions import Rope
+from llmtutor.layers.positions import Rope, YarnScaling
+from llmtutor.model.accounting import parameters
 from llmtutor.model.published import PUBLISHED
 
 V2 = PUBLISHED["deepseek-v2"].blocks[0].mixer
@@ -34,6 +37,35 @@ def test_absorbing_costs_more_than_heads_and_far_less_than_making_keys() -> None
 
 def test_two_matrices_of_the_query_are_smaller_than_their_product() -> None:
     assert round(5120 * 512 / (5120 * 128 + 128 * 512), 1) == 3.6
+    assert 1536 * 512 / (1536 * 128 + 128 * 512) == 3.0
+
+
+@pytest.mark.parametrize(("name", "factor"), [("deepseek-v2", 1.59), ("deepseek-v3", 1.87)])
+def test_published_scores_have_a_factor_more(name, factor) -> None:
+    mixer = PUBLISHED[name].blocks[0].mixer
+    assert round(mixer.scale * math.sqrt(128 + 64), 2) == factor
+    assert isinstance(mixer.position.scaling, YarnScaling)
+
+
+def test_what_fits_beside_the_weights_on_eight_cards() -> None:
+    weights = parameters(PUBLISHED["deepseek-v2"]).total * 2 / 1e9
+    free = 80 - weights / 8
+    latents, heads = (60 * 131_072 * n * 2 / 1e9 for n in (576, 2 * 8 * 128))
+    assert round(weights) == 471 and round(free) == 21 and round(heads / 8, 1) == 4.0
+    assert (free // latents, free // (heads / 8)) == (2, 5)
+
+
+def test_a_factor_of_a_key_can_go_into_its_query() -> None:
+    q, z, s = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    pairs = torch.view_as_real(q), torch.view_as_real(z * s)
+    torch.testing.assert_close((pairs[0] * pairs[1]).sum(-1), (q * (z * s).conj()).real)
+    torch.testing.assert_close(q * (z * s).conj(), (q * z.conj()) * s.conj())
+
+
+def test_what_the_latent_made_one_is_two_again_past_it() -> None:
+    looks, nots = torch.tensor([[0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
+    key = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
+    assert (looks @ key.T).tolist() == [0, 2] and (nots @ key.T).tolist() == [2, 0]
 
 
 def test_where_the_two_paths_meet() -> None:

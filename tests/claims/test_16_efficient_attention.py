@@ -1,9 +1,13 @@
 """What chapter 16 says of the world: sizes, reach, and the traffic of published settings."""
 
+from statistics import mean
+
 import pytest
 
+from llmtutor.evaluate.compare import compare
 from llmtutor.experiments.study import load_record
-from llmtutor.layers.attention.traffic import flash_accesses, stored_accesses
+from llmtutor.experiments.windows import best_rate, losses
+from llmtutor.layers.attention.traffic import flash_accesses, indexed_numbers, stored_accesses
 from llmtutor.model.published import PUBLISHED
 
 
@@ -30,3 +34,57 @@ def test_weights_on_the_first_token() -> None:
     runs = load_record("attention-sinks").results(variant="plain")
     assert round(sum(100 * run["others"] for run in runs) / 3) == 12
     assert round(sum(100 * run["triggers"] for run in runs) / 3) == 1
+
+
+def test_one_of_the_plain_runs_leaves_no_more_on_the_first_token_than_the_others() -> None:
+    left = {
+        form: [100 * run["others"] for run in load_record("attention-sinks").results(variant=form)]
+        for form in ("plain", "sinks", "gate")
+    }
+    others = left["sinks"] + left["gate"]
+    assert round(min(others)) == 5 and round(max(others)) == 8
+    assert round(min(left["plain"])) == 7 and min(left["plain"]) < max(others)
+    assert sorted(round(x) for x in left["plain"]) == [7, 14, 14]
+
+
+def test_the_gated_form_copies_best_within_its_training_and_worst_beyond() -> None:
+    record = load_record("attention-sinks")
+
+    def copying(form: str, where: str) -> float:
+        return mean(run[where]["full"][1] for run in record.results(variant=form))
+
+    near, far = (
+        {form: round(copying(form, where), 2) for form in ("plain", "sinks", "gate")}
+        for where in ("near", "far")
+    )
+    assert near == {"plain": 0.14, "sinks": 0.12, "gate": 0.02}
+    assert far == {"plain": 1.61, "sinks": 1.88, "gate": 4.95}
+    for form in near:  # elsewhere, whatever they see
+        for run in record.results(variant=form):
+            assert all(round(loss[0], 2) == 1.88 for loss in run["far"].values())
+
+
+def test_compressed_blocks_are_not_distinguishable_from_the_window_beside_them() -> None:
+    record = load_record("windows")
+    blocks, window = (
+        losses(record, name, best_rate(record, name))
+        for name in ("window and compressed blocks", "window")
+    )
+    one = compare(blocks, window)
+    found = [round(x, 3) for x in (one.difference, *one.t_interval)]
+    assert found == [0.018, -0.020, 0.056] and one.verdict == "not distinguishable"
+
+
+def test_the_bus_is_the_narrow_place() -> None:
+    """NVIDIA's data sheet of the H100 SXM: 989 TFLOPS in bfloat16, 3.35 TB a second."""
+    operations_a_byte = 989 / 3.35
+    assert operations_a_byte == pytest.approx(300, rel=0.02)
+    operations, moved = 2 * 2 * 64, 4 * 2  # of one score; out and back, twice, in two bytes
+    assert operations == 256 and operations / moved == 32
+
+
+def test_of_what_deepseek_v3_2_reads_most_is_read_by_the_indexer() -> None:
+    by_indexer, of_rows = indexed_numbers(131_072)
+    millions = [round(x / 1e6, 1) for x in (by_indexer, of_rows, 131_072 * 576)]
+    assert millions == [16.8, 1.2, 75.5] and by_indexer > 0.9 * (by_indexer + of_rows)
+    assert indexed_numbers(2 * 131_072) == (2 * by_indexer, of_rows)

@@ -1,6 +1,7 @@
 """Chapter 17: what its text says without showing it, from formulas, configurations and records."""
 
 import math
+from collections.abc import Iterator
 from statistics import mean
 
 import pytest
@@ -30,6 +31,19 @@ def test_the_pairs_cost_twice_here_and_half_as_much_again_with_wide_values() -> 
     assert first == second == 2 * plain
     scores, values = 2 * 16 * 128, 2 * 8 * 2 * 128 * 2  # 16 maps, values of 8 heads, both maps
     assert plain == 2 * 2 * 16 * 128 and scores + values == 1.5 * plain
+    whole = AttentionConfig(16).costs(site, Load(1, 4096)).flops
+    assert round((whole + 4096 * plain / 2) / 1e6) == 84
+
+
+def test_where_lambda_starts_and_how_far_a_step_moves_it() -> None:
+    vectors = 0.1 * torch.randn(4, 100_000, 128, generator=torch.Generator().manual_seed(0))
+    moved = (vectors[0] * vectors[1]).sum(-1).exp() - (vectors[2] * vectors[3]).sum(-1).exp()
+    assert float(moved.std()) == pytest.approx(0.16, abs=0.005)
+    for outside in (0.2 + moved < 0, 0.8 + moved > 1):  # the first layer, and a deep one
+        assert float(outside.double().mean()) == pytest.approx(1 / 9, abs=0.01)
+    # Each of 512 components moves by 0.001, all in the direction that raises λ.
+    step = 0.001 * vectors.abs().sum(-1).mean(1).sum()
+    assert vectors[:, 0].numel() == 512 and round(float(step), 2) == 0.04
 
 
 def test_the_second_version_saves_a_quarter_where_keys_and_values_are_few() -> None:
@@ -48,6 +62,60 @@ def test_glorot_starts_about_six_times_as_large() -> None:
     init_glorot(model.embedding, model.blocks, model.head)
     assert float(query.detach().std()) / GPT2_STD == pytest.approx(6, abs=0.5)
     assert math.sqrt(2 / (64 + 64)) / GPT2_STD == 6.25
+    assert float(model.embedding.weight.detach().std()) / GPT2_STD == pytest.approx(50, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "init", "size"),
+    [
+        ("attention", "gpt2", 0.14),
+        ("norm alone", "gpt2", 4.5),
+        ("attention", "glorot", 0.26),
+        ("norm alone", "glorot", 0.82),
+    ],
+)
+def test_what_attention_brings_before_training(variant: str, init: str, size: float) -> None:
+    """Root mean square at the questions, as a part of the stream's; mean of five starts."""
+    found = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = Transformer(needle.model_config(variant, init))
+        ids = needle.texts(32, needle.AMONG, torch.Generator().manual_seed(seed))[0]
+        block = model.blocks[0]
+        with torch.no_grad():
+            stream = model.embedding(ids)
+            brought = block.get_submodule("mixer")(block.get_submodule("norm_1")(stream))
+        sizes = [x[:, -needle.FACTS :].square().mean().sqrt() for x in (brought, stream)]
+        found.append(float(sizes[0] / sizes[1]))
+    assert mean(found) == pytest.approx(size, rel=0.03)
+
+
+def test_who_only_counts_the_values_pays_1_56_nats() -> None:
+    """Exactly, over all ways in which 8 facts share 8 values."""
+
+    def shares(left: int, values: int) -> Iterator[tuple[int, ...]]:
+        if values == 1:
+            yield (left,)
+            return
+        for n in range(left + 1):
+            yield from ((n, *rest) for rest in shares(left - n, values - 1))
+
+    facts, loss, right = needle.FACTS, 0.0, 0.0
+    for counts in shares(facts, needle.VALUES):
+        chance = math.factorial(facts) / needle.VALUES**facts
+        for n in counts:
+            chance /= math.factorial(n)
+        loss -= chance * sum(n / facts * math.log(n / facts) for n in counts if n)
+        right += chance * max(counts) / facts
+    assert round(loss, 2) == 1.56 and round(100 * right) == 32
+    assert mean(by_seed("differential-v2", "gpt2", "loss")) > loss
+
+
+def test_an_even_look_at_all_tokens_or_at_all_facts() -> None:
+    for junk, percent in ((48, 2), (768, 0.1)):
+        seen = [junk + needle.FACTS + n for n in range(1, needle.FACTS + 1)]
+        assert round(100 * mean(1 / n for n in seen), 0 if junk == 48 else 1) == percent
+    assert 100 / needle.FACTS == 12.5
 
 
 def test_no_published_model_of_the_gallery_subtracts() -> None:
@@ -96,25 +164,43 @@ def test_in_more_noise_the_whole_looks_about_twice_as_much_at_the_fact() -> None
     assert mean(by_seed("differential-v2", "glorot", "right")) > 0.9 and mean(second) < 0.1
 
 
+def test_two_intervals_without_zero_are_no_verdicts() -> None:
+    """From GPT-2's start: the second version among 48 tokens of junk, the first among 768."""
+    for junk, variant, adjusted in ((48, "differential-v2", 0.08), (768, "differential", 0.10)):
+        losses = {
+            name: dict(enumerate(by_seed(name, "gpt2", "loss", junk))) for name in needle.VARIANTS
+        }
+        one = compare_family(losses, losses.pop("attention"))[variant]
+        assert one.t_interval[0] > 0 or one.t_interval[1] < 0
+        assert one.verdict == "not distinguishable" and round(one.adjusted_p, 2) == adjusted
+
+
+def test_the_rate_for_short_texts_was_a_bad_one_for_long_ones() -> None:
+    chosen = load_record("needle").plan["lr"]["gpt2"]["norm alone"]
+    search = {"variant": "norm alone", "init": "gpt2", "seed": needle.RATE_SEED}
+    long = [
+        load_record("needle-rates").results(**search, lr=lr)[0]["by_junk"]["768"]["loss"]
+        for lr in (chosen, chosen / 4)
+    ]
+    assert [round(loss, 2) for loss in long] == [2.39, 0.43]
+
+
 def test_plain_attention_only_takes_longer() -> None:
     for run in load_record("needle-longer").runs:
         assert run["settings"]["steps"] == 4 * needle.STEPS
         assert run["result"]["loss"] < 0.01
 
 
-def test_with_much_noise_the_other_start_turns_the_picture() -> None:
-    """From Glorot's start, among 768 tokens of junk."""
-    names = ("attention", "differential", "differential-v2", "norm alone")
-    losses = {name: mean(by_seed(name, "glorot", "loss", 768)) for name in names}
-    assert [round(losses[name], 2) for name in names] == [1.15, 1.62, 1.11, 2.34]
-    right = {name: mean(by_seed(name, "glorot", "right", 768)) for name in names}
-    assert round(100 * right["differential-v2"]) == 68 and round(100 * right["attention"]) == 51
-    paired = {
-        name: dict(enumerate(by_seed(name, "glorot", "loss", 768))) for name in needle.VARIANTS
-    }
-    found = compare_family(paired, paired.pop("attention"))
-    worse = {name for name, one in found.items() if one.verdict == "worse"}
-    assert worse == {"differential", "norm alone"}
+def test_with_much_noise_no_layer_beats_plain_attention() -> None:
+    verdicts = {}
+    for init in needle.INITS:
+        losses = {
+            name: dict(enumerate(by_seed(name, init, "loss", 768))) for name in needle.VARIANTS
+        }
+        for name, one in compare_family(losses, losses.pop("attention")).items():
+            verdicts[init, name] = one.verdict
+    told = {at: verdict for at, verdict in verdicts.items() if verdict != "not distinguishable"}
+    assert told == {("glorot", "differential"): "worse", ("glorot", "norm alone"): "worse"}
     runs = load_record("needle-longer").runs
     longer = [run["result"]["by_junk"]["768"]["right"] for run in runs]
     assert [round(100 * x) for x in (min(longer), max(longer))] == [39, 66]

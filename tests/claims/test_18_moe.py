@@ -5,12 +5,13 @@ import statistics
 
 import pytest
 import torch
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from llmtutor.data.batches import random_batches
 from llmtutor.experiments.curve import train_curve
-from llmtutor.experiments.expert_balance import config_of
+from llmtutor.experiments.expert_balance import STEPS, config_of
 from llmtutor.experiments.study import load_record
-from llmtutor.experiments.training import SEQ_LEN, tokens
+from llmtutor.experiments.training import SEQ_LEN, WARMUP, tokens
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.layers.moe.capacity import capacity
@@ -85,6 +86,43 @@ def busiest_of(frozen: str | None) -> list[list[float]]:
         curve = train_curve(model, batches, steps=80, lr=0.008, schedule=lambda step: 1.0)
         found.append([max(load) for load in curve.statistics["blocks.1.ffn.load"]])
     return found
+
+
+def test_where_layer_1_goes_without_balance_and_with_it() -> None:
+    """The loads of every tenth step; the study warms up for 12 steps."""
+    course = {
+        arm: [[max(load) for load in run["loads"][1]] for run in seeds_of(arm)]
+        for arm in ("none", "loss 0.01", "bias 0.01", "bias 0.003")
+    }
+    assert int(WARMUP * STEPS) == 12
+    assert min(by_step[1] for by_step in course["none"]) > 7.7  # of 8
+    assert [round(by_step[-1], 1) for by_step in course["none"]] == [7.0, 3.3, 3.5]
+    changes = [by_step[-1] - by_step[0] for by_step in course["none"]]
+    assert min(changes) < 0 < max(changes)
+    assert round(course["bias 0.01"][0][1], 1) == 8.0
+    assert max(course["loss 0.01"][0]) == course["loss 0.01"][0][0] == pytest.approx(3.9, abs=0.05)
+    idle = [min(load) == 0 for load in seeds_of("none")[0]["loads"][1]]
+    assert (sum(idle), len(idle)) == (22, 25)
+
+
+def test_transformers_at_perfect_balance() -> None:
+    """Mixtral's loss with two choices of four experts, all equally often."""
+    even = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    assert float(load_balancing_loss_func((even,), 4, top_k=2)) == pytest.approx(2)
+
+
+def test_fetching_experts_or_sending_tokens() -> None:
+    layer = 128 * 3 * 2048 * 768 * 2
+    there = 8 * 2048 * 2
+    assert round(layer / 1e9, 1) == 1.2 and round(there / 1e3) == 33
+    assert 18_000 < layer / (2 * there) < 19_000
+
+
+def test_bytes_of_mixtral_and_products_of_qwen() -> None:
+    mixtral, qwen = (parameters(preset(name)) for name in ("mixtral-8x7b", "qwen3-30b-a3b"))
+    assert round(2 * mixtral.total / 1e9) == 93
+    assert round(2 * (mixtral.active - mixtral.embedding) / 1e9, 1) == 25.5
+    assert round((qwen.active - qwen.embedding) / 1e9, 2) == 3.04
 
 
 def test_how_fast_balance_comes() -> None:

@@ -17,6 +17,7 @@ from llmtutor.experiments.state_space import (
 )
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.layers.recurrent.mamba import MambaConfig
+from llmtutor.layers.recurrent.s4d import S4D, causal_convolution
 from llmtutor.model.accounting import cache_bytes, parameters
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import preset
@@ -90,14 +91,40 @@ def test_what_is_said_of_the_runs(record: Record) -> None:
 
 
 def test_a_mamba_without_its_choice_is_no_better_than_s4d(record: Record) -> None:
-    """It loses a fifth of the letters."""
+    """It says 79 % of the letters, S4D 86 %, and their ranges overlap."""
 
-    def mean(mixer: str) -> float:
+    def right(mixer: str) -> list[float]:
         found = record.results(task="selective", mixer=mixer, length=32)
         assert len(found) == 3
-        return sum(run["accuracy"] for run in found) / 3
+        return [run["accuracy"] for run in found]
 
-    assert mean(NO_CHOICE) == pytest.approx(0.8, abs=0.02) and mean(NO_CHOICE) < mean("s4d")
+    without, s4d = right(NO_CHOICE), right("s4d")
+    assert round(100 * sum(without) / 3) == 79 and round(100 * sum(s4d) / 3) == 86
+    assert min(s4d) < max(without) < max(s4d)
+
+
+def test_no_fixed_step_lets_a_letter_stand_out_of_the_noise() -> None:
+    """The smaller the step, the nearer to a plain sum: a letter of 5 against a noise of 10."""
+    ratios = []
+    for step in (0.02, 0.01, 0.001, 1e-5):
+        keep = torch.tensor(-step, dtype=torch.float64).exp()
+        weights = (1 - keep) * keep ** torch.arange(101)  # of the newest blank, ..., of the letter
+        ratios.append(float(5 * weights[-1] / weights[:-1].norm()))
+    assert ratios == sorted(ratios) and ratios[0] < 0.15
+    assert ratios[-1] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_linear_state_can_count_letters_past_any_number_of_blanks() -> None:
+    """The slowest wave of S4D hardly fades: fed with 1 for a letter, it counts them."""
+    layer = S4D(1, 1)
+    with torch.no_grad():
+        layer.log_step.fill_(torch.tensor(0.001).log())
+        kernel = layer.kernel(64)[:, 0] / layer.kernel(1)[0, 0]
+    assert 0.96 < kernel[-1] < 0.98
+    text = torch.zeros(1, 64, 1)
+    text[0, [3, 30, 31, 50]] = 1
+    counts = causal_convolution(text, kernel[:, None])
+    assert counts[0, [3, 29, 30, 31, 49, 50, 63], 0].round().tolist() == [1, 1, 2, 3, 3, 4, 4]
 
 
 def test_more_steps_teach_the_others_as_well() -> None:
@@ -112,6 +139,7 @@ def test_more_steps_teach_the_others_as_well() -> None:
 
 
 def test_best_guess_of_a_model_that_does_not_know_the_order() -> None:
-    """At each mark the letter that came most often: 41 %."""
+    """At each mark the letter that came most often, 1.65 times of 4: 41 %."""
     most = [max(Counter(text).values()) for text in product(range(LETTERS), repeat=ASKED)]
+    assert round(sum(most) / len(most), 2) == 1.65
     assert round(100 * sum(most) / len(most) / ASKED) == 41

@@ -5,9 +5,10 @@ from itertools import product
 import numpy as np
 
 from llmtutor.evaluate.compare import compare_family
-from llmtutor.experiments.multi_token import config_of, losses
+from llmtutor.experiments.multi_token import config_of, draft_rows, losses
 from llmtutor.experiments.study import load_record
 from llmtutor.experiments.training import SEQ_LEN
+from llmtutor.layers.part import Load
 from llmtutor.model.accounting import token_flops
 from llmtutor.model.multi_token import second_head_costs
 
@@ -80,10 +81,29 @@ def test_a_second_head_helps_at_equal_steps_and_more_steps_help_several_times_as
     assert abs(share - 2 / 3) < 0.01
 
 
+def test_where_the_two_thirds_of_a_second_head_come_from() -> None:
+    """Its block 0.39 of a pass, M 0.05, the output layer again 0.22."""
+    config = config_of("multi")
+    load, site = Load(1, SEQ_LEN), config.site.at(config.n_layers)
+    block = config.blocks[-1].costs(site, load).flops
+    projection, output = 4 * config.d_model**2, 2 * config.d_model * config.vocab_size
+    assert block + projection + output == second_head_costs(config, SEQ_LEN).flops
+    one = token_flops(config, SEQ_LEN)
+    assert [round(part / one, 2) for part in (block, projection, output)] == [0.39, 0.05, 0.22]
+
+
 def test_its_proposals_are_accepted_more_often_than_those_of_the_other_drafts() -> None:
     record = load_record("multi-token")
     for result in record.results(variant="multi"):
         head, small, counts = (result["drafts"][name] for name in ("head", "small", "ngram"))
-        for key in ("acceptance", "agreement"):
-            assert head[key] > small[key] > counts[key] + 0.1
+        assert head["acceptance"] > small["acceptance"] > counts["acceptance"] + 0.1
+        assert counts["loss"] < head["loss"] < result["valid_loss"] - 0.1
         assert counts["loss"] < min(run["result"]["valid_loss"] for run in record.runs)
+
+
+def test_accepted_most_often_is_not_fastest() -> None:
+    """Tokens for the cost of a pass, one proposal a pass: 1.05, 1.40, 1.53; DeepSeek-V3's 1.82."""
+    rows = draft_rows(load_record("multi-token"))
+    assert [row[4] for row in rows] == ["0.75", "0.71", "0.53"]
+    assert [row[5] for row in rows] == ["1.05", "1.40", "1.53"]
+    assert [round((1 + alpha) / (1 + 1 / 61), 2) for alpha in (0.85, 0.9)] == [1.82, 1.87]

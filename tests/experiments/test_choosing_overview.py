@@ -34,7 +34,7 @@ def test_a_row_says_what_the_runs_say() -> None:
     baseline, mqa = overview(Record(NAME, "", {}, "", [], RUNS), COSTS, "small")
     assert len(mqa) == len(baseline) == len(COLUMNS)
     row = dict(zip(COLUMNS, mqa, strict=True))
-    assert row["bits per byte"] == "2.120" and row["gap"].startswith("+0.100 [+0.09")
+    assert row["bits per byte"] == "2.120" and row["gap"] == "+0.100 [+0.080, +0.120]"
     assert row["verdict"] == "worse" and row["worth, in compute"] == ""
     assert row["minimal pairs"] == "60.0% [50.2%, 69.1%]"
     assert (row["parameters"], row["active"]) == ("1,000", "900")

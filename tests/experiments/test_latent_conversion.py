@@ -19,7 +19,6 @@ from llmtutor.experiments.latent_conversion import (
     TURNED,
     WHOLE,
     converted,
-    falling,
 )
 from llmtutor.experiments.study import Record, load_record
 from llmtutor.experiments.training import model_config, tokens
@@ -109,8 +108,3 @@ def test_a_latent_of_all_directions_costs_what_the_shared_key_costs() -> None:
             keys = block.mixer.key.weight.unflatten(0, (N_HEADS, HEAD_DIM))
             keys[:, :TURNED] = keys[:1, :TURNED].clone()
         torch.testing.assert_close(converted(model, "latent", FULL_RANK)(ids), model(ids))
-
-
-def test_the_rate_falls_to_the_end_of_training_or_stays_below_it() -> None:
-    assert [falling(0.5, 100)(step) for step in (0, 50, 100)] == pytest.approx([0.5, 0.3, 0.1])
-    assert {falling(0.01, 100)(step) for step in (0, 50, 100)} == {0.01}

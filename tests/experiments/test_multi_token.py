@@ -105,10 +105,10 @@ def test_rows_say_what_the_runs_say(record: Record) -> None:
         assert row[4] == f"{mean(gaps):+.3f} ({low:+.3f} to {high:+.3f})"
     for row, draft in zip(draft_rows(record), ("head", "small", "ngram"), strict=True):
         values = [result["drafts"][draft] for result in record.results(variant="multi")]
-        assert row[3:] == tuple(
-            f"{mean(v[key] for v in values):.3f}" for key in ("acceptance", "agreement")
-        )
+        nats, accepted = (mean(v[key] for v in values) for key in ("loss", "acceptance"))
+        assert row[3:5] == (f"{nats:.2f}", f"{accepted:.2f}")
+        assert float(row[5]) == pytest.approx((1 + accepted) / (1 + float(row[2])), abs=0.01)
     head = second_head_costs(config_of("multi"), SEQ_LEN).parameters
     small = parameters(config_of("small")).total
-    assert [row[1] for row in draft_rows(record)] == [f"{head:,}", f"{small:,}", "0"]
+    assert [row[1] for row in draft_rows(record)] == [f"{head:,}", f"{small:,}", "a table"]
     assert ORDER == 3

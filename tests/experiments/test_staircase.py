@@ -22,6 +22,7 @@ from llmtutor.experiments.study import Record, load_record, run_study
 from llmtutor.layers.attention import Attention
 from llmtutor.model.language_modelling import LinearBigram, NGram
 from llmtutor.model.mlp import WindowMLP
+from llmtutor.tokenizer import BPETokenizer
 
 VOCAB = 270
 RATES, WHOLE = STAIRCASE
@@ -134,7 +135,7 @@ def test_no_held_out_line_and_no_line_to_tune_on_is_trained_on(small: Path) -> N
     assert all(by_name[n] in held_out and n.upper() not in train + tuning for n in HELD_OUT)
     assert tuning == by_name[TUNING] and TUNING.upper() not in train
     assert "HAMLET" in train and "LEAR" in train and len(train) == text.n_bytes
-    spread = climbing.BPETokenizer.train([by_name["hamlet"], by_name["lear"]], VOCAB)
+    spread = BPETokenizer.train([by_name["hamlet"], by_name["lear"]], VOCAB)
     assert text.tokenizer.fingerprint() == spread.fingerprint()  # it has seen no other work
 
 

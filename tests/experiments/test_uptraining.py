@@ -96,3 +96,4 @@ def test_losses_are_taken_at_the_marks_and_the_rate_falls_to_its_end() -> None:
     assert list(found) == ["0", "2", "5"] and seen == [0, 1, 2, 3, 4]
     assert len(set(found.values())) == 1  # with a rate of 0 nothing moves
     assert [falling(100)(step) for step in (0, 50, 100)] == pytest.approx([0.5, 0.3, 0.1])
+    assert {falling(100, 0.01)(step) for step in (0, 50, 100)} == {0.01}

@@ -473,6 +473,18 @@ def logits(model: torch.nn.Module) -> Tensor:
     return out if torch.is_tensor(out) else out.logits
 
 
+@torch.no_grad()
+def in_pieces(ours: torch.nn.Module, theirs: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    """Logits of a prompt, single tokens and chunks, each model with its own cache."""
+    caches, past, got, want = ours.make_caches(len(IDS), SEQ), None, [], []
+    for part in IDS.split([7, 1, 1, 4, 11], dim=1):
+        got.append(ours(part, cache=caches))
+        out = theirs(part, past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        want.append(out.logits)
+    return torch.cat(got, dim=1), torch.cat(want, dim=1)
+
+
 def same_bits(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     one, two = a.state_dict(), b.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
@@ -577,13 +589,7 @@ def test_experts_decode_alike_and_are_balanced_alike(case, tmp_path: Path) -> No
     theirs = theirs_of(case)
     theirs.save_pretrained(tmp_path)
     ours = load_hf(tmp_path)
-    caches, past, got, want = ours.make_caches(len(IDS), SEQ), None, [], []
-    for part in IDS.split([7, 1, 1, 4, 11], dim=1):
-        got.append(ours(part, cache=caches))
-        out = theirs(part, past_key_values=past, use_cache=True)
-        past = out.past_key_values
-        want.append(out.logits)
-    assert error(torch.cat(got, dim=1), torch.cat(want, dim=1)) <= 1e-5
+    assert error(*in_pieces(ours, theirs)) <= 1e-5
 
     router_logits = theirs(IDS, output_router_logits=True).router_logits
     assert len(router_logits) == 2
@@ -629,6 +635,17 @@ def test_a_state_is_carried_on_as_theirs(case, tmp_path: Path) -> None:
     assert error(torch.cat(pieces, dim=1), logits(theirs)) <= 1e-5
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("qwen3 next")])
+def test_states_beside_a_cache_of_keys_are_carried_on_as_theirs(case, dtype, tmp_path) -> None:
+    """Theirs also takes chunks after a prompt, so both read the same pieces."""
+    theirs = theirs_of(case, dtype)
+    theirs.save_pretrained(tmp_path)
+    ours = load_hf(tmp_path)
+    got, want = in_pieces(ours, theirs)
+    assert error(got, want) <= TOLERANCE[dtype]
+    assert error(got, logits(theirs)) <= TOLERANCE[dtype]
+
+
 DEEPSEEKS = [case for case in CASES if case.startswith("deepseek")]
 
 
@@ -639,16 +656,13 @@ def test_a_latent_cache_gives_the_logits_of_the_library_and_of_its_cache(case, t
     theirs = theirs_of(case)
     theirs.save_pretrained(tmp_path)
     ours = load_hf(tmp_path)
-    expected, caches, past = logits(theirs), ours.make_caches(len(IDS), SEQ), None
-    for part in IDS.split([7, 1, 1, 4, 11], dim=1):
-        start = caches.length
-        got = ours(part, cache=caches)
-        out = theirs(part, past_key_values=past, use_cache=True)
-        past = out.past_key_values
-        for other in (out.logits, expected[:, start : start + part.shape[1]]):
-            assert error(got, other) <= 2e-5
+    got, want = in_pieces(ours, theirs)
+    assert error(got, want) <= 2e-5 and error(got, logits(theirs)) <= 2e-5
     config = ours.config.blocks[0].mixer
-    assert caches.nbytes == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
+    assert (
+        ours.make_caches(len(IDS), SEQ).nbytes
+        == len(IDS) * SEQ * 3 * (config.kv_rank + config.rope_dim) * 4
+    )
 
 
 def test_keys_and_values_of_other_heads_are_refused_by_name() -> None:

@@ -47,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attention": ({"n_heads": 4}, ATTENTION),
     "differential": ({"n_heads": 4}, {**ATTENTION, "gain": False, "eps": 0.1}),
     "differential-v2": ({"n_heads": 4}, ATTENTION),
+    "convolved-attention": ({"n_heads": 4}, {**ATTENTION, "conv_width": 2}),
     "streaming": ({"n_heads": 4, "window": 2}, {**ATTENTION, "kept_first": 2}),
     "blockwise-linformer": (
         {"n_heads": 4, "block": 2, "compressed": 1},
@@ -168,6 +169,7 @@ ELSEWHERE = {
     ("attention", "qk_norm_over"): "says nothing without a norm: the tests of attention",
     ("differential", "qk_norm_over"): "the same",
     ("differential-v2", "qk_norm_over"): "the same",
+    ("convolved-attention", "qk_norm_over"): "the same",
     ("streaming", "qk_norm_over"): "the same",
     ("blockwise-linformer", "qk_norm_over"): "the same",
     ("s4d", "spectrum"): "says where the weights begin: the tests of S4D",
@@ -217,6 +219,7 @@ def test_roles() -> None:
         MixerConfig: {
             "attention",
             "blockwise-linformer",
+            "convolved-attention",
             "delta-net",
             "differential",
             "differential-v2",

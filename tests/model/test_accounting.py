@@ -58,6 +58,7 @@ VARIANTS = [
     {"mixer": "mla", "latent_norm": None, "q_rank": 12, "position": "none", "n_heads": 2},
     {"mixer": "mamba", "ffn": "no-ffn", "norm_placement": "sandwich"},
     {"mixer": "s4d"},
+    {"mixer": "convolved-attention", "n_kv_heads": 2},
     {"mixer": "streaming", "window": 8},
     {"mixer": "streaming", "window": 8, "position": "alibi", "n_kv_heads": 2},
     {"mixer": "blockwise-linformer", "window": 8, "n_kv_heads": 2},

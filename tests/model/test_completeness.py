@@ -74,6 +74,10 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"sinks": True, "window": 4},
         {"gate": True, "bias": True},
     ],
+    "convolved-attention": [
+        {"n_kv_heads": None, "conv_width": 1},
+        {"conv_width": 3, "window": 4, "bias": True, "qk_norm": "rmsnorm", "gate": True},
+    ],
     "differential": [
         {"n_kv_heads": None, "gain": False, "gate": True},
         {"head_dim": 6, "window": 5, "bias": True, "softcap": 2.0},
@@ -571,6 +575,7 @@ ONNX = {
     ),
     "linear attention": BASE.replace(mixer="linear-attention", conv_width=3),
     "gated DeltaNet": BASE.replace(mixer="delta-net", n_value_heads=8),
+    "a convolution before attention": BASE.replace(mixer="convolved-attention"),
     "differential": BASE.replace(mixer="differential", window=5),
     "differential, second version": BASE.replace(mixer="differential-v2"),
     "mamba": BASE.replace(mixer="mamba", ffn="no-ffn"),

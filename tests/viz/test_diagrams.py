@@ -318,7 +318,8 @@ def test_a_second_head_has_the_sizes_of_its_model_and_the_tokens_of_its_text() -
     drawing = draw_second_head(config, ("My", " lord", ","))
     shown = re.findall(r"<text[^>]*>(.*?)</text>", drawing.svg())
     assert [shown.count(word) for word in ("My", "␣lord", ",")] == [1, 2, 1]
-    for words in ("3 blocks", "h, 64 numbers", "h beside e, 128 numbers", "projection to 64"):
+    words_in_boxes = ("3 blocks", "one norm each", "one more block", "projection to 64")
+    for words in (*words_in_boxes, "h, 64 numbers", "h beside e, 128 numbers"):
         assert words in shown
     for fact in ("'My'", "' lord'", "','", "3 blocks", "64 numbers", "128 numbers"):
         assert fact in drawing.description

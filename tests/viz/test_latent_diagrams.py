@@ -31,6 +31,7 @@ def test_what_stays_is_in_the_drawer_and_each_head_has_the_shared_key() -> None:
     assert words_of(drawing).count("−0.5") == 1 + 2 == words_of(drawing).count("0.5")
     assert count(drawing, "plain lt-dashed") == 1 and count(drawing, "cache") == 2
     assert "These 4 numbers are kept" in drawing.description
+    assert {"× W_DKV", "× W_KR,", "then RoPE", "to every head"} <= set(words_of(drawing))
     assert "head 1 the key 3 4 and the value 1 2" in drawing.description
 
 
@@ -40,6 +41,7 @@ def test_both_paths_end_in_the_same_scores() -> None:
         "into 1 5, which meets the latents. Both give the scores 6 10."
     )
     assert words_of(drawing).count("10") == 2  # once for each path
+    assert {"make the keys", "absorb"} <= set(words_of(drawing))
     wide = UP.clone()
     wide[0, 0] = float("nan")
     with pytest.raises(ValueError, match="the two paths give other scores"):

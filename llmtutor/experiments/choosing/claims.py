@@ -50,7 +50,7 @@ def quality(option: str, *holds: Verdict) -> Callable[[Losses, Costs], tuple[Ans
         if option not in losses:
             return "cannot be told", f"{option}: not trained yet"
         found = losses[option]
-        low, high = found.gap.t_interval
+        low, high = found.gap.interval
         why = f"{option}: {found.gap.difference:+.3f} bits per byte [{low:+.3f}, {high:+.3f}]"
         if found.verdict == "cannot be told":
             return "cannot be told", why

@@ -36,10 +36,9 @@ from llmtutor.train.step import train_step
 NAME = "choosing-cost"
 SIZE = "large"
 ROUNDS = 5
-TURNS = 8
-"""In a round, for each side: so many times STEPS training steps, the first to warm up, and half as
-many texts decoded."""
-STEPS = 5
+TURNS = 6
+"""In a round, for each side: so many training steps, the first to warm up, and half as many texts
+decoded."""
 PROMPT = 8
 """Tokens before the first one that is decoded; the rest of the context is filled."""
 BASELINE = "baseline"
@@ -92,7 +91,7 @@ def side_by_side(option: str, size: Size, turns: int = TURNS) -> dict[str, dict[
     for turn in range(turns):
         order = sides if turn % 2 else reversed(sides)
         for side in order:
-            taken = trained[side](STEPS)
+            taken = trained[side](1)
             if turn:
                 steps[side] += taken
     for turn in range(max(1, turns // 2)):

@@ -66,8 +66,8 @@ class Size:
         return round(n_tokens / (self.batch_size * self.seq_len))
 
 
-SIZES: Mapping[str, Size] = {"small": Size(48), "middle": Size(64), "large": Size(96)}
-"""136, 234 and 492 thousand parameters: what two cores train in ten hours, all runs together."""
+SIZES: Mapping[str, Size] = {"small": Size(48), "middle": Size(64), "large": Size(80)}
+"""136, 234 and 351 thousand parameters: what two cores train in ten hours, all runs together."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "qk-norm": Option("attention", {"qk_norm": "rmsnorm"}),
     "gated": Option("attention", {"gate": True}),
+    "convolution": Option("attention", {"mixer": "convolved-attention"}),
     "differential": Option("attention", {"mixer": "differential"}),
     "differential v2": Option("attention", {"mixer": "differential-v2"}),
     "s4d": Option("state", {"mixer": "s4d"}),

@@ -13,11 +13,11 @@ from llmtutor.experiments.choosing.verdicts import (
     BASELINE,
     TWIN,
     Finding,
+    baseline_loss,
     compute_factor,
     findings,
     losses,
     pairs,
-    reference,
     slope,
 )
 from llmtutor.experiments.study import Record
@@ -65,14 +65,15 @@ def overview(
     for name in by_option:
         if name == TWIN or (name != BASELINE and name not in found):
             continue
-        values = [*(reference(by_option) if name == BASELINE else by_option[name]).values()]
+        own = [*by_option[name].values()]
+        loss = baseline_loss(by_option) if name == BASELINE else sum(own) / len(own)
         rows.append(
             (
                 name,
                 OPTIONS[name].group if name in OPTIONS else "",
                 f"{sizes[name]['n_params']:,}",
                 f"{sizes[name]['n_active']:,}",
-                f"{sum(values) / len(values):.3f}",
+                f"{loss:.3f}",
                 *_quality(found.get(name), per_e),
                 _accuracy(scores.get(name)),
                 *_cost(costs.get(name)),
@@ -85,7 +86,7 @@ def _quality(finding: Finding | None, per_e: float | None) -> Sequence[str]:
     if finding is None:
         return "", "", ""
     gap, worth = finding.gap, ""
-    low, high = gap.t_interval
+    low, high = gap.interval
     if per_e is not None:
         worth = f"{compute_factor(gap.difference, per_e):.2f}"
     return f"{gap.difference:+.3f} [{low:+.3f}, {high:+.3f}]", finding.verdict, worth

@@ -10,7 +10,6 @@ trained on Shakespeare or on the stories of ``tinystories-sample``. At this size
 """
 
 import zipfile
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -23,7 +22,16 @@ from llmtutor.data.corpora import DOCUMENT_BREAK, load_corpus
 from llmtutor.data.places import mirror_dir
 from llmtutor.evaluate.pairs import Pair, PairScore, parse_pair, score_pairs, total_score
 from llmtutor.experiments.choosing.options import OPTIONS, SIZES, Size, build_option
-from llmtutor.experiments.curve import Curve, loss_on, spread_windows, train_curve
+from llmtutor.experiments.curve import (
+    LOST,
+    Curve,
+    in_means,
+    loss_on,
+    rounded,
+    spread_windows,
+    train_curve,
+)
+from llmtutor.experiments.texts import Texts, bytes_of, in_parts
 from llmtutor.experiments.training import schedule
 from llmtutor.experiments.variants import zero_first_head
 from llmtutor.model.accounting import backward_flops, forward_flops, parameters
@@ -46,16 +54,6 @@ PAIRS_OF_EACH = 30
 """Pairs of each paradigm of BLiMP, the first in its file."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """A corpus in three parts, as ids of one tokenizer that has seen the first part alone."""
-
-    tokenizer: BPETokenizer
-    train: np.ndarray
-    tuning: np.ndarray
-    held_out: np.ndarray
-
-
 @cache
 def texts(vocab_size: int) -> Texts:
     """The corpus of the study, in byte pairs that were learned from the works to train on."""
@@ -67,10 +65,7 @@ def parted(documents: list[str], held_out: list[str], vocab_size: int) -> Texts:
     """Documents in three parts: those to train on, every twentieth to tune on, the held-out."""
     tuning = documents[TUNING_OF // 2 :: TUNING_OF]
     train = [text for i, text in enumerate(documents) if i % TUNING_OF != TUNING_OF // 2]
-    tokenizer = BPETokenizer.train(train, vocab_size)
-    parts = (DOCUMENT_BREAK.join(part) for part in (train, tuning, held_out))
-    ids = (np.array(tokenizer.encode(part), np.uint16) for part in parts)
-    return Texts(tokenizer, *ids)
+    return in_parts(train, tuning, held_out, vocab_size)
 
 
 def train_option(
@@ -117,7 +112,7 @@ def tune_option(*, size: str, option: str, lr: float, seed: int) -> dict[str, An
     text = texts(chosen.vocab_size)
     model, curve = train_option(option, chosen, lr, seed, text)
     if curve.diverged:
-        return {"valid_loss": None, "bits_per_byte": None}
+        return dict(LOST)
     return final_loss(model, chosen, text.tokenizer, text.tuning)
 
 
@@ -132,8 +127,7 @@ def measure_option(*, size: str, option: str, lr: float, seed: int) -> dict[str,
     chosen = SIZES[check_name("size", size, SIZES)]
     text = texts(chosen.vocab_size)
     model, curve = train_option(option, chosen, lr, seed, text)
-    lost = {"valid_loss": None, "bits_per_byte": None}
-    final = lost if curve.diverged else final_loss(model, chosen, text.tokenizer, text.held_out)
+    final = LOST if curve.diverged else final_loss(model, chosen, text.tokenizer, text.held_out)
     pairs = None if curve.diverged else minimal_pairs(model, text.tokenizer)
     return {
         **counts(model, chosen),
@@ -163,22 +157,15 @@ def final_loss(
     """On FINAL_TOKENS of a text, in nats per token and in bits per byte of just these tokens."""
     n = min(FINAL_TOKENS, len(ids) - 1) // size.seq_len
     report = loss_on(model, spread_windows(ids, n, size.seq_len))
-    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
-    windows = spread_windows(ids, n, size.seq_len)
-    n_bytes = sum(int(lengths[targets.numpy()].sum()) for _, targets in windows)
-    return {
-        "valid_loss": round(report.nats_per_token, 5),
-        "bits_per_byte": round(report.bits_per_byte(n_bytes), 5),
-    }
+    targets = torch.cat([targets for _, targets in spread_windows(ids, n, size.seq_len)])
+    return rounded(report, bytes_of(tokenizer, targets.numpy()))
 
 
 def curves(curve: Curve) -> dict[str, dict[str, list[float]]]:
     """The training loss in POINTS means, and the held-out loss on the way."""
-    means = [part for part in np.array_split(np.array(curve.losses), POINTS) if len(part)]
-    ends = np.cumsum([len(part) for part in means], dtype=int)
     losses = [round(loss, 4) for loss in curve.marks.values()]
     return {
-        "curve": {"step": ends.tolist(), "loss": [round(float(m.mean()), 4) for m in means]},
+        "curve": in_means(curve.losses, POINTS),
         "valid": {"step": list(curve.marks), "loss": losses},
     }
 

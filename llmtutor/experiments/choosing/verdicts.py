@@ -1,8 +1,8 @@
 """Chapter 20, comparison: what the runs that are there say about each option.
 
 All numbers are bits per byte on the held-out works, lower is better, and a gap is an option's minus
-the baseline's for the same seed. Where the baseline has a twin with other weights at the start, the
-mean of the two stands for it, which scatters less.
+the baseline's. Where the baseline has a twin with other weights at the start, both stand for it,
+and it scatters less.
 """
 
 import math
@@ -12,8 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from llmtutor.evaluate.compare import Comparison, compare, detectable_difference, holm
-from llmtutor.evaluate.equivalence import equivalence_p
+from llmtutor.evaluate.layout import Gap, compare_all
 from llmtutor.evaluate.pairs import PairScore
 from llmtutor.experiments.choosing.options import OPTIONS, SIZES
 from llmtutor.experiments.choosing.plan import RATE_SEED
@@ -22,7 +21,7 @@ from llmtutor.experiments.study import Record
 Verdict = Literal["better", "worse", "as good", "cannot be told"]
 BASELINE, TWIN = "baseline", "baseline again"
 ALPHA = 0.05
-SMALL_PART = 1.1
+SMALL_PART = 1.25
 """A gap that this many times the compute would make up for, at the baseline, is too small to choose
 by: it sets the margin."""
 
@@ -31,13 +30,10 @@ by: it sets the margin."""
 class Finding:
     """What the seeds of one size say about an option."""
 
-    gap: Comparison
+    gap: Gap
     """Option minus baseline; ``adjusted_p`` by Holm over all options of this size."""
-    detectable: float
-    """The smallest true gap that these seeds tell in four studies of five, with Bonferroni's alpha
-    for the family."""
-    equal_p: float | None
-    """Of "the gap is as large as the margin", by Holm; None where there is no margin yet."""
+    margin: float | None
+    """The gap that is too small to choose by; None where it is not known yet."""
 
     @property
     def verdict(self) -> Verdict:
@@ -48,8 +44,11 @@ class Finding:
 
     @property
     def within_margin(self) -> bool:
-        """Whether a gap as large as the margin is ruled out, be there a difference or not."""
-        return self.equal_p is not None and self.equal_p < ALPHA
+        """Whether a gap as large as the margin is ruled out, be there a difference or not.
+
+        By this option alone: it is the claim of a single row, not that of any row of the table.
+        """
+        return self.margin is not None and self.gap.equal_p(self.margin) < ALPHA
 
 
 @dataclass(frozen=True)
@@ -77,54 +76,47 @@ def losses(record: Record, size: str) -> dict[str, dict[int, float]]:
     return {name: by_seed for name, by_seed in found.items() if by_seed}
 
 
-def reference(by_option: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """The baseline by seed, with its twin where there is one."""
-    both = [by_option.get(name, {}) for name in (BASELINE, TWIN)]
-    return {seed: float(np.mean([one[seed] for one in both if seed in one])) for seed in both[0]}
+def baseline_loss(by_option: Mapping[str, Mapping[int, float]]) -> float:
+    """The baseline's mean loss, over its own runs and its twin's."""
+    return float(
+        np.mean([loss for n in (BASELINE, TWIN) for loss in by_option.get(n, {}).values()])
+    )
 
 
 def findings(record: Record, size: str) -> dict[str, Finding]:
-    """Every option that has two seeds or more beside the baseline's, the twin left out.
+    """Every option that has two seeds or more, the twin left out.
 
     An option of which a run diverged is none that could be compared, and is left out as well.
     """
-    by_option = losses(record, size)
-    baseline, margin = reference(by_option), margin_of(record)
-    found = {}
-    for name, by_seed in by_option.items():
-        seeds = sorted(by_seed.keys() & baseline.keys())
-        if name in (BASELINE, TWIN) or len(seeds) < 2 or math.inf in by_seed.values():
-            continue
-        found[name] = compare({s: by_seed[s] for s in seeds}, {s: baseline[s] for s in seeds})
-    adjusted = holm([gap.p_value for gap in found.values()])
-    equal = holm([equivalence_p(gap, margin) for gap in found.values()]) if margin else None
-    alpha = ALPHA / max(1, len(found))
+    by_option = comparable(losses(record, size))
+    if not by_option.keys() - {BASELINE, TWIN} or BASELINE not in by_option:
+        return {}
+    margin = margin_of(record)
+    gaps = compare_all(by_option, [n for n in (BASELINE, TWIN) if n in by_option], alpha=ALPHA)
+    return {name: Finding(gap, margin) for name, gap in gaps.items()}
+
+
+def comparable(by_option: Mapping[str, Mapping[int, float]]) -> dict[str, Mapping[int, float]]:
+    """The options of two seeds or more, all of which ended in a loss."""
     return {
-        name: Finding(
-            replace(gap, adjusted_p=adjusted[i]),
-            detectable_difference(gap.deviation, gap.n_seeds, alpha=alpha),
-            None if equal is None else equal[i],
-        )
-        for i, (name, gap) in enumerate(found.items())
+        name: by_seed
+        for name, by_seed in by_option.items()
+        if len(by_seed) > 1 and math.inf not in by_seed.values()
     }
 
 
-def nulls(record: Record) -> dict[str, Comparison]:
+def nulls(record: Record) -> dict[str, Gap]:
     """The baseline's twin against the baseline alone, at each size: nothing but chance.
 
-    They are a family of their own for Holm's correction. Sizes of fewer than two seeds are left
-    out.
+    The noise is that of all options. Sizes of fewer than two seeds are left out.
     """
     found = {}
     for size in SIZES:
-        by_option = losses(record, size)
-        one, two = (by_option.get(name, {}) for name in (TWIN, BASELINE))
-        seeds = one.keys() & two.keys()
-        if len(seeds) > 1:
-            found[size] = compare({s: one[s] for s in seeds}, {s: two[s] for s in seeds})
-    adjusted = holm([gap.p_value for gap in found.values()])
-    pairs = zip(found.items(), adjusted, strict=True)
-    return {size: replace(gap, adjusted_p=p) for (size, gap), p in pairs}
+        by_option = comparable(losses(record, size))
+        if {BASELINE, TWIN} <= by_option.keys():
+            gap = compare_all(by_option, [BASELINE], alpha=ALPHA)[TWIN]
+            found[size] = replace(gap, adjusted_p=gap.p_value, family=1)
+    return found
 
 
 def slope(record: Record) -> float | None:
@@ -134,8 +126,9 @@ def slope(record: Record) -> float | None:
     """
     points = []
     for size in SIZES:
-        if baseline := reference(losses(record, size)):
-            points.append((math.log(flops(record, size, BASELINE)), np.mean([*baseline.values()])))
+        by_option = losses(record, size)
+        if BASELINE in by_option:
+            points.append((math.log(flops(record, size, BASELINE)), baseline_loss(by_option)))
     if len(points) < 2:
         return None
     x, y = np.array(points).T
@@ -181,7 +174,7 @@ def points(record: Record, option: str) -> list[Point]:
             at, gap = flops(record, size, option), finding.gap
             more = math.log(at / flops(record, size, BASELINE))
             equal = None if per_e is None else gap.difference - per_e * more
-            found.append(Point(size, at, gap.difference, gap.t_interval, equal))
+            found.append(Point(size, at, gap.difference, gap.interval, equal))
     return found
 
 

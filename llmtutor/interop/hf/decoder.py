@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.family import Family
+from llmtutor.interop.hf.family import Family, of_kind
 from llmtutor.interop.hf.keys import DEEPEST, LONGEST, Keys, listed
 from llmtutor.interop.hf.rope import Shape
 from llmtutor.layers.attention.heads import AttentionConfig
@@ -27,8 +27,6 @@ GATES = {
     "sigmoid": "sigmoid",
 }
 """Their activations → ours; the first of several is the one that we write."""
-TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-"""Our model knows no tokens by name; the library's defaults would be outside a small vocabulary."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 ATTENTION = {
     "mixer.query": "self_attn.q_proj",
@@ -39,6 +37,15 @@ ATTENTION = {
     "mixer.key_norm": "self_attn.k_norm",
 }
 MLP = {"ffn.gate": "mlp.gate_proj", "ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj"}
+
+
+def mlp_inside(ours: str, theirs: str) -> dict[str, str]:
+    """``MLP`` for one of several such parts inside of the feed-forward part.
+
+    >>> mlp_inside("shared", "shared_expert")["ffn.shared.up"]
+    'mlp.shared_expert.up_proj'
+    """
+    return {a.replace(".", f".{ours}."): b.replace(".", f".{theirs}.") for a, b in MLP.items()}
 
 
 @dataclass(frozen=True)
@@ -159,20 +166,13 @@ class DecoderFamily(Family):
         """The keys that ``read_decoder`` takes."""
         mixer, ffn, norm, _ = llama_parts(config, 0)
         return {
-            "model_type": self.model_type,
-            "architectures": [self.architecture],
-            "vocab_size": config.vocab_size,
-            "max_position_embeddings": config.max_seq_len,
-            "hidden_size": config.d_model,
-            "num_hidden_layers": config.n_layers,
+            **self.write_sizes(config),
             "num_attention_heads": mixer.n_heads,
             "num_key_value_heads": mixer.kv_heads,
             "head_dim": mixer.width(config.d_model),
             "intermediate_size": ffn.d_ff,
             self.activation: name_of(ffn.activation, GATES),
             "rms_norm_eps": norm.eps,
-            "tie_word_embeddings": config.tie_weights,
-            **TOKENS,
         }
 
 
@@ -184,20 +184,11 @@ def llama_parts(
     Raises:
         ValueError: parts of another kind.
     """
-    block = config.blocks[i]
-    if not isinstance(block.mixer, AttentionConfig):
-        raise _other(f"blocks[{i}].mixer", "attention", block.mixer.kind)
-    if not isinstance(block.mixer.position, RopeConfig):
-        raise _other(f"blocks[{i}].mixer.position", "rope", block.mixer.position.kind)
-    if not isinstance(block.ffn, GatedMLPConfig):
-        raise _other(f"blocks[{i}].ffn", "gated-mlp", block.ffn.kind)
-    if not isinstance(block.norm, RMSNormConfig):
-        raise _other(f"blocks[{i}].norm", "rmsnorm", block.norm.kind)
-    return block.mixer, block.ffn, block.norm, block.mixer.position
-
-
-def _other(place: str, expected: str, kind: str) -> ValueError:
-    return ValueError(f"{place} must be of kind {expected!r}, got {kind!r}")
+    block, place = config.blocks[i], f"blocks[{i}]"
+    mixer = of_kind(AttentionConfig, block.mixer, f"{place}.mixer")
+    position = of_kind(RopeConfig, mixer.position, f"{place}.mixer.position")
+    ffn = of_kind(GatedMLPConfig, block.ffn, f"{place}.ffn")
+    return mixer, ffn, of_kind(RMSNormConfig, block.norm, f"{place}.norm"), position
 
 
 def name_of(activation: str, names: Mapping[str, str]) -> str:
@@ -212,20 +203,24 @@ def name_of(activation: str, names: Mapping[str, str]) -> str:
     raise ValueError(f"activation must be one of {listed(names.values())}, got {activation!r}")
 
 
-# Layers that look back only so far ----------------------------------------------------------------
+# Layers that differ -------------------------------------------------------------------------------
 
 
-def read_windows(
-    keys: Keys, n_layers: int, window: int | None, default: Sequence[str]
-) -> list[int | None]:
-    """The window of each layer, from ``layer_types``, or from ``default`` where it is absent."""
+def read_types(keys: Keys, known: tuple[str, str], default: Sequence[str]) -> list[str]:
+    """The kind of each layer, from ``layer_types``, or from ``default`` where it is absent."""
     types = keys.take("layer_types", None)
     kinds = list(default) if types is None else types
-    if not isinstance(kinds, list) or any(kind not in (FULL, SLIDING) for kind in kinds):
-        raise keys.refused("layer_types", types, f"a list of {FULL} and {SLIDING}")
-    if len(kinds) != n_layers:
-        expected = f"as many as num_hidden_layers = {n_layers}, it has {len(kinds)}"
+    if not isinstance(kinds, list) or any(kind not in known for kind in kinds):
+        raise keys.refused("layer_types", types, f"a list of {' and '.join(known)}")
+    if len(kinds) != len(default):
+        expected = f"as many as num_hidden_layers = {len(default)}, it has {len(kinds)}"
         raise keys.refused("layer_types", types, expected)
+    return kinds
+
+
+def read_windows(keys: Keys, window: int | None, default: Sequence[str]) -> list[int | None]:
+    """The window of each layer, which looks back only so far, by its kind."""
+    kinds = read_types(keys, (FULL, SLIDING), default)
     if window is None and SLIDING in kinds:
         expected = f"only {FULL}: there is no sliding_window, or use_sliding_window is not true"
         raise keys.refused("layer_types", kinds, expected)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.decoder import GATES, MLP, TOKENS, name_of
-from llmtutor.interop.hf.experts import mixture, read_experts
-from llmtutor.interop.hf.family import Entry, Family
+from llmtutor.interop.hf.decoder import GATES, MLP, mlp_inside, name_of
+from llmtutor.interop.hf.experts import dense_and_sparse, read_experts
+from llmtutor.interop.hf.family import Entry, Family, of_kind
 from llmtutor.interop.hf.keys import DEEPEST, LONGEST, Keys
 from llmtutor.interop.hf.rope import Shape, read_rope, write_rope
 from llmtutor.layers.attention.latent import LatentAttentionConfig
@@ -58,14 +58,8 @@ class DeepseekV2(Family):
         "norm_2": "post_attention_layernorm",
         **MLP,
         "ffn.router.linear": "mlp.gate",
-        **{
-            ours.replace(".", ".experts.*."): theirs.replace(".", ".experts.*.")
-            for ours, theirs in MLP.items()
-        },
-        **{
-            ours.replace(".", ".shared."): theirs.replace(".", ".shared_experts.")
-            for ours, theirs in MLP.items()
-        },
+        **mlp_inside("experts.*", "experts.*"),
+        **mlp_inside("shared", "shared_experts"),
     }
     defaults: ClassVar[Mapping[str, Any]] = {
         "first_k_dense_replace": 0,
@@ -168,25 +162,14 @@ class DeepseekV2(Family):
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The keys."""
-        dense, sparse = _parts(config)
-        mixer, norm = config.blocks[0].mixer, config.blocks[0].norm
-        if not isinstance(mixer, LatentAttentionConfig):
-            raise ValueError(f"blocks[0].mixer must be of kind 'mla', got {mixer.kind!r}")
-        if not isinstance(mixer.position, RopeConfig):
-            raise ValueError(
-                f"blocks[0].mixer.position must be 'rope', got {mixer.position.kind!r}"
-            )
-        if not isinstance(norm, RMSNormConfig):
-            raise ValueError(f"blocks[0].norm must be of kind 'rmsnorm', got {norm.kind!r}")
+        dense, sparse = dense_and_sparse(config)
+        mixer = of_kind(LatentAttentionConfig, config.blocks[0].mixer, "blocks[0].mixer")
+        rope = of_kind(RopeConfig, mixer.position, "blocks[0].mixer.position")
+        norm = of_kind(RMSNormConfig, config.blocks[0].norm, "blocks[0].norm")
         w = mixer.widths(config.d_model)
         first = next((i for i, b in enumerate(config.blocks) if isinstance(b.ffn, MoEConfig)), None)
         return {
-            "model_type": self.model_type,
-            "architectures": [self.architecture],
-            "vocab_size": config.vocab_size,
-            "max_position_embeddings": config.max_seq_len,
-            "hidden_size": config.d_model,
-            "num_hidden_layers": config.n_layers,
+            **self.write_sizes(config),
             "num_attention_heads": mixer.n_heads,
             "num_key_value_heads": mixer.n_heads,
             "kv_lora_rank": w.kv_rank,
@@ -197,19 +180,16 @@ class DeepseekV2(Family):
             "intermediate_size": dense.d_ff,
             "hidden_act": name_of(dense.activation, GATES),
             "rms_norm_eps": norm.eps,
-            "tie_word_embeddings": config.tie_weights,
             "first_k_dense_replace": config.n_layers if first is None else first,
-            "rope_parameters": _write_rope(mixer, w.nope + w.rope),
+            "rope_parameters": _write_rope(rope, mixer.scale, w.nope + w.rope),
             **self._write_experts(sparse),
-            **TOKENS,
         }
 
     def _write_experts(self, ffn: MoEConfig | None) -> dict[str, Any]:
         if ffn is None:
             return {}
-        expert, shared, router = ffn.expert, ffn.shared, ffn.router
-        if not isinstance(expert, GatedMLPConfig) or not isinstance(shared, GatedMLPConfig):
-            raise ValueError("experts, one of them shared, must be of kind 'gated-mlp'")
+        expert = of_kind(GatedMLPConfig, ffn.expert, "an expert")
+        shared = of_kind(GatedMLPConfig, ffn.shared, "the shared expert")
         if shared.d_ff % expert.d_ff:
             raise ValueError(
                 f"the shared expert must be a multiple of the others' d_ff = {expert.d_ff} wide, "
@@ -219,8 +199,8 @@ class DeepseekV2(Family):
             "moe_intermediate_size": expert.d_ff,
             "n_routed_experts": ffn.n_experts,
             "n_shared_experts": shared.d_ff // expert.d_ff,
-            "num_experts_per_tok": router.top_k,
-            "routed_scaling_factor": router.routed_scale,
+            "num_experts_per_tok": ffn.router.top_k,
+            "routed_scaling_factor": ffn.router.routed_scale,
             **self._write_router(ffn),
         }
 
@@ -265,25 +245,11 @@ def _score_factor(keys: Keys) -> float:
     return 1.0
 
 
-def _write_rope(mixer: LatentAttentionConfig, width: int) -> dict[str, object]:
-    assert isinstance(mixer.position, RopeConfig)
-    written = write_rope(mixer.position)
-    scaling = mixer.position.scaling
-    if mixer.scale is not None and isinstance(scaling, YarnScaling) and scaling.factor > 1:
-        root = math.sqrt(mixer.scale * math.sqrt(width))
+def _write_rope(rope: RopeConfig, scale: float | None, width: int) -> dict[str, object]:
+    written, scaling = write_rope(rope), rope.scaling
+    if scale is not None and isinstance(scaling, YarnScaling) and scaling.factor > 1:
+        root = math.sqrt(scale * math.sqrt(width))
         # Rounded, so that what is read again is the same number.
         written["mscale_all_dim"] = round((root - 1) / (0.1 * math.log(scaling.factor)), 12)
         written["attention_factor"] = float(scaling.attention_factor)
     return written
-
-
-def _parts(config: ModelConfig) -> tuple[GatedMLPConfig, MoEConfig | None]:
-    """The dense feed-forward part, and the one with experts; where one is absent, the other's."""
-    kinds = {isinstance(block.ffn, MoEConfig): i for i, block in enumerate(config.blocks)}
-    sparse = mixture(config, kinds[True]) if True in kinds else None
-    dense: Any = config.blocks[kinds[False]].ffn if False in kinds else sparse and sparse.expert
-    if not isinstance(dense, GatedMLPConfig):
-        raise ValueError(
-            f"a dense feed-forward part must be of kind 'gated-mlp', got {dense.kind!r}"
-        )
-    return dense, sparse

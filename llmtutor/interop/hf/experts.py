@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from llmtutor.interop.hf.family import of_kind
 from llmtutor.interop.hf.keys import Keys
-from llmtutor.layers.ffn import FeedForwardConfig
+from llmtutor.layers.ffn import FeedForwardConfig, GatedMLPConfig
 from llmtutor.layers.moe import MoEConfig, RouterConfig
 from llmtutor.model.config import ModelConfig
 
@@ -33,10 +34,19 @@ def mixture(config: ModelConfig, i: int) -> MoEConfig:
     Raises:
         ValueError: a feed-forward part of another kind.
     """
-    ffn = config.blocks[i].ffn
-    if not isinstance(ffn, MoEConfig):
-        raise ValueError(f"blocks[{i}].ffn must be of kind 'moe', got {ffn.kind!r}")
-    return ffn
+    return of_kind(MoEConfig, config.blocks[i].ffn, f"blocks[{i}].ffn")
+
+
+def dense_and_sparse(config: ModelConfig) -> tuple[GatedMLPConfig, MoEConfig | None]:
+    """The dense feed-forward part, which an expert stands for if there is none, and the experts.
+
+    Raises:
+        ValueError: a dense part, or an expert in its place, of another kind.
+    """
+    kinds = {isinstance(block.ffn, MoEConfig): i for i, block in enumerate(config.blocks)}
+    sparse = mixture(config, kinds[True]) if True in kinds else None
+    dense = config.blocks[kinds[False]].ffn if False in kinds else sparse and sparse.expert
+    return of_kind(GatedMLPConfig, dense, "a dense feed-forward part"), sparse
 
 
 def without_experts(config: ModelConfig) -> ModelConfig:

@@ -7,16 +7,21 @@ here, which reads and writes both.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from llmtutor.interop.hf.keys import Keys
 from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.part import Part
 from llmtutor.layers.positions import RopeConfig, convert_pairing
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
+
+P = TypeVar("P", bound=Part)
+TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+"""Our model knows no tokens by name; the library's defaults would be outside a small vocabulary."""
 
 
 class Entry(NamedTuple):
@@ -92,6 +97,19 @@ class Family(ABC):
             ValueError: parts of another kind than the family's.
         """
 
+    def write_sizes(self, config: ModelConfig) -> dict[str, Any]:
+        """The keys that most families call alike."""
+        return {
+            "model_type": self.model_type,
+            "architectures": [self.architecture],
+            "vocab_size": config.vocab_size,
+            "max_position_embeddings": config.max_seq_len,
+            "hidden_size": config.d_model,
+            "num_hidden_layers": config.n_layers,
+            "tie_word_embeddings": config.tie_weights,
+            **TOKENS,
+        }
+
     def entries(self, config: ModelConfig) -> Iterator[Entry]:
         """Every tensor of a model with this configuration."""
         for name in our_names(config):
@@ -115,6 +133,18 @@ class Family(ABC):
         for number in numbers:
             theirs = theirs.replace("*", number, 1)
         return theirs
+
+
+def of_kind(kind: type[P], part: Part | None, place: str) -> P:
+    """The part that stands at a place of a configuration, which must be of this kind.
+
+    Raises:
+        ValueError: another kind, or nothing.
+    """
+    if not isinstance(part, kind):
+        got = "nothing" if part is None else repr(part.kind)
+        raise ValueError(f"{place} must be of kind {kind.kind!r}, got {got}")
+    return part
 
 
 def our_names(config: ModelConfig) -> Iterator[str]:

@@ -139,7 +139,7 @@ class Gemma2(GemmaFamily):
         return gemma.model(
             [
                 gemma.block(window, position, softcap=softcap)
-                for window in read_windows(keys, decoder.n_layers, window, types)
+                for window in read_windows(keys, window, types)
             ]
         )
 

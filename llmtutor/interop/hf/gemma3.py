@@ -56,7 +56,7 @@ def _windows(keys: Keys, n_layers: int, window: int | None) -> list[int | None]:
         keys.only({"_sliding_window_pattern": pattern})
     keys.take("_sliding_window_pattern", None)  # the library writes it, and never reads it
     types = _types(pattern, n_layers)
-    windows = read_windows(keys, n_layers, window, types)
+    windows = read_windows(keys, window, types)
     if stated and types != [FULL if window is None else SLIDING for window in windows]:
         raise keys.refused("sliding_window_pattern", pattern, "what layer_types says, or nothing")
     return windows

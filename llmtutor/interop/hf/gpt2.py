@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.decoder import TOKENS, name_of
-from llmtutor.interop.hf.family import Entry, Family
+from llmtutor.interop.hf.decoder import name_of
+from llmtutor.interop.hf.family import TOKENS, Entry, Family, of_kind
 from llmtutor.interop.hf.keys import DEEPEST, LONGEST, Keys
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import MLPConfig
@@ -80,10 +80,8 @@ class GPT2(Family):
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The keys; dropout is written as 0, because we have none."""
         block = config.blocks[0]
-        if not isinstance(block.mixer, AttentionConfig):
-            raise ValueError(f"blocks[0].mixer must be 'attention', got {block.mixer.kind!r}")
-        if not isinstance(block.ffn, MLPConfig):
-            raise ValueError(f"blocks[0].ffn must be 'mlp', got {block.ffn.kind!r}")
+        mixer = of_kind(AttentionConfig, block.mixer, "blocks[0].mixer")
+        ffn = of_kind(MLPConfig, block.ffn, "blocks[0].ffn")
         return {
             "model_type": self.model_type,
             "architectures": [self.architecture],
@@ -91,9 +89,9 @@ class GPT2(Family):
             "n_positions": config.max_seq_len,
             "n_layer": config.n_layers,
             "n_embd": config.d_model,
-            "n_head": block.mixer.n_heads,
-            "n_inner": block.ffn.d_ff,
-            "activation_function": name_of(block.ffn.activation, ACTIVATIONS),
+            "n_head": mixer.n_heads,
+            "n_inner": ffn.d_ff,
+            "activation_function": name_of(ffn.activation, ACTIVATIONS),
             "layer_norm_epsilon": getattr(block.norm, "eps", 1e-5),
             "tie_word_embeddings": config.tie_weights,
             **TOKENS,

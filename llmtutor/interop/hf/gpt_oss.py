@@ -21,7 +21,7 @@ from llmtutor.interop.hf.decoder import (
     write_windows,
 )
 from llmtutor.interop.hf.experts import mixture, read_experts
-from llmtutor.interop.hf.family import Entry
+from llmtutor.interop.hf.family import Entry, of_kind
 from llmtutor.interop.hf.keys import Keys
 from llmtutor.interop.hf.rope import read_rope, write_rope
 from llmtutor.layers.attention.heads import AttentionConfig
@@ -112,9 +112,7 @@ class GptOss(DecoderFamily):
         keys.only({"experts_per_token": ffn.router.top_k})  # of the first files, which say it twice
         bias = keys.flag("attention_bias", True)
         types = [FULL if i % 2 else SLIDING for i in range(decoder.n_layers)]
-        windows = read_windows(
-            keys, decoder.n_layers, keys.size_or_none("sliding_window", WINDOW), types
-        )
+        windows = read_windows(keys, keys.size_or_none("sliding_window", WINDOW), types)
         options = {**decoder.heads, "position": position, "bias": bias, "sinks": True}
         norm = RMSNormConfig(decoder.eps)
         return decoder.model(
@@ -167,10 +165,7 @@ def _expert(config: ModelConfig) -> ClampedGatedMLPConfig:
     Raises:
         ValueError: one of another kind.
     """
-    expert = mixture(config, 0).expert
-    if not isinstance(expert, ClampedGatedMLPConfig):
-        raise ValueError(f"blocks[0].ffn.expert must be 'clamped-mlp', got {expert.kind!r}")
-    return expert
+    return of_kind(ClampedGatedMLPConfig, mixture(config, 0).expert, "blocks[0].ffn.expert")
 
 
 def _as_llama(config: ModelConfig) -> ModelConfig:

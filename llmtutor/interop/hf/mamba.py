@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.decoder import TOKENS
-from llmtutor.interop.hf.family import Entry, Family
+from llmtutor.interop.hf.family import Entry, Family, of_kind
 from llmtutor.interop.hf.keys import DEEPEST, LONGEST, WIDEST, Keys
 from llmtutor.layers.ffn import NoFeedForwardConfig
 from llmtutor.layers.norms import RMSNormConfig
@@ -89,16 +88,9 @@ class Mamba(Family):
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The keys; the longest text is written too, which the library carries along."""
         block = config.blocks[0]
-        if not isinstance(block.mixer, MambaConfig):
-            raise ValueError(f"blocks[0].mixer must be 'mamba', got {block.mixer.kind!r}")
-        mixer = block.mixer
+        mixer = of_kind(MambaConfig, block.mixer, "blocks[0].mixer")
         return {
-            "model_type": self.model_type,
-            "architectures": [self.architecture],
-            "vocab_size": config.vocab_size,
-            "max_position_embeddings": config.max_seq_len,
-            "hidden_size": config.d_model,
-            "num_hidden_layers": config.n_layers,
+            **self.write_sizes(config),
             "state_size": mixer.d_state,
             "expand": mixer.expand,
             "conv_kernel": mixer.d_conv,
@@ -106,8 +98,6 @@ class Mamba(Family):
             "use_bias": mixer.bias,
             "use_conv_bias": mixer.conv_bias,
             "layer_norm_epsilon": getattr(block.norm, "eps", 1e-5),
-            "tie_word_embeddings": config.tie_weights,
-            **TOKENS,
         }
 
     def entries(self, config: ModelConfig) -> Iterator[Entry]:

@@ -66,4 +66,4 @@ def _windows(keys: Keys, n_layers: int) -> list[int | None]:
         window = None
     first = keys.size("max_window_layers", FIRST_WINDOW, least=0)
     types = [SLIDING if window and i >= first else FULL for i in range(n_layers)]
-    return read_windows(keys, n_layers, window, types)
+    return read_windows(keys, window, types)

@@ -4,23 +4,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from llmtutor.interop.hf.decoder import ATTENTION, FULL, MLP, DecoderFamily, llama_parts
-from llmtutor.interop.hf.experts import mixture, read_experts, without_experts
-from llmtutor.interop.hf.family import Entry
+from llmtutor.interop.hf.decoder import (
+    ATTENTION,
+    FULL,
+    MLP,
+    DecoderFamily,
+    llama_parts,
+    mlp_inside,
+    read_types,
+)
+from llmtutor.interop.hf.experts import dense_and_sparse, without_experts
+from llmtutor.interop.hf.family import Entry, of_kind
 from llmtutor.interop.hf.keys import Keys
-from llmtutor.interop.hf.qwen3_moe import dense_layers
+from llmtutor.interop.hf.qwen3_moe import read_ffns, read_moe, write_ffns
 from llmtutor.interop.hf.rope import Shape, read_rope, write_rope
 from llmtutor.layers.attention.heads import AttentionConfig
 from llmtutor.layers.ffn import GatedMLPConfig
 from llmtutor.layers.mixer import MixerConfig
-from llmtutor.layers.moe import MoEConfig
 from llmtutor.layers.norms import RMSNormConfig
 from llmtutor.layers.positions import RopeConfig
 from llmtutor.layers.recurrent.delta_net import DeltaNetConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
-LINEAR = "linear_attention"
+LINEAR, SHARED = "linear_attention", "shared_expert_intermediate_size"
 PATTERN, FRACTION = 4, 0.25
 """Every fourth layer has attention, and a quarter of its heads turns."""
 
@@ -42,12 +49,8 @@ class Qwen3Next(DecoderFamily):
         "norm_2": "post_attention_layernorm",
         **MLP,
         "ffn.router.linear": "mlp.gate",
-        "ffn.experts.*.gate": "mlp.experts.*.gate_proj",
-        "ffn.experts.*.up": "mlp.experts.*.up_proj",
-        "ffn.experts.*.down": "mlp.experts.*.down_proj",
-        "ffn.shared.gate": "mlp.shared_expert.gate_proj",
-        "ffn.shared.up": "mlp.shared_expert.up_proj",
-        "ffn.shared.down": "mlp.shared_expert.down_proj",
+        **mlp_inside("experts.*", "experts.*"),
+        **mlp_inside("shared", "shared_expert"),
         "ffn.shared_gate": "mlp.shared_expert_gate",
     }
 
@@ -63,21 +66,14 @@ class Qwen3Next(DecoderFamily):
             bias=keys.flag("attention_bias", False),
             gate=True,
         )
-        types, recurrent = _types(keys, decoder.n_layers), _read_delta(keys, decoder.eps)
+        interval = keys.size("full_attention_interval", PATTERN)
+        usual = [LINEAR if (i + 1) % interval else FULL for i in range(decoder.n_layers)]
+        types, recurrent = read_types(keys, (LINEAR, FULL), usual), _read_delta(keys, decoder.eps)
         mixers: list[MixerConfig] = [recurrent if t == LINEAR else attention for t in types]
-        experts = read_experts(
-            keys,
-            replace(decoder.ffn, d_ff=keys.size("moe_intermediate_size", 512)),
-            "num_local_experts" if "num_local_experts" in keys else "num_experts",
-            default=512,
-            top_k=10,
-            normalise=keys.flag("norm_topk_prob", True),
-        )
-        shared = replace(decoder.ffn, d_ff=keys.size("shared_expert_intermediate_size", 512))
+        experts = read_moe(keys, decoder.ffn, 512, 512, top_k=10, normalise=True)
+        shared = replace(decoder.ffn, d_ff=keys.size(SHARED, 512))
         experts = replace(experts, shared=shared, shared_gate=True)
-        dense = dense_layers(keys, decoder.n_layers)
-        ffns = [decoder.ffn if i in dense else experts for i in range(decoder.n_layers)]
-        pairs = zip(mixers, ffns, strict=True)
+        pairs = zip(mixers, read_ffns(keys, decoder, experts), strict=True)
         config = decoder.model([BlockConfig(mixer, ffn, norm) for mixer, ffn in pairs])
         return replace(config, norm=norm)
 
@@ -89,26 +85,16 @@ class Qwen3Next(DecoderFamily):
                 of which the file could not say then what they would be.
         """
         kinds = [block.mixer.kind for block in config.blocks]
-        has_experts = [isinstance(block.ffn, MoEConfig) for block in config.blocks]
         full = _first(kinds, AttentionConfig.kind)
-        moe = mixture(config, has_experts.index(True) if any(has_experts) else 0)
         single = without_experts(config)
         mixer, _, _, rope = llama_parts(single, full)
-        dense = has_experts.index(False) if False in has_experts else full
-        widths = {
-            "intermediate_size": single.blocks[dense].ffn,
-            "moe_intermediate_size": moe.expert,
-            "shared_expert_intermediate_size": moe.shared,
-        }
+        _, moe = dense_and_sparse(config)
+        shared = moe and moe.shared
         first = replace(single, blocks=(single.blocks[full], *single.blocks[1:]))
         return {
             **self.write_decoder(first),
-            **{key: part.d_ff for key, part in widths.items() if isinstance(part, GatedMLPConfig)},
-            "num_experts": moe.n_experts,
-            "num_experts_per_tok": moe.router.top_k,
-            "norm_topk_prob": moe.router.normalise,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [i for i, experts in enumerate(has_experts) if not experts],
+            **write_ffns(config),
+            **({SHARED: shared.d_ff} if isinstance(shared, GatedMLPConfig) else {}),
             "attention_bias": mixer.bias,
             "layer_types": [FULL if kind == AttentionConfig.kind else LINEAR for kind in kinds],
             **_write_delta(config, _first(kinds, DeltaNetConfig.kind)),
@@ -161,20 +147,6 @@ def _first(kinds: list[str], kind: str) -> int:
     return kinds.index(kind)
 
 
-def _types(keys: Keys, n_layers: int) -> list[str]:
-    """The kind of each layer, as the file lists them or by its interval."""
-    interval = keys.size("full_attention_interval", PATTERN)
-    usual = [LINEAR if (i + 1) % interval else FULL for i in range(n_layers)]
-    types = keys.take("layer_types", None)
-    types = usual if types is None else types
-    if not isinstance(types, list) or any(kind not in (LINEAR, FULL) for kind in types):
-        raise keys.refused("layer_types", types, f"a list of {LINEAR} and {FULL}")
-    if len(types) != n_layers:
-        expected = f"as many as num_hidden_layers = {n_layers}, it has {len(types)}"
-        raise keys.refused("layer_types", types, expected)
-    return types
-
-
 def _read_rope(keys: Keys, shape: Shape) -> RopeConfig:
     """RoPE of the part of a head that turns, which stands inside or outside of the other keys."""
     fraction = keys.number("partial_rotary_factor", FRACTION, most=1)
@@ -209,8 +181,7 @@ def _read_delta(keys: Keys, eps: float) -> DeltaNetConfig:
 
 def _write_delta(config: ModelConfig, i: int) -> dict[str, Any]:
     """The keys for the recurrent layer of block ``i``."""
-    mixer = config.blocks[i].mixer
-    assert isinstance(mixer, DeltaNetConfig)
+    mixer = of_kind(DeltaNetConfig, config.blocks[i].mixer, f"blocks[{i}].mixer")
     head_dim, value_dim = mixer.widths(config.d_model)
     return {
         "linear_num_key_heads": mixer.n_heads,

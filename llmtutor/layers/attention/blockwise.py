@@ -14,45 +14,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from llmtutor.checks import check_at_least
-from llmtutor.layers.attention.cache import KVCache, WindowCache
-from llmtutor.layers.attention.core import attention_weights
-from llmtutor.layers.attention.heads import Attention, AttentionConfig
-from llmtutor.layers.attention.rows import (
-    bias_of_both,
-    rotate_rows,
-    row_places,
-    seen_in_window,
-)
+from llmtutor.layers.attention.beside import BesideAttention, BesideCache
+from llmtutor.layers.attention.cache import KVCache
+from llmtutor.layers.attention.heads import AttentionConfig
+from llmtutor.layers.attention.rows import bias_of_both, rotate_rows, seen_in_window
 from llmtutor.layers.part import Costs, Load, Site
 
 
-class BlockCache(WindowCache):
-    """The last ``window`` tokens, and for each block of the text its compressed rows.
+class BlockCache(BesideCache):
+    """The last ``window`` tokens, and beside them, for each block of the text, compressed rows.
 
     A block is summed up as its tokens arrive: each adds its share to the rows of its block, so
     that nothing has to be kept until a block is full.
-
-    Raises:
-        ValueError: as ``WindowCache``.
     """
 
     no_way = "older ones were compressed; reset it, or restore a snapshot"
-
-    def __init__(
-        self,
-        batch: int,
-        n_kv_heads: int,
-        max_len: int,
-        head_dim: int,
-        *,
-        block: int,
-        compressed: int,
-        **rest: Any,
-    ) -> None:
-        super().__init__(batch, n_kv_heads, max_len, head_dim, **rest)
-        shape = (batch, n_kv_heads, n_blocks(max_len, block), compressed, head_dim)
-        self.block_keys = self.keys.new_zeros(shape)
-        self.block_values = torch.zeros_like(self.block_keys)
 
     def add(
         self,
@@ -66,34 +42,12 @@ class BlockCache(WindowCache):
         ``shares`` are (rows, new, compressed), for keys and values.
         """
         for kept, x, share in zip(
-            (self.block_keys, self.block_values), (k, v), shares, strict=True
+            (self.beside_keys, self.beside_values), (k, v), shares, strict=True
         ):
             added = share[:, None, :, :, None] @ x.detach()[:, :, :, None]
             where = blocks[:, None, :, None, None].expand_as(added)
             kept.scatter_add_(2, where, added)
-        return self.block_keys.flatten(2, 3), self.block_values.flatten(2, 3)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all four tensors."""
-        return super().nbytes + self.block_keys.nbytes + self.block_values.nbytes
-
-    def reset(self) -> None:
-        """Forget everything: the sums begin at 0 again."""
-        super().reset()
-        self.block_keys.zero_()
-        self.block_values.zero_()
-
-    def snapshot(self) -> Any:
-        """A copy of everything."""
-        return super().snapshot(), self.block_keys.clone(), self.block_values.clone()
-
-    def restore(self, snapshot: Any) -> None:
-        """Put the copy back."""
-        window, block_keys, block_values = snapshot
-        super().restore(window)
-        self.block_keys.copy_(block_keys)
-        self.block_values.copy_(block_values)
+        return self.beside_keys.flatten(2, 3), self.beside_values.flatten(2, 3)
 
 
 def n_blocks(seq: int, block: int) -> int:
@@ -101,7 +55,7 @@ def n_blocks(seq: int, block: int) -> int:
     return -(-seq // block)
 
 
-class BlockwiseAttention(Attention):
+class BlockwiseAttention(BesideAttention):
     """``Attention`` to the last ``window`` tokens, and to ``compressed`` rows of each past block.
 
     The text is cut into blocks of ``block`` tokens. Of a block with keys K (block, head_dim) and
@@ -122,6 +76,8 @@ class BlockwiseAttention(Attention):
         ValueError: as ``Attention``; what ``BlockwiseConfig`` refuses.
     """
 
+    cache_kind: ClassVar[type[BesideCache]] = BlockCache
+
     def __init__(
         self,
         d_model: int,
@@ -140,25 +96,14 @@ class BlockwiseAttention(Attention):
         means = torch.eye(compressed).repeat_interleave(section, dim=1) / section
         self.pool_key, self.pool_value = nn.Parameter(means), nn.Parameter(means.clone())
 
-    def forward(
-        self, x: Float[Tensor, "batch seq d_model"], *, cache: KVCache | None = None
-    ) -> Float[Tensor, "batch seq d_model"]:
-        """As ``Attention.forward``."""
-        q, k, v, rules = self._both(x, cache)
-        return self._joined(self.attend(q, k, v, **rules), x)
+    def beside(self, max_len: int) -> tuple[int, ...]:
+        """The rows of all blocks."""
+        return n_blocks(max_len, self.block), self.compressed
 
-    def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
-        """Of each query: those of the compressed rows, then those of the tokens."""
-        q, k, _, rules = self._both(x, None)
-        return attention_weights(q, k, **rules)
-
-    def _both(
-        self, x: Tensor, cache: KVCache | None
+    def _all(
+        self, x: Tensor, places: Tensor, cache: KVCache | None
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Queries, keys and values, compressed rows before tokens, and the rules."""
         assert self.window is not None
-        length, starts = (0, None) if cache is None else (cache.length, cache.starts)
-        places = row_places(length, x.shape[1], starts, x.device)
         q = rotate_rows(self.position, self._split(self.query(x), self.query_norm), places)
         plain_k, new_v = self._split(self.key(x), self.key_norm), self._split(self.value(x))
         k, v = rotate_rows(self.position, plain_k, places), new_v
@@ -172,13 +117,8 @@ class BlockwiseAttention(Attention):
         ends = (rows + 1) * (self.block // self.compressed) - 1
         past = rows // self.compressed < (places // self.block)[:, :, None]
         in_window = seen_in_window(places, k.shape[2], self.window)
-        rules = {
-            "mask": torch.cat((past, in_window), dim=-1)[:, None],
-            "bias": bias_of_both(self.position, q, places, ends, k.shape[2]),
-            "scale": self.scale,
-            "softcap": self.softcap,
-            "sinks": self.sinks,
-        }
+        bias = bias_of_both(self.position, q, places, ends, k.shape[2])
+        rules = self._rules_of_both(past, in_window, bias)
         k = torch.cat((self.position.rotate(far_k, ends), k), dim=2)
         return q, k, torch.cat((far_v, v), dim=2), rules
 
@@ -197,21 +137,6 @@ class BlockwiseAttention(Attention):
     def _shares(self, pool: Tensor, places: Tensor) -> Tensor:
         """What a token at its place gives to each row of its block; padding gives nothing."""
         return pool.detach().T[places % self.block] * (places >= 0)[..., None]
-
-    def make_cache(
-        self, batch: int, max_len: int, *, starts: Int[Tensor, " batch"] | None = None
-    ) -> BlockCache:
-        """As ``Attention.make_cache``."""
-        assert self.window is not None
-        return BlockCache(
-            *(batch, self.n_kv_heads, max_len, self.head_dim),
-            block=self.block,
-            compressed=self.compressed,
-            window=min(self.window, max_len),
-            starts=starts,
-            device=self.key.weight.device,
-            dtype=self.key.weight.dtype,
-        )
 
 
 def check_blocks(block: int, compressed: int, window: int | None) -> None:
@@ -245,8 +170,7 @@ class BlockwiseConfig(AttentionConfig):
 
     def build(self, site: Site) -> BlockwiseAttention:
         """The layer."""
-        position = self.position.build(site, self.n_heads, self.width(site.d_model))
-        return BlockwiseAttention(site.d_model, **self.values() | {"position": position})
+        return BlockwiseAttention(site.d_model, **self.options(site))
 
     def costs(self, site: Site, load: Load) -> Costs:
         """Those of a window, and of the rows of all blocks that have begun."""

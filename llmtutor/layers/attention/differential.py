@@ -91,9 +91,7 @@ class DifferentialConfig(AttentionConfig):
 
     def build(self, site: Site) -> "DifferentialAttention":
         """The layer; its λ starts where its depth says."""
-        position = self.position.build(site, self.n_heads, self.width(site.d_model))
-        options = self.values() | {"position": position, "layer": site.layer}
-        return DifferentialAttention(site.d_model, **options)
+        return DifferentialAttention(site.d_model, **self.options(site), layer=site.layer)
 
     def costs(self, site: Site, load: Load) -> Costs:
         """Attention's; the scores once more, for the other half of the values; λ and the norm."""

@@ -88,10 +88,14 @@ class AttentionConfig(MixerConfig):
             )
         return d_model // self.n_heads
 
+    def options(self, site: Site) -> dict[str, Any]:
+        """All settings as the layer takes them, with ``position`` a module."""
+        position = self.position.build(site, self.n_heads, self.width(site.d_model))
+        return self.values() | {"position": position}
+
     def build(self, site: Site) -> "Attention":
         """The layer."""
-        position = self.position.build(site, self.n_heads, self.width(site.d_model))
-        return Attention(site.d_model, **self.values() | {"position": position})
+        return Attention(site.d_model, **self.options(site))
 
     def position_table(self, site: Site) -> tuple[Hashable, int]:
         """One for all layers where the scheme says so."""

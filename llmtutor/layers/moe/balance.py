@@ -31,8 +31,10 @@ def balance_loss(
 
     Fedus et al. 2021, equations 4 to 6; 1 where both are even. The shares have no gradient: the
     loss lowers the probability of experts that have many tokens. Transformers' loss for Mixtral
-    counts tokens instead of choices: ``top_k`` times this one. Where there are several texts, each
-    is balanced by itself, and the mean is taken (DeepSeek-V3, equations 17 to 20).
+    takes shares of the tokens, not of the choices, so for one layer it is ``top_k`` times this one;
+    and it takes all layers together, so layers that each prefer another expert count as even. Where
+    there are several texts, each is balanced by itself, and the mean is taken (DeepSeek-V3,
+    equations 17 to 20).
 
     >>> balance_loss(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([[0], [1]]))
     tensor(1.)

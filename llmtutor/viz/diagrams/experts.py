@@ -23,28 +23,43 @@ from llmtutor.viz.diagrams.shapes import (
 
 WIDTH, TOP, BOTTOM = 344.0, 30.0, 150.0
 """Of a drawing; where the tokens stand, and their experts."""
+THIN, THICK = 0.7, 4.0
+"""Lines to an expert that counts for nothing, and for everything."""
+Placed = tuple[Shape, float, float]
 
 
 def draw_routing(words: Sequence[str], chosen: Tensor, weights: Tensor, n_experts: int) -> Drawing:
-    """Each token above, a line to each of its experts below, with its weight.
+    """Each token above, a line to each of its experts below, the wider the more it counts.
 
-    ``chosen`` and ``weights`` are (tokens, top_k); a choice of ``n_experts`` is a token dropped.
+    ``chosen`` and ``weights`` are (tokens, top_k); a choice of ``n_experts`` is that of nobody. The
+    weights of the first token stand at its lines; a token of nobody is dashed, and dropped.
     """
-    tokens = [token(word) for word in words]
+    dropped = (chosen == n_experts).all(1).tolist()
+    tokens = [
+        _dropped(word) if out else token(word) for word, out in zip(words, dropped, strict=True)
+    ]
     experts = [expert(f"expert {i}") for i in range(n_experts)]
     xs, ys = _spread(tokens), _spread(experts)
     ways, said = [], []
+    labels: list[Placed] = []
     for i, word in enumerate(words):
         to = []
         for e, weight in zip(chosen[i].tolist(), weights[i].tolist(), strict=True):
             if e == n_experts:
                 to.append("nobody")
                 continue
-            ways.append(line([(xs[i], TOP), (ys[e], BOTTOM)], head=True))
+            ends = [(xs[i], TOP), (ys[e], BOTTOM)]
+            ways.append(line(ends, head=True, width=THIN + (THICK - THIN) * weight))
             to.append(f"expert {e} ({number(weight, 2)})")
+            if i == 0:
+                labels.append(_beside(ends, number(weight, 2), len(labels)))
+        if dropped[i]:
+            ways.append(line([(xs[i], TOP), (xs[i], TOP + 16)], "off"))
+            words_below = text("dropped", SMALL)
+            labels.append((words_below, xs[i] - words_below.width / 2, TOP + 17))
         said.append(f"{word} to {' and '.join(to)}")
     counts = [int((chosen == e).sum()) for e in range(n_experts)]
-    placed = [(Shape(0, 0, "".join(ways)), 0.0, 0.0)]
+    placed = [(Shape(0, 0, "".join(ways)), 0.0, 0.0), *labels]
     placed += [(t, x - t.width / 2, TOP - t.height) for t, x in zip(tokens, xs, strict=True)]
     for e, (shape, x) in enumerate(zip(experts, ys, strict=True)):
         below = named(shape, f"{counts[e]} tokens" if counts[e] != 1 else "1 token", below=True)
@@ -55,6 +70,18 @@ def draw_routing(words: Sequence[str], chosen: Tensor, weights: Tensor, n_expert
         f"{len(words)} tokens and {n_experts} experts",
         f"{'; '.join(said)}. Tokens of the experts: {', '.join(map(str, counts))}.",
     )
+
+
+def _dropped(word: str) -> Shape:
+    return box(text(word, mono=True), "off", corner=12, dashed=True)
+
+
+def _beside(ends: Sequence[tuple[float, float]], label: str, place: int) -> Placed:
+    """A label left of a line and a little below, further down for the second line and the third."""
+    (x0, y0), (x1, y1) = ends
+    words, share = text(label, SMALL), 1 / 3 + place / 6
+    x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+    return words, x - words.width - 5, y - words.height / 2 + 4
 
 
 def draw_exchange(words: Sequence[Sequence[str]], chosen: Sequence[Sequence[int]]) -> Drawing:

@@ -29,10 +29,10 @@ def draw_second_head(config: ModelConfig, words: Sequence[str]) -> Drawing:
     head = [
         named(token(following), "token t + 1"),
         _part("the same embedding", "off"),
-        _part("a norm for each of both", "norm"),
+        _part("one norm each", "norm"),
         named(pair, f"h beside e, {2 * width} numbers"),
         _part(f"projection to {width}", "weight"),
-        _part("one block more", "query"),
+        _part("one more block", "query"),
         _part("a norm,\nthe same output layer", "off"),
         named(token(wanted, role="new"), "token t + 2", below=True),
     ]
@@ -57,7 +57,7 @@ def draw_second_head(config: ModelConfig, words: Sequence[str]) -> Drawing:
         f"a hidden state h of {width} numbers; norm and output layer are asked for token t + 1, "
         f"{following!r}. Right, the second head: h and the embedding e of token t + 1, each "
         f"through a norm of its own, stand beside each other, {2 * width} numbers. A projection "
-        f"brings them back to {width}, one block more mixes positions, and a norm and the same "
+        f"brings them back to {width}, one more block mixes positions, and a norm and the same "
         f"output layer are asked for token t + 2: {wanted!r}.",
     )
 

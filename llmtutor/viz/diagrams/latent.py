@@ -15,6 +15,9 @@ from llmtutor.viz.diagrams.shapes import (
     arrow,
     box,
     column,
+    line,
+    lines,
+    over,
     row,
     space,
     text,
@@ -23,17 +26,23 @@ from llmtutor.viz.diagrams.shapes import (
 Words = Sequence[str]
 BAR, THIN = 340.0, 2.0
 """Length of the longest bar, and the least that is still seen."""
+GAP = 18.0
+"""Between the two vectors that stay."""
 
 
 def draw_latent(word: str, x: Tensor, latent: Tensor, key: Tensor, heads: Tensor) -> Drawing:
     """One token: x (d_model,), its latent and the turned key, which alone are kept, and of each
     head the plain key and the value that are made from the latent, (heads, 2, width)."""
-    kept = row(
-        named(vector(latent, "cache", digits=0), "latent c"),
-        named(vector(key, "key"), "turned key"),
-        gap=18,
+    onward = _way("× W_UK, W_UV of each")
+    stay = (
+        column(named(vector(latent, "cache", digits=0), "latent c"), space(onward.width)),
+        column(named(vector(key, "key"), "turned key"), space(onward.width)),
     )
-    drawer = named(box(kept, "plain", dashed=True), "the cache: all that stays")
+    drawer = box(
+        column(row(*stay, gap=GAP), text("the cache: all that stays", SMALL), gap=2),
+        "plain",
+        dashed=True,
+    )
     made = []
     for n, (plain, value) in enumerate(heads):
         whole = row(vector(plain, "key", digits=0), vector(key, "key"), gap=0)
@@ -50,16 +59,16 @@ def draw_latent(word: str, x: Tensor, latent: Tensor, key: Tensor, heads: Tensor
     return Drawing(
         column(
             named(vector(x, digits=0), f"x of {word}"),
-            _way("RoPE turns the key"),
+            _apart("× W_DKV", "× W_KR,\nthen RoPE", onward.width + GAP),
             drawer,
-            _way("W_UK, W_UV of each"),
-            row(*made, gap=12),
+            row(onward, column(_way("to every head"), space(onward.width), gap=0), gap=GAP),
+            box(row(*made, gap=8), corner=9),  # both ways lead to all heads
             gap=4,
         ),
         f"What {word} leaves behind",
-        f"The vector {_said(x)} of {word} becomes the latent {_said(latent)} and the turned key "
-        f"{_said(key, 1)}. These {len(latent) + len(key)} numbers are kept. From the latent "
-        f"{said}; the turned key is the same for all heads.",
+        f"The vector {_said(x)} of {word} becomes, by W_DKV, the latent {_said(latent)} and, by "
+        f"W_KR and RoPE, the turned key {_said(key, 1)}. These {len(latent) + len(key)} numbers "
+        f"are kept. From the latent {said}; the turned key is the same for all heads.",
     )
 
 
@@ -94,8 +103,8 @@ def draw_two_paths(words: Words, q: Tensor, key_up: Tensor, latents: Tensor) -> 
     result = matrix(scores[:, None], "new", digits=0, rows=words)
     return Drawing(
         row(
-            named(column(left, result, gap=4), "decompressed"),
-            named(column(right, result, gap=4), "absorbed"),
+            _titled("first way:\nmake the keys", column(left, result, gap=4)),
+            _titled("second way:\nabsorb", column(right, result, gap=4)),
             gap=44,
             align="end",
         ),
@@ -126,6 +135,26 @@ def draw_numbers(kept: Mapping[str, int], marked: str) -> Drawing:
 def _way(label: str) -> Shape:
     """What is done, above an arrow."""
     return column(text(label, SMALL), arrow(12, to="down"), gap=0)
+
+
+def _titled(title: str, shape: Shape) -> Shape:
+    return column(lines(title, SMALL, bold=True), shape, gap=14)
+
+
+def _apart(left: str, right: str, width: float) -> Shape:
+    """Two ways from one place above to two below, ``width`` apart, each with its label outside."""
+    height, words = 34.0, (lines(left, SMALL), lines(right, SMALL))
+    side = max(label.width for label in words)
+    whole = width + 2 * side
+    ends = (side, side + width)
+    ways = "".join(line([(whole / 2, 0), (x, height)], head=True) for x in ends)
+    return over(
+        whole,
+        height,
+        (Shape(0, 0, ways), 0, 0),
+        (words[0], ends[0] + 8 - words[0].width / 2, 0),
+        (words[1], ends[1] + 18 - words[1].width / 2, 0),
+    )
 
 
 def _said(values: Tensor, digits: int = 0) -> str:

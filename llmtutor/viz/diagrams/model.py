@@ -29,6 +29,7 @@ WIDTH = BRANCH_X + PART_WIDTH
 
 TITLES = {
     "attention": "Attention",
+    "convolved-attention": "Attention behind a convolution",
     "differential": "Differential attention",
     "differential-v2": "Differential attention, V2",
     "mla": "Latent attention",

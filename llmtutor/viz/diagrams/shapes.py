@@ -182,11 +182,18 @@ def named(shape: Shape, label: str, *, below: bool = False) -> Shape:
     return column(shape, words, gap=3) if below else column(words, shape, gap=3)
 
 
-def line(points: Sequence[tuple[float, float]], role: str = "plain", *, head: bool = False) -> str:
-    """SVG of a line through points, with an arrow's head at its end."""
+def line(
+    points: Sequence[tuple[float, float]],
+    role: str = "plain",
+    *,
+    head: bool = False,
+    width: float | None = None,
+) -> str:
+    """SVG of a line through points, with an arrow's head at its end; ``width`` in units."""
     check_name("role", role, ROLES)
     places = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
-    drawn = f'<polyline class="lt-line lt-line-{role}" points="{places}"/>'
+    stroke = "" if width is None else f' style="stroke-width:{_n(width)}"'
+    drawn = f'<polyline class="lt-line lt-line-{role}"{stroke} points="{places}"/>'
     if not head:
         return drawn
     (x0, y0), (x1, y1) = points[-2:]

@@ -83,12 +83,12 @@ def test_weights_are_those_of_the_first_and_of_the_window() -> None:
 
 
 def test_each_row_keeps_its_own_first_tokens() -> None:
-    cache = StreamingCache(2, 1, 9, 1, kept_first=2, window=2, starts=torch.tensor([0, 3]))
+    cache = StreamingCache(2, 1, 9, 1, beside=(2,), window=2, starts=torch.tensor([0, 3]))
     for a, b in ((0, 1), (1, 4), (4, 9)):
         new = torch.arange(float(a), float(b)).view(1, 1, -1, 1).expand(2, -1, -1, -1)
         cache.append(new, -new)
-    assert cache.first_keys.flatten(1).tolist() == [[0, 1], [3, 4]]
-    assert torch.equal(cache.first_values, -cache.first_keys)
+    assert cache.beside_keys.flatten(1).tolist() == [[0, 1], [3, 4]]
+    assert torch.equal(cache.beside_values, -cache.beside_keys)
     assert cache.keys.flatten(1).tolist() == [[7, 8], [7, 8]]
     with pytest.raises(ValueError, match=r"cannot go back from 9 to 4 .* between the first and"):
         cache.crop(4)

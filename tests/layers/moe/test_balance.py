@@ -16,12 +16,19 @@ def logits(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_balance_is_that_of_mixtral_divided_by_top_k(top_k: int) -> None:
+def test_balance_of_a_layer_is_that_of_mixtral_divided_by_top_k(top_k: int) -> None:
     x = logits(200, 8)
     experts = x.topk(top_k).indices
     theirs = load_balancing_loss_func((x,), num_experts=8, top_k=top_k)
     ours = balance_loss(x.softmax(-1), experts)
     assert float(theirs) == pytest.approx(top_k * float(ours), rel=1e-5)
+
+
+def test_mixtral_takes_all_layers_together() -> None:
+    """One layer sends everything to expert 0, the other to expert 1: even for it, and not here."""
+    layers = [torch.tensor([[50.0, 0.0]] * 4), torch.tensor([[0.0, 50.0]] * 4)]
+    assert float(load_balancing_loss_func(tuple(layers), 2, top_k=1)) == pytest.approx(1)
+    assert [float(balance_loss(x.softmax(-1), x.topk(1).indices)) for x in layers] == [2, 2]
 
 
 def test_balance_of_each_text_is_that_of_switch() -> None:
