@@ -46,11 +46,11 @@ RATES: Mapping[Task, Mapping[str, Mapping[float, int]]] = {
         "attention": {0.0015: 1, 0.003: 3, 0.006: 1, 0.012: 1},
         "attention without convolution": {0.0015: 1, 0.003: 3, 0.006: 1},
         "hybrid, small state": {0.0015: 1, 0.003: 3, 0.006: 1, 0.012: 1},
-        "adds, small state": {0.004: 1, 0.008: 5, 0.016: 1},
-        "delta rule, small state": {0.004: 1, 0.008: 1, 0.016: 5, 0.032: 1},
+        "adds, small state": {0.004: 1, 0.008: 3, 0.016: 1},
+        "delta rule, small state": {0.004: 1, 0.008: 3, 0.016: 3, 0.032: 1},
         "adds": {0.004: 1, 0.008: 3, 0.016: 1},
         "delta rule": {0.004: 1, 0.008: 3, 0.016: 1},
-        "mamba": {0.001: 1, 0.002: 1, 0.004: 1},
+        "mamba": {0.001: 1, 0.002: 1, 0.004: 1, 0.008: 1},
     },
 }
 """Peaks of the learning rate that are tried for each model, and with how many seeds."""

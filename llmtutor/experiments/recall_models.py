@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmtutor.checks import check_name
-from llmtutor.layers.attention import Attention, AttentionConfig
+from llmtutor.layers.attention import AttentionConfig
+from llmtutor.layers.attention.convolved import ConvolvedConfig
 from llmtutor.layers.mixer import MixerConfig
-from llmtutor.layers.part import Costs, Load, Site
+from llmtutor.layers.part import Site
 from llmtutor.layers.positions import RopeConfig
-from llmtutor.layers.recurrent.conv import CausalConv
 from llmtutor.layers.recurrent.delta_net import DeltaNet, DeltaNetConfig
 from llmtutor.layers.recurrent.linear_attention import linear_attention_chunked
 from llmtutor.layers.recurrent.mamba import MambaConfig
@@ -28,40 +27,6 @@ KEYS = VALUES = 32
 LONGEST = 88
 """Tokens of the longest text."""
 CONV_WIDTH = 4
-
-
-class Convolved(nn.Module):
-    """A projection, and the look at the last CONV_WIDTH tokens that DeltaNet has behind it."""
-
-    def __init__(self, projection: nn.Linear) -> None:
-        super().__init__()
-        self.projection = projection
-        self.conv = CausalConv(projection.weight.shape[0], CONV_WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, seq, d_model) → (batch, seq, width)."""
-        return F.silu(self.conv(self.projection(x)))
-
-
-@dataclass(frozen=True)
-class ConvolvedAttentionConfig(AttentionConfig):
-    """``Attention`` whose queries, keys and values pass a short convolution; without a cache."""
-
-    kind: ClassVar[str] = "convolved-attention"
-
-    def build(self, site: Site) -> Attention:
-        """The layer."""
-        layer = super().build(site)
-        for name in ("query", "key", "value"):
-            setattr(layer, name, Convolved(layer.get_submodule(name)))  # type: ignore[arg-type]
-        return layer
-
-    def costs(self, site: Site, load: Load) -> Costs:
-        """As of attention, with the taps, and the tail that a cache would have to keep."""
-        width = (self.n_heads + 2 * self.kv_heads) * self.width(site.d_model)
-        taps, tail = CONV_WIDTH * width, (CONV_WIDTH - 1) * width * load.batch * load.itemsize
-        kept = 2 * width * load.tokens_bytes
-        return super().costs(site, load) + Costs(taps, taps, 0, tail, kept)
 
 
 class Adding(DeltaNet):
@@ -91,7 +56,7 @@ BARE: dict[str, Any] = {"conv_width": CONV_WIDTH, "fades": False, "output_gate":
 SMALL: dict[str, Any] = BARE | {"head_dim": 8}
 """Heads of 8 in the place of 16: together they hold 128 numbers a layer, and not 512."""
 MIXERS: Mapping[str, MixerConfig] = {
-    "attention": ConvolvedAttentionConfig(HEADS, position=ROPE),
+    "attention": ConvolvedConfig(HEADS, conv_width=CONV_WIDTH, position=ROPE),
     "attention without convolution": AttentionConfig(HEADS, position=ROPE),
     "adds": AddingConfig(HEADS, **BARE),
     "delta rule": DeltaNetConfig(HEADS, **BARE),
