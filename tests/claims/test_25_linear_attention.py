@@ -141,15 +141,16 @@ def test_which_differences_are_sure(record: Record) -> None:
     assert all(x < y for x, y in zip(adds, delta, strict=True)) and len(adds) == 5
 
 
-def test_mamba_has_left_the_floor_at_its_highest_rate_alone(record: Record) -> None:
+def test_mamba_learns_it_in_more_steps_and_stays_on_the_floor_at_its_lowest_rate(
+    record: Record,
+) -> None:
     """Who knows which values were said can do no better than to say the most frequent one."""
     assert MORE_STEPS["mamba"] == 3 * STEPS
     assert 64 * MIXERS["mamba"].d_state == 2 * (2 * 16 * 16)
-    *lower, highest = RATES["once"]["mamba"]
-    assert len(lower) == 2 and best_rate(record, "mamba") == highest
+    assert right(record, "mamba", best_rate(record, "mamba"), 24)[0] > 0.8
+    lowest = min(RATES["once"]["mamba"])
     for n in ASKED["once"]:
         _, values = recall_texts(n, 2000, torch.Generator().manual_seed(0))
         same = values[:, :, None] == values[:, None]
         floor = (same.sum(-1).amax(-1) / n).mean().item()
-        assert right(record, "mamba", highest, n)[0] > 1.5 * floor
-        assert all(right(record, "mamba", lr, n)[0] < 1.25 * floor for lr in lower)
+        assert right(record, "mamba", lowest, n)[0] == pytest.approx(floor, abs=0.02)
