@@ -50,7 +50,7 @@ RATES: Mapping[Task, Mapping[str, Mapping[float, int]]] = {
         "delta rule, small state": {0.004: 1, 0.008: 3, 0.016: 3, 0.032: 1},
         "adds": {0.004: 1, 0.008: 3, 0.016: 1},
         "delta rule": {0.004: 1, 0.008: 3, 0.016: 1},
-        "mamba": {0.001: 1, 0.002: 1, 0.004: 1, 0.008: 1},
+        "mamba": {0.001: 1, 0.002: 1, 0.004: 1, 0.008: 2, 0.016: 1},
     },
 }
 """Peaks of the learning rate that are tried for each model, and with how many seeds."""
