@@ -3,11 +3,19 @@
 from statistics import mean
 
 import pytest
+import torch
 
-from llmtutor.evaluate.compare import compare
+from llmtutor.evaluate.compare import compare, compare_family
 from llmtutor.experiments.study import load_record
-from llmtutor.experiments.windows import best_rate, losses
-from llmtutor.layers.attention.traffic import flash_accesses, indexed_numbers, stored_accesses
+from llmtutor.experiments.windows import VARIANTS, best_rate, losses
+from llmtutor.layers.attention.flash import flash_attention
+from llmtutor.layers.attention.traffic import (
+    Traffic,
+    flash_accesses,
+    indexed_numbers,
+    stored_accesses,
+    tile_side,
+)
 from llmtutor.model.published import PUBLISHED
 
 
@@ -28,6 +36,21 @@ def test_tiles_move_less_once_the_fast_memory_is_above_two_head_dims_squared(hea
     seq, edge = 2**16, 2 * head_dim**2
     assert flash_accesses(seq, head_dim, 2 * edge) < stored_accesses(seq, head_dim)
     assert flash_accesses(seq, head_dim, edge // 2) > stored_accesses(seq, head_dim)
+
+
+def test_the_scores_fit_where_a_tile_has_no_more_keys_than_the_head_is_wide() -> None:
+    """From 2 d queries on; and as many numbers are moved as with square tiles."""
+    d = 32
+    for fast, fit in ((1024, False), (4096, False), (4 * 2 * d * d, True), (16_384, True)):
+        queries = tile_side(fast, d)
+        keys = min(queries, d)
+        assert (2 * queries * d + 2 * keys * d + queries * keys <= fast) is fit
+    assert 128**2 == 16_384  # a square tile of scores alone fills the largest of these memories
+    x = torch.randn(512, d, generator=torch.Generator().manual_seed(0))
+    narrow, square = Traffic(), Traffic()
+    flash_attention(x, x, x, tile=(128, d), traffic=narrow)
+    flash_attention(x, x, x, tile=(128, 128), traffic=square)
+    assert narrow == square and narrow.total == flash_accesses(512, d, 16_384)
 
 
 def test_weights_on_the_first_token() -> None:
@@ -73,6 +96,13 @@ def test_compressed_blocks_are_not_distinguishable_from_the_window_beside_them()
     one = compare(blocks, window)
     found = [round(x, 3) for x in (one.difference, *one.t_interval)]
     assert found == [0.018, -0.020, 0.056] and one.verdict == "not distinguishable"
+
+
+def test_the_three_verdicts_stand_after_the_correction() -> None:
+    record = load_record("windows")
+    by_seed = {name: losses(record, name, best_rate(record, name)) for name in VARIANTS}
+    for one in compare_family(by_seed, by_seed.pop("full")).values():
+        assert one.verdict == "better" and round(one.adjusted_p, 3) == 0.044
 
 
 def test_the_bus_is_the_narrow_place() -> None:

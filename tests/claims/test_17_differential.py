@@ -41,6 +41,9 @@ def test_where_lambda_starts_and_how_far_a_step_moves_it() -> None:
     assert float(moved.std()) == pytest.approx(0.16, abs=0.005)
     for outside in (0.2 + moved < 0, 0.8 + moved > 1):  # the first layer, and a deep one
         assert float(outside.double().mean()) == pytest.approx(1 / 9, abs=0.01)
+    narrow = vectors[..., :16]  # a head of this chapter's models
+    moved = (narrow[0] * narrow[1]).sum(-1).exp() - (narrow[2] * narrow[3]).sum(-1).exp()
+    assert float(moved.std()) == pytest.approx(0.06, abs=0.005)
     # Each of 512 components moves by 0.001, all in the direction that raises λ.
     step = 0.001 * vectors.abs().sum(-1).mean(1).sum()
     assert vectors[:, 0].numel() == 512 and round(float(step), 2) == 0.04
@@ -175,14 +178,54 @@ def test_two_intervals_without_zero_are_no_verdicts() -> None:
         assert one.verdict == "not distinguishable" and round(one.adjusted_p, 2) == adjusted
 
 
-def test_the_rate_for_short_texts_was_a_bad_one_for_long_ones() -> None:
-    chosen = load_record("needle").plan["lr"]["gpt2"]["norm alone"]
-    search = {"variant": "norm alone", "init": "gpt2", "seed": needle.RATE_SEED}
-    long = [
-        load_record("needle-rates").results(**search, lr=lr)[0]["by_junk"]["768"]["loss"]
-        for lr in (chosen, chosen / 4)
-    ]
-    assert [round(loss, 2) for loss in long] == [2.39, 0.43]
+def searched(variant: str, init: str) -> dict[float, float]:
+    """By learning rate, the loss among 768 tokens of junk in the search."""
+    runs = load_record("needle-rates").runs
+    return {
+        run["settings"]["lr"]: round(run["result"]["by_junk"]["768"]["loss"], 2)
+        for run in runs
+        if run["settings"].items() >= {"variant": variant, "init": init}.items()
+    }
+
+
+def test_from_gpt2s_start_the_rate_for_short_texts_was_a_bad_one_for_long_ones() -> None:
+    """At a quarter of it the norm alone no longer falls behind the first version."""
+    chosen = load_record("needle").plan["lr"]["gpt2"]
+    assert chosen["norm alone"] == chosen["differential"] == 0.006
+    half, whole = searched("norm alone", "gpt2"), searched("differential", "gpt2")
+    assert [half[0.006], whole[0.006], half[0.0015], whole[0.0015]] == [2.39, 0.22, 0.43, 0.51]
+
+
+def test_from_glorots_start_no_rate_saves_the_norm_alone_among_much_junk() -> None:
+    chosen = load_record("needle").plan["lr"]["glorot"]["attention"]
+    half = searched("norm alone", "glorot")
+    assert len(half) == 5 and min(half.values()) == 1.36
+    assert searched("attention", "glorot")[chosen] == 1.2
+
+
+def test_what_else_the_layers_of_the_experiment_differ_in() -> None:
+    layers = {
+        name: mixer.build(Site(64, 1024, layer=0)) for name, (mixer, _) in needle.VARIANTS.items()
+    }
+    whole = layers["differential"]
+    assert tuple(whole.head_norm.shape) == (32,) and round(1 - whole.lambda_init, 3) == 0.8
+    assert layers["norm alone"].head_dim == 16 and layers["difference alone"].head_norm is None
+    with_norm = sum(p.numel() for p in layers["norm alone"].parameters())
+    assert with_norm == sum(p.numel() for p in layers["attention"].parameters())  # no gain
+    widths = [d_ff for _, d_ff in needle.VARIANTS.values()]
+    assert widths == [128, 128, 105, 128, 128]
+
+
+def test_two_plain_heads_subtract_when_one_reads_with_the_opposite_columns() -> None:
+    """The open exercise: head 2's columns of W_O are −λ times those of head 1."""
+    noise = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 5, 5, generator=noise, dtype=torch.float64).softmax(-1)
+    values = torch.randn(5, 4, generator=noise, dtype=torch.float64)
+    of_head_1 = torch.randn(8, 4, generator=noise, dtype=torch.float64)
+    output = torch.cat((of_head_1, -0.3 * of_head_1), dim=1)  # (d_model, heads side by side)
+    brought = torch.cat((maps[0] @ values, maps[1] @ values), dim=1) @ output.T
+    wanted = (maps[0] - 0.3 * maps[1]) @ values @ of_head_1.T
+    torch.testing.assert_close(brought, wanted)
 
 
 def test_plain_attention_only_takes_longer() -> None:

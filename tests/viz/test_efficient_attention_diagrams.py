@@ -34,6 +34,8 @@ def test_reach_is_that_of_the_formula(window: int, depth: int) -> None:
     assert ", then ".join(map(str, want)) in drawing.description
     assert count(drawing, "new") == sum(want)
     assert f"reach {want[-1]} tokens" in drawing.title
+    for words in (*map(str, want), *(f"layer {n + 1}" for n in range(depth)), "input"):
+        assert f">{words}</text>" in drawing.shape.body
 
 
 def test_blocks_and_window_of_a_query() -> None:
@@ -41,3 +43,8 @@ def test_blocks_and_window_of_a_query() -> None:
     assert drawing.title == "Position 13 sees 11 rows instead of 14"
     assert count(drawing, "cache") == 3 * 2 and count(drawing, "key") == 4
     assert count(drawing, "query") == 1 and count(drawing, "off") == 9
+    for words in ("0–3", "4–7", "8–11", "seen twice: 9, 10, 11"):
+        assert f">{words}</text>" in drawing.shape.body
+    assert drawing.description.endswith("seen both ways: 9, 10, 11.")
+    apart = draw.draw_blocks(block=4, compressed=1, window=4, position=15)
+    assert "twice" not in apart.shape.body and "both ways" not in apart.description

@@ -80,7 +80,8 @@ def stored_accesses(seq: int, head_dim: int) -> int:
 def tile_side(fast: int, head_dim: int) -> int:
     """Queries and keys in a tile, where four blocks of rows fill a fast memory of ``fast`` numbers.
 
-    They are queries, keys, values and outputs (Dao et al. 2022, algorithm 1).
+    They are queries, keys, values and outputs (Dao et al. 2022, algorithm 1). Scores come on top;
+    from 2 · head_dim queries on, a tile of head_dim keys at most leaves room for them.
 
     >>> tile_side(16_384, 64)
     64

@@ -95,30 +95,35 @@ def _tile(label: str, unit: float, role: str) -> Shape:
 def draw_reach(window: int, depth: int, seq: int) -> Drawing:
     """What the last position of ``depth`` layers with a window depends on, layer by layer."""
     check_at_least(1, window=window, depth=depth, seq=seq)
-    step, rise = 26.0, 40.0
+    step, rise, left = 23.0, 40.0, 46.0
     reached = {seq - 1}
     placed, ways, counts = [], [], []
     for level in range(depth, -1, -1):
         y = (depth - level) * rise
         counts.append(len(reached))
         for i in range(seq):
-            placed.append((_cell("", "new" if i in reached else "off"), i * step, y))
+            placed.append((_cell("", "new" if i in reached else "off"), left + i * step, y))
+        name = text(f"layer {level}" if level else "input", SMALL)
+        placed.append((name, 0.0, y + (SIDE - name.height) / 2))
+        count = text(str(len(reached)), SMALL)
+        placed.append((count, left + seq * step + 3, y + (SIDE - count.height) / 2))
         if level == 0:
             break
         below = set()
         for i in reached:
             for j in range(max(0, i - window + 1), i + 1):
-                start, end = (i * step + SIDE / 2, y + SIDE), (j * step + SIDE / 2, y + rise)
-                ways.append(line([start, end]))
+                xs = [left + n * step + SIDE / 2 for n in (i, j)]
+                ways.append(line([(xs[0], y + SIDE), (xs[1], y + rise)]))
                 below.add(j)
         reached = below
-    width, height = seq * step - (step - SIDE), depth * rise + SIDE
+    width, height = left + seq * step + 20, depth * rise + SIDE
     return Drawing(
         over(width, height, (Shape(0, 0, "".join(ways)), 0, 0), *placed),
         f"{depth} layers with a window of {window} reach {counts[-1]} tokens",
         "From the last position of the top row downwards, "
         + ", then ".join(str(n) for n in counts)
-        + f" positions are reached: each layer looks {window - 1} further back.",
+        + " positions are reached, as the numbers at the right say: "
+        + f"each layer looks {window - 1} further back.",
     )
 
 
@@ -129,23 +134,32 @@ def draw_blocks(block: int, compressed: int, window: int, position: int) -> Draw
     near = set(range(max(0, position - window + 1), position + 1))
     unit = min(24.0, 336 / (position + 1))
     texts, tops = [], []
+    high = 17.0  # of the name of a block
     for i in range(position + 1):
         role = "query" if i == position else "key" if i in near else "off"
-        texts.append((_tile(str(i), unit - 2, role), i * unit, 58.0))
+        texts.append((_tile(str(i), unit - 2, role), i * unit, high + 58))
     ways = []
     for b in range(done):
         middle = (b * block + block / 2) * unit
         width = compressed * SIDE
-        x = middle - width / 2
+        name = text(f"{b * block}–{(b + 1) * block - 1}", SMALL)
         strip = row(*(_cell("", "cache") for _ in range(compressed)), gap=0)
-        tops.append((strip, x, 0.0))
+        tops += [(name, middle - name.width / 2, 0.0), (strip, middle - width / 2, high)]
         for end in (b * block * unit, (b + 1) * block * unit - 2):
-            ways.append(line([(end, 56), (middle, SIDE + 2)]))
+            ways.append(line([(end, high + 56), (middle, high + SIDE + 2)]))
     total = done * compressed + len(near)
+    twice = sorted(near & set(range(done * block)))
+    legend = "grey: seen only as part of a block above\norange: in the window; blue: the query"
+    if twice:
+        legend += "\nseen twice: " + ", ".join(map(str, twice))
+    parts = over(
+        (position + 1) * unit, high + 58 + unit, (Shape(0, 0, "".join(ways)), 0, 0), *tops, *texts
+    )
     return Drawing(
-        over((position + 1) * unit, 58 + unit, (Shape(0, 0, "".join(ways)), 0, 0), *tops, *texts),
+        named(parts, legend, below=True),
         f"Position {position} sees {total} rows instead of {position + 1}",
         f"{done} finished blocks of {block} tokens stand above the text, each as "
         f"{compressed} row{'s' if compressed > 1 else ''}; "
-        f"the window holds the last {len(near)} tokens, the query's own included.",
+        f"the window holds the last {len(near)} tokens, the query's own included"
+        + (f"; seen both ways: {', '.join(map(str, twice))}." if twice else "."),
     )
