@@ -70,7 +70,7 @@ def test_a_study_is_made_when_it_is_named_and_in_its_order(tmp_path: Path) -> No
     ran = tried(tmp_path, "--only", "choosing")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (found,) = records(tmp_path).values()
-    assert [run["option"] for run in found["runs"]] == ["baseline", "baseline again", "gqa-2"]
+    assert [run["option"] for run in found["runs"]] == ["baseline", "baseline again", "mla"]
     sizes = [run["n_params"] for run in found["runs"]]
     assert max(sizes) - min(sizes) <= 0.01 * max(sizes)
     assert all(run["bits_per_byte"] > found["floor"] > 0 for run in found["runs"])

@@ -94,7 +94,7 @@ def compare_all(
 
     >>> found = compare_all({"a": {0: 1.0, 1: 1.2, 2: 1.1}, "b": {0: 2.0, 1: 2.1, 2: 2.2}}, ["a"])
     >>> round(found["b"].difference, 3), round(found["b"].error, 4), found["b"].degrees
-    (1.0, 0.0577, 2)
+    (1.0, 0.0577, 2.0)
 
     Raises:
         ValueError: no option, no runs of the baseline, a loss that is not finite, or so few runs

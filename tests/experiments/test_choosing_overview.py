@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from llmtutor.experiments.choosing.cost import FIGURES, Ratio
 from llmtutor.experiments.choosing.overview import COLUMNS, overview
 from llmtutor.experiments.choosing.plan import NAME
@@ -56,4 +54,5 @@ def test_nothing_is_an_empty_table_and_the_record_fills_one() -> None:
     assert overview(Record(NAME, "", {}, "", [], []), {}, "small") == []
     for size in ("small", "middle", "large"):
         for row in overview(load_record(NAME), {}, size):
-            assert len(row) == len(COLUMNS) and float(row[4]) == pytest.approx(2.3, abs=0.6)
+            assert len(row) == len(COLUMNS)
+            assert 1 < float(row[4]) < 4  # a head that was lost costs more than half a bit
