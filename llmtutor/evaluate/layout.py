@@ -3,7 +3,7 @@
 Five pairs of runs say little about how far pairs scatter, and so a t-test of these alone asks for
 four times the noise and more. Thirty options that scatter alike say it well, together: a loss is an
 option's share plus a seed's share plus noise, and the noise is estimated from all runs (the two-way
-layout of the analysis of variance; Fisher 1935, The Design of Experiments, section 27).
+layout of the analysis of variance; Fisher 1935, The Design of Experiments).
 """
 
 import math

@@ -1,8 +1,8 @@
 """Chapter 20, comparison: attention that has the short convolution of the layers with a state.
 
 Mamba and DeltaNet look at the last few tokens by a convolution before they do anything else. What
-of their gain is that convolution's? Attention with one answers. (So et al. 2021, Primer, section
-3.2, put one of width 3, without the ``silu``, behind the projections of attention.)
+of their gain is that convolution's? Attention with one answers. (So et al. 2021, Primer, put one of
+width 3, without the ``silu``, behind the projections of attention.)
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,15 @@ class ConvolvedCache:
     def nbytes(self) -> int:
         """Bytes of both."""
         return self.past.nbytes + self.tail.nbytes
+
+    @property
+    def starts(self) -> Tensor | None:
+        """The place of the first real token of each row."""
+        return self.past.starts
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values up to now, as of ``KVCache``."""
+        return self.past.append(k, v)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -95,23 +104,9 @@ class ConvolvedAttention(Attention):
         self.widths = [len(part.weight) for part in parts]
         self.conv = CausalConv(sum(self.widths), conv_width)
 
-    def forward(  # type: ignore[override]  # a cache of its own
-        self, x: Float[Tensor, "batch seq d_model"], *, cache: ConvolvedCache | None = None
-    ) -> Float[Tensor, "batch seq d_model"]:
-        """As ``Attention.forward``."""
-        past = None if cache is None else cache.past
-        start = 0 if past is None else past.length
-        q, k, v, positions = self._convolved(x, start, None if cache is None else cache.tail)
-        keys = positions
-        if past is not None:
-            k, v = past.append(k, v)
-            keys = torch.arange(past.length - k.shape[2], past.length, device=x.device)
-        rules = self._rules(q, positions, keys, None if past is None else past.starts)
-        return self._joined(self._look(x, q, k, v, rules), x)
-
     def weights(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch heads q k"]:
         """As ``Attention.weights``."""
-        q, k, _, positions = self._convolved(x, 0, None)
+        q, k, _, positions = self._projected(x, None)
         return attention_weights(q, k, **self._rules(q, positions, positions, None))
 
     def make_cache(  # type: ignore[override]
@@ -122,10 +117,10 @@ class ConvolvedAttention(Attention):
         tail = empty_past(tail_size(batch, self.conv), max_len, starts, self.key.weight)
         return ConvolvedCache(past, tail)
 
-    def _convolved(
-        self, x: Tensor, start: int, tail: StateCache | None
+    def _projected(  # type: ignore[override]  # a cache of its own
+        self, x: Tensor, cache: ConvolvedCache | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries and keys, normalised and rotated, values, and positions from ``start``."""
+        start, tail = (0, None) if cache is None else (cache.length, cache.tail)
         real = continued(x, tail, lambda batch: tail_size(batch, self.conv))
         mixed = torch.cat((self.query(x), self.key(x), self.value(x)), dim=-1)
         mixed, tails = short_conv(self.conv, mixed, real, tail)

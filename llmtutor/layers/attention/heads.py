@@ -206,8 +206,7 @@ class Attention(Layer):
         With a ``cache``, ``x`` holds the next tokens, any number of them, and their queries see
         the past in the cache too, which then holds the new ones as well.
         """
-        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
-        v = self._split(self.value(x))
+        q, k, v, positions = self._projected(x, cache)
         keys = positions
         if cache is not None:
             k, v = cache.append(k, v)
@@ -239,6 +238,11 @@ class Attention(Layer):
     def _look(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rules: dict[str, Any]) -> Tensor:
         """What each head sees, (batch, heads, seq, …); a variant may look at ``x`` as well."""
         return self.attend(q, k, v, **rules)
+
+    def _projected(self, x: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the new tokens, and their positions behind the cache's."""
+        q, k, positions = self._queries_keys(x, 0 if cache is None else cache.length)
+        return q, k, self._split(self.value(x)), positions
 
     def _queries_keys(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both, split into heads, normalised and rotated; and their positions from ``start``."""
