@@ -113,6 +113,7 @@ OPTIONS: Mapping[str, Option] = {
     "differential v2": Option("attention", {"mixer": "differential-v2"}),
     "s4d": Option("state", {"mixer": "s4d"}),
     "mamba": Option("state", {"mixer": "mamba"}),
+    "mamba, no convolution": Option("state", {"mixer": "mamba", "d_conv": 1}),
     "mamba 3 : 1": Option("state", local={"mixer": "mamba"}),
     "deltanet": Option("state", {"mixer": "delta-net"}),
     "deltanet 3 : 1": Option("state", local={"mixer": "delta-net"}),
