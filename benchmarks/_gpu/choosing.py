@@ -88,7 +88,7 @@ def one_run(plan: Plan, text: Texts, option: str, seed: int, device: str) -> dic
     final = lost if curve.diverged else final_loss(model, plan.size, text.tokenizer, text.held_out)
     seconds = round(time.monotonic() - began, 1)
     settings = {"option": option, "seed": seed, "lr": lr}
-    return {**settings, **counts(model, plan.size), **final, "seconds": seconds}
+    return {**settings, **counts(model, plan.size, plan.size.steps), **final, "seconds": seconds}
 
 
 def run(device: str, tiny: bool, report: Callable[[dict[str, Any]], None]) -> None:

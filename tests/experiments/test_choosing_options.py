@@ -18,8 +18,9 @@ from llmtutor.experiments.choosing.options import (
     Size,
     build_option,
     option_config,
+    option_steps,
 )
-from llmtutor.model.accounting import parameters
+from llmtutor.model.accounting import forward_flops, parameters
 from llmtutor.model.losses import batch_losses
 
 SMALL = SIZES["small"]
@@ -35,7 +36,7 @@ def size_of(model: nn.Module) -> int:
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_an_option_has_the_size_of_the_baseline(name: str, size: str) -> None:
     """Counted in the built model, not by the accounting that chose the width."""
-    wanted = size_of(build_option("baseline", SIZES[size], 0))
+    wanted = size_of(build_option("baseline", SIZES[size], 0)) * OPTIONS[name].larger
     found = size_of(build_option(name, SIZES[size], 0))
     if OPTIONS[name].match == "active":
         assert found > wanted
@@ -59,7 +60,7 @@ def test_an_option_is_causal_and_learns(name: str) -> None:
 def test_an_option_differs_in_what_it_says(name: str) -> None:
     option, base = OPTIONS[name], SMALL.baseline
     config = option_config(name, SMALL)
-    plain = not option.changes and option.local is None
+    plain = not option.changes and option.local is None and option.larger == 1
     assert (config == base) == plain
     blocks = zip(config.blocks, base.blocks, strict=True)
     kept = [i for i, (ours, theirs) in enumerate(blocks) if ours.mixer == theirs.mixer]
@@ -82,6 +83,16 @@ def test_sizes_are_those_that_are_said() -> None:
     for name, size in SIZES.items():
         n_tokens = size.steps * size.batch_size * size.seq_len
         assert n_tokens == pytest.approx(10 * counted[name], rel=2e-3)
+
+
+def test_a_quarter_more_compute_is_that_much_by_the_accounting() -> None:
+    """A little more than its root in parameters and steps: attention does not grow with d_ff."""
+    flops = {
+        name: option_steps(name, SMALL) * forward_flops(option_config(name, SMALL), 1, 256)
+        for name in ("baseline", "a quarter more")
+    }
+    assert option_steps("baseline", SMALL) == SMALL.steps
+    assert 1.24 < flops["a quarter more"] / flops["baseline"] < 1.26
 
 
 def test_the_twin_is_the_same_model_from_other_weights() -> None:

@@ -14,6 +14,7 @@ from llmtutor.experiments.catalogue import CATALOGUE
 from llmtutor.experiments.choosing import plan as module
 from llmtutor.experiments.choosing.options import OPTIONS, SIZES
 from llmtutor.experiments.choosing.plan import (
+    CHECKED,
     FIRST,
     LARGE,
     MIDDLE,
@@ -24,6 +25,7 @@ from llmtutor.experiments.choosing.plan import (
     beyond,
     moved,
     run_option,
+    to_check,
 )
 from llmtutor.experiments.study import Record, load_record, run_study
 
@@ -122,6 +124,13 @@ def test_what_was_planned_first_stays_and_what_came_is_dated(made: Record) -> No
 def test_the_next_rate_lies_beyond_the_best_end() -> None:
     assert beyond({0.004: 1.0, 0.008: 2.0, 0.016: 3.0}) == 0.002
     assert beyond({0.004: 3.0, 0.008: 2.0, 0.016: 1.0}) == 0.032
+
+
+def test_a_moved_rate_is_tried_beside_its_half_and_its_double() -> None:
+    plan = {"learning_rate": {"middle": {"baseline": 0.02, "mamba": 0.01}}}
+    wanted = {"size": "middle", "option": "mamba", "seed": RATE_SEED}
+    assert list(to_check(plan, "middle")) == [wanted | {"lr": lr} for lr in (0.005, 0.01, 0.02)]
+    assert set(CHECKED) < set(MIDDLE) and list(to_check({}, "middle")) == []
 
 
 def test_a_rate_waits_for_the_baseline_of_its_size() -> None:

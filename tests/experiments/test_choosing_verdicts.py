@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llmtutor.experiments.choosing.options import SIZES
+from llmtutor.experiments.choosing.options import SIZES, option_steps
 from llmtutor.experiments.choosing.plan import NAME, RATE_SEED
 from llmtutor.experiments.choosing.verdicts import (
     BASELINE,
@@ -235,8 +235,8 @@ def test_every_run_of_the_record_is_on_the_batches_that_its_seed_says(record: Re
         if settings["seed"] == RATE_SEED:
             continue
         size = SIZES[settings["size"]]
-        assert result["n_tokens"] == size.steps * size.batch_size * size.seq_len
-        assert result["steps"] == size.steps
-        assert result["curve"]["step"][-1] == size.steps
+        steps = option_steps(settings["option"], size)
+        assert result["n_tokens"] == steps * size.batch_size * size.seq_len
+        assert result["steps"] == steps == result["curve"]["step"][-1]
     threads = {here["threads"] for here in record.environments}
     assert threads <= {1}

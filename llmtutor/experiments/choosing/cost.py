@@ -183,7 +183,7 @@ COST = Study(
         {"option": name, "round": i}
         for i in range(ROUNDS)
         for name, option in OPTIONS.items()
-        if option.zeroed_head == "never"
+        if option.zeroed_head == "never" and option.larger == 1
     ],
     run=measure_cost,
 )

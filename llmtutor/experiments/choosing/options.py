@@ -86,6 +86,9 @@ class Option:
     optimizer: str = "adamw"
     weights_seed: int = 0
     """Added to the seed that the weights are drawn from, not to the one of the batches."""
+    larger: float = 1.0
+    """Times the baseline's parameters, and times its text: above 1 only to see whether a gap of
+    known worth is found."""
     zeroed_head: Literal["never", "training", "evaluation"] = "never"
     """From when on the first head of every block gives nothing: a defect, planted to see whether
     it is noticed."""
@@ -133,12 +136,14 @@ OPTIONS: Mapping[str, Option] = {
     "gpt2": Option("stack", {**_OLD, "position": "learned", "ffn": "gelu"}),
     "2017": Option("stack", {**_OLD, "position": "sinusoidal", "ffn": "relu"}),
     "muon": Option("training", optimizer="muon"),
+    "a quarter more": Option("baseline", larger=1.149, rate_of="baseline"),
     "head missing": Option("baseline", zeroed_head="training", rate_of="baseline"),
     "head lost": Option("baseline", zeroed_head="evaluation", rate_of="baseline"),
 }
 """By name, the baseline first. ``baseline again`` is the baseline with other weights at the start:
-its difference from the baseline is what chance alone makes. ``head missing`` trains without one of
-its heads, ``head lost`` loses it when it has been trained."""
+its difference from the baseline is what chance alone makes. ``a quarter more`` is the baseline with
+more parameters and text, a quarter more operations in all: its gap is known beforehand. ``head
+missing`` trains without one of its heads, ``head lost`` loses it when it has been trained."""
 
 
 def option_config(name: str, size: Size) -> ModelConfig:
@@ -163,7 +168,7 @@ def option_config(name: str, size: Size) -> ModelConfig:
         found = parameters(config)
         return found.total if option.match == "total" else found.active
 
-    wanted = parameters(size.baseline).total
+    wanted = round(parameters(size.baseline).total * option.larger)
     one, two = (count(config.replace(**{option.width: width})) for width in (1, 2))  # it is linear
     fitted = config.replace(**{option.width: max(1, 1 + round((wanted - one) / (two - one)))})
     if 2 * abs(count(fitted) - wanted) > two - one:
@@ -172,6 +177,11 @@ def option_config(name: str, size: Size) -> ModelConfig:
             f"of the baseline; with {option.width} = 1 there are {one:,}"
         )
     return fitted
+
+
+def option_steps(name: str, size: Size) -> int:
+    """Of a training run: the baseline's, but for an option that is to be larger."""
+    return round(size.steps * OPTIONS[name].larger)
 
 
 def _at(changes: Changes, size: Size) -> Mapping[str, Any]:

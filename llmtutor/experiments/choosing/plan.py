@@ -58,6 +58,11 @@ LARGE = (
     "deltanet 3 : 1",
     "moe, equal active",
 )
+CHECKED = ("deltanet 3 : 1", "mamba")
+"""Options that try other rates at the middle size, to see whether the one that was moved there is
+still a good one."""
+CHECKS = (0.5, 1.0, 2.0)
+"""What their rates are multiplied by."""
 TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
     ("middle", "large"), ("baseline",)
 )
@@ -164,6 +169,15 @@ def to_compare(
                 yield {"size": size, "option": option, "lr": rates[option], "seed": seed}
 
 
+def to_check(plan: Plan, size: str) -> Iterator[dict[str, Any]]:
+    """Runs that try rates around those that were moved to a size."""
+    rates = plan.get("learning_rate", {}).get(size, {})
+    for option in CHECKED:
+        for factor in CHECKS if option in rates else ():
+            lr = round(factor * rates[option], 5)
+            yield {"size": size, "option": option, "lr": lr, "seed": RATE_SEED}
+
+
 def smallest(plan: Plan, options: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Some options at the smallest size: tuned, then compared."""
     yield from to_tune(plan, "small", [name for name in options if OPTIONS[name].rate_of is None])
@@ -179,6 +193,7 @@ def all_runs(plan: Plan) -> list[dict[str, Any]]:
         *to_compare(plan, "middle", MIDDLE, range(EARLY)),
         *smallest(plan, rest),
         *to_compare(plan, "middle", MIDDLE, range(EARLY, SEEDS["middle"])),
+        *to_check(plan, "middle"),
         *to_tune(plan, "large", TUNED["large"]),
         *to_compare(plan, "large", LARGE, range(SEEDS["large"])),
     ]

@@ -21,7 +21,13 @@ from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import DOCUMENT_BREAK, load_corpus
 from llmtutor.data.places import mirror_dir
 from llmtutor.evaluate.pairs import Pair, PairScore, parse_pair, score_pairs, total_score
-from llmtutor.experiments.choosing.options import OPTIONS, SIZES, Size, build_option
+from llmtutor.experiments.choosing.options import (
+    OPTIONS,
+    SIZES,
+    Size,
+    build_option,
+    option_steps,
+)
 from llmtutor.experiments.curve import (
     LOST,
     Curve,
@@ -83,7 +89,7 @@ def train_option(
     Raises:
         ValueError: an unknown option.
     """
-    model, steps = build_option(option, size, seed), size.steps
+    model, steps = build_option(option, size, seed), option_steps(option, size)
     shape = size.batch_size, size.seq_len
     curve = train_curve(
         model,
@@ -130,14 +136,14 @@ def measure_option(*, size: str, option: str, lr: float, seed: int) -> dict[str,
     final = LOST if curve.diverged else final_loss(model, chosen, text.tokenizer, text.held_out)
     pairs = None if curve.diverged else minimal_pairs(model, text.tokenizer)
     return {
-        **counts(model, chosen),
+        **counts(model, chosen, option_steps(option, chosen)),
         **final,
         "pairs": None if pairs is None else {"right": pairs.right, "n": pairs.n},
         **curves(curve),
     }
 
 
-def counts(model: Transformer, size: Size) -> dict[str, int]:
+def counts(model: Transformer, size: Size, steps: int) -> dict[str, int]:
     """Parameters, tokens and operations of the training run, by arithmetic."""
     config, shape = model.config, (size.batch_size, size.seq_len)
     found = parameters(config)
@@ -145,9 +151,9 @@ def counts(model: Transformer, size: Size) -> dict[str, int]:
     return {
         "n_params": found.total,
         "n_active": found.active,
-        "steps": size.steps,
-        "n_tokens": size.steps * size.batch_size * size.seq_len,
-        "train_flops": size.steps * step,
+        "steps": steps,
+        "n_tokens": steps * size.batch_size * size.seq_len,
+        "train_flops": steps * step,
     }
 
 
