@@ -45,6 +45,7 @@ MIDDLE = (
     "moe, equal active",
     "window 3 : 1, sinks",
     "convolution",
+    "gated",
     "gpt2",
     "qk-norm",
     "muon",
