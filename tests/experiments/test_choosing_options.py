@@ -95,6 +95,15 @@ def test_a_quarter_more_compute_is_that_much_by_the_accounting() -> None:
     assert 1.24 < flops["a quarter more"] / flops["baseline"] < 1.26
 
 
+@pytest.mark.parametrize("name", ["sinusoidal", "2017"])
+def test_waves_do_not_drown_the_embedding(name: str) -> None:
+    """Vaswani et al. (2017, section 3.4) multiply it by √d_model."""
+    assert option_config(name, SMALL).embedding_scale == pytest.approx(48**0.5)
+    model = build_option(name, SMALL, 0)
+    scaled = model.embedding.weight.std() * model.config.embedding_scale
+    assert 0.3 < scaled < 1  # the waves have a deviation of 0.7
+
+
 def test_the_twin_is_the_same_model_from_other_weights() -> None:
     one, twin = (build_option(name, SMALL, 3) for name in ("baseline", "baseline again"))
     assert one.config == twin.config

@@ -97,6 +97,13 @@ class Option:
 
 
 _EXPERTS = {"ffn": "moe", "n_experts": 8, "top_k": 2}
+
+
+def _sinusoids(d_model: int) -> dict[str, Any]:
+    """With the embedding times √d_model, as published: else waves of amplitude 1 drown it."""
+    return {"position": "sinusoidal", "embedding_scale": d_model**0.5}
+
+
 _OLD = {"norm": "layernorm", "bias": True}
 OPTIONS: Mapping[str, Option] = {
     "baseline": Option("baseline"),
@@ -122,7 +129,7 @@ OPTIONS: Mapping[str, Option] = {
     "deltanet 3 : 1": Option("state", local={"mixer": "delta-net"}),
     "no position": Option("position", {"position": "none"}),
     "learned": Option("position", {"position": "learned"}),
-    "sinusoidal": Option("position", {"position": "sinusoidal"}),
+    "sinusoidal": Option("position", _sinusoids),
     "alibi": Option("position", {"position": "alibi"}),
     "t5": Option("position", {"position": "t5"}),
     "shaw": Option("position", {"position": "shaw"}),
@@ -134,7 +141,7 @@ OPTIONS: Mapping[str, Option] = {
     "layernorm": Option("norm", {"norm": "layernorm"}),
     "post-norm": Option("norm", {"norm_placement": "post"}),
     "gpt2": Option("stack", {**_OLD, "position": "learned", "ffn": "gelu"}),
-    "2017": Option("stack", {**_OLD, "position": "sinusoidal", "ffn": "relu"}),
+    "2017": Option("stack", lambda d_model: {**_OLD, **_sinusoids(d_model), "ffn": "relu"}),
     "muon": Option("training", optimizer="muon"),
     "a quarter more": Option("baseline", larger=1.149, rate_of="baseline"),
     "head missing": Option("baseline", zeroed_head="training", rate_of="baseline"),
