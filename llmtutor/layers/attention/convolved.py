@@ -1,8 +1,9 @@
 """Chapter 20, comparison: attention that has the short convolution of the layers with a state.
 
 Mamba and DeltaNet look at the last few tokens by a convolution before they do anything else. What
-of their gain is that convolution's? Attention with one answers. (So et al. 2021, Primer, put one of
-width 3, without the ``silu``, behind the projections of attention.)
+of their gain is that convolution's? Attention with one answers half of it, a state without one the
+other half. (So et al. 2021, Primer, put one of width 3, without the ``silu``, behind the
+projections of attention.)
 """
 
 from dataclasses import dataclass
