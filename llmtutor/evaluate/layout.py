@@ -20,6 +20,9 @@ from llmtutor.evaluate.compare import Verdict, holm
 
 LOUD = 0.01
 """An option that scatters more than the others by an F test at this level is judged by its own."""
+FEWEST_OF_ITS_OWN = 4
+"""With fewer runs than these it is not: two that lie close together by luck would make an option
+sure of itself, two that do not would make it unsure of anything."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,6 @@ def _errors(
 def _is_loud(squares: float, degrees: int, total: float, of_all: int) -> bool:
     """Whether a row scatters more than all others together, by an F test."""
     rest = of_all - degrees
-    if degrees < 1 or rest < 1 or total <= squares:
+    if degrees + 1 < FEWEST_OF_ITS_OWN or rest < 1 or total <= squares:
         return False
     return bool(stats.f.sf(squares / degrees / ((total - squares) / rest), degrees, rest) < LOUD)

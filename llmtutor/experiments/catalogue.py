@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from llmtutor.checks import check_name
 from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
-from llmtutor.experiments.comparison import COMPARISON
 from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.expert_balance import MOE_BALANCE
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
@@ -28,7 +27,6 @@ CATALOGUE: Mapping[str, Study] = {
         UPTRAINING,
         LATENT_CONVERSION,
         STORIES,
-        *COMPARISON,
         CHOOSING,
         COST,
         *STAIRCASE,

@@ -19,8 +19,8 @@ from llmtutor.checks import check_name
 from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
 from llmtutor.evaluate.compare import compare_family
-from llmtutor.experiments.comparison import best_rate
 from llmtutor.experiments.curve import loss_on, placed, rounded, spread_windows, train_curve
+from llmtutor.experiments.staircase import best_rate
 from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import SEQ_LEN, model_config, schedule, tokens
 from llmtutor.model.accounting import parameters, token_flops
@@ -227,7 +227,10 @@ def _plan(written: Mapping[str, Any]) -> dict[str, Any]:
     if written:
         return {}
     record = load_record("multi-token-rates")
-    return {"learning_rate": {variant: best_rate(record, variant) for variant in RATES}}
+    tried: dict[str, dict[float, float]] = {variant: {} for variant in RATES}
+    for run in record.runs:
+        tried[run["settings"]["variant"]][run["settings"]["lr"]] = run["result"]["valid_loss"]
+    return {"learning_rate": {variant: best_rate(losses) for variant, losses in tried.items()}}
 
 
 def _runs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.category import StrCategoryLocator
+from matplotlib.collections import Collection
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -11,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
+from llmtutor.viz.axes import AROUND
 from llmtutor.viz.style import number
 
 MOST_NAMED = 8  # bars or stretches that are read out one by one
@@ -37,6 +39,7 @@ def alt_text(fig: Figure) -> str:
 
 def _drawn(ax: Axes) -> list[str]:
     texts = [_line_text(line) for line in ax.get_lines() if np.size(line.get_xdata())]
+    texts += [_around_text(c) for c in ax.collections if str(c.get_label()).startswith(AROUND)]
     texts += [_bars_text(ax, c) for c in ax.containers if isinstance(c, BarContainer)]
     texts += [_image_text(ax, image) for image in ax.get_images()]
     return texts
@@ -72,6 +75,15 @@ def _line_text(line: Line2D) -> str:
     if y[high] > max(y[0], y[-1]):
         text += f", highest {number(y[high])} at {number(x[high])}"
     return f"{text}."
+
+
+def _around_text(bars: Collection) -> str:
+    heights = [float(np.ptp(path.vertices[:, 1])) / 2 for path in bars.get_paths()]
+    label, low, high = str(bars.get_label()).removeprefix(AROUND), min(heights), max(heights)
+    span = (
+        f"{number(low)}" if np.isclose(low, high, rtol=1e-3) else f"{number(low)} to {number(high)}"
+    )
+    return f"Intervals of “{label}”: ± {span}."
 
 
 def _bars_text(ax: Axes, bars: BarContainer) -> str:

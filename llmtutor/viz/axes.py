@@ -12,6 +12,8 @@ from llmtutor.viz.style import GREY, INK, LINE_STYLES, MARKERS
 Values = Any  # a sequence or an array of numbers
 STEPS = (1, 2, 2.5, 5, 10)
 PLAIN = FuncFormatter(lambda value, _: f"{value + 0.0:,.10g}")  # 20,000 and 0.3, never 2e4
+AROUND = "_around "
+"""Before the name of a line: the label of the bars around its points."""
 NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
@@ -71,6 +73,21 @@ def draw(
     even = len(places) > 2 and np.ptp(np.diff(places)) < 1e-9 * np.ptp(places)
     if len(places) <= 8 and ("x" in log or even):
         ax.set_xticks(places)
+
+
+def bars_around(
+    ax: Axes,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    around: Mapping[str, Values],
+) -> None:
+    """An upright bar through each point of a line, as far up and down as it is told."""
+    colors = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    for label, reach in around.items():
+        x, y = pairs[label]
+        low, high = y - np.asarray(reach, dtype=float), y + np.asarray(reach, dtype=float)
+        ax.vlines(
+            x, low, high, colors=colors[label], linewidth=2.2, alpha=0.55, label=AROUND + label
+        )
 
 
 def perplexity_axis(ax: Axes, base: str, item: str) -> None:

@@ -16,6 +16,7 @@ from llmtutor.viz.axes import (
     PLAIN,
     STEPS,
     Values,
+    bars_around,
     draw,
     pairs,
     perplexity_axis,
@@ -37,14 +38,18 @@ def lines(
     title: str = "",
     log: Literal["", "x", "y", "xy"] = "",
     baselines: Mapping[str, float] | None = None,
+    around: Mapping[str, Values] | None = None,
 ) -> Figure:
     """One line for each label, named at its right end, and level lines to compare with.
 
     ``x`` holds one sequence for all lines, or one for each label. Up to 20 points are marked.
+    ``around`` holds for each label how far the interval of a point reaches to either side.
     """
     with style():
         fig, ax = new_figure(x_label, y_label, title)
-        draw(ax, pairs(x, series), baselines or {}, log)
+        points = pairs(x, series)
+        draw(ax, points, baselines or {}, log)
+        bars_around(ax, points, around or {})
         label_at_right(fig, ax)
         return fig
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from llmtutor.evaluate.layout import compare_all
+from llmtutor.experiments.choosing.verdicts import losses
 from llmtutor.experiments.latent_conversion import CONTROL_RATES, RATES, SEARCH_RATES
 from llmtutor.experiments.study import load_record
 from llmtutor.layers.part import Load, Site
@@ -141,3 +143,12 @@ def test_no_rate_was_the_first_or_last_of_those_tried() -> None:
         }
         assert min(found, key=found.__getitem__) == rate
         assert rate not in (min(tried), max(tried))
+
+
+def test_trained_from_the_start_a_latent_does_better_than_half_the_heads() -> None:
+    record, gaps = load_record("choosing"), []
+    for size in ("small", "middle"):
+        gap = compare_all(losses(record, size), ["gqa-2"])["mla"]
+        gaps.append(round(gap.difference, 2))
+        assert gap.verdict == "better"
+    assert gaps == [-0.04, -0.02]

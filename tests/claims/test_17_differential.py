@@ -9,6 +9,7 @@ import torch
 
 from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments import needle
+from llmtutor.experiments.choosing.verdicts import compute_factor, findings, flops, slope
 from llmtutor.experiments.study import load_record
 from llmtutor.layers.attention.differential import DifferentialConfig
 from llmtutor.layers.attention.differential_v2 import DifferentialV2Config
@@ -247,3 +248,14 @@ def test_with_much_noise_no_layer_beats_plain_attention() -> None:
     runs = load_record("needle-longer").runs
     longer = [run["result"]["by_junk"]["768"]["right"] for run in runs]
     assert [round(100 * x) for x in (min(longer), max(longer))] == [39, 66]
+
+
+def test_on_text_the_first_form_is_worse_and_the_second_gains_less_than_its_operations() -> None:
+    record = load_record("choosing")
+    first, second = (findings(record, "small")[f"differential{name}"] for name in ("", " v2"))
+    assert (first.verdict, second.verdict) == ("worse, by little", "better")
+    worth = compute_factor(second.gap.difference, slope(record, "small"))
+    names = ("differential", "differential v2")
+    taken = [flops(record, "small", n) / flops(record, "small", "baseline") for n in names]
+    assert [round(f, 2) for f in taken] == [1.42, 1.42]
+    assert 0.8 < worth / taken[1] < 0.95

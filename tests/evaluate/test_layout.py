@@ -81,6 +81,14 @@ def test_a_loud_option_is_judged_by_its_own_runs() -> None:
     assert found["7"].error > 3 and found["7"].degrees < 6 and found["8"].error < 2
 
 
+def test_three_runs_are_too_few_to_be_judged_by_their_own() -> None:
+    values = np.random.default_rng(4).normal(size=(20, 3))
+    values[7] = np.array([-9.0, 9.0, -8.0])
+    found = compare_all(rows(values), ["0"])
+    assert not any(gap.loud for gap in found.values())
+    assert np.ptp([gap.error for gap in found.values()]) < 1e-12
+
+
 def test_the_detectable_difference_is_told_in_four_studies_of_five() -> None:
     random, told = np.random.default_rng(5), 0
     least = np.mean(

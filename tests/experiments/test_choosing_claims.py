@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmtutor.experiments.choosing.claims import CLAIMS, judged, quality, speed
+from llmtutor.experiments.choosing.claims import CLAIMS, FALLS_BEHIND, judged, quality, speed
 from llmtutor.experiments.choosing.cost import Ratio
 from llmtutor.experiments.choosing.options import OPTIONS
 from llmtutor.experiments.choosing.plan import NAME, RATE_SEED
@@ -22,13 +22,14 @@ def finding(verdict: str) -> Any:
     ("verdict", "answer"),
     [
         ("worse", "holds"),
+        ("worse, by little", "holds"),
         ("better", "does not hold"),
         ("as good", "does not hold"),
         ("cannot be told", "cannot be told"),
     ],
 )
 def test_a_claim_on_quality_is_answered_by_the_verdict(verdict: str, answer: str) -> None:
-    found, why = quality("gpt2", "worse")({"gpt2": finding(verdict)}, {})
+    found, why = quality("gpt2", *FALLS_BEHIND)({"gpt2": finding(verdict)}, {})
     assert found == answer and why == "gpt2: +0.010 bits per byte [-0.010, +0.030]"
 
 

@@ -17,7 +17,7 @@ from llmtutor.experiments.choosing.cost import (
     side_by_side,
 )
 from llmtutor.experiments.choosing.options import OPTIONS, SIZES, Size
-from llmtutor.experiments.study import Record, load_record, results_dir
+from llmtutor.experiments.study import Record, load_record
 
 TINY = Size(16, n_layers=2, n_heads=4, seq_len=32, batch_size=2)
 
@@ -66,14 +66,16 @@ def test_a_ratio_is_that_of_the_round_and_its_interval_scipys() -> None:
 
 def test_every_option_but_the_broken_ones_is_measured_in_rounds() -> None:
     runs = COST.runs({})
-    names = [name for name in OPTIONS if not name.startswith(("head", "a quarter"))]
+    names = [
+        name
+        for name in OPTIONS
+        if not name.startswith(("head", "a quarter")) and "retuned" not in name
+    ]
     assert runs == [{"option": name, "round": i} for i in range(ROUNDS) for name in names]
     assert SIZE in SIZES and ROUNDS >= 5
 
 
 def test_the_record_holds_what_can_be_computed() -> None:
-    if not (results_dir() / f"{NAME}.json").is_file():
-        pytest.skip("the costs are measured on a quiet machine, and are not recorded yet")
     found = ratios(load_record(NAME))
     assert found["baseline"]["cache_bytes"].mean == 1
     assert found["mqa"]["cache_bytes"].mean == pytest.approx(0.25)

@@ -115,8 +115,8 @@ def test_the_twin_is_the_same_model_from_other_weights() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (Option("stack", {"n_layers": 12}), "no d_ff gives it the 135,600 total parameters"),
-        (Option("stack", {"n_head": 4}), "did you mean 'n_heads'"),
+        (Option("stack", "", {"n_layers": 12}), "no d_ff gives it the 135,600 total parameters"),
+        (Option("stack", "", {"n_head": 4}), "did you mean 'n_heads'"),
     ],
 )
 def test_an_option_that_cannot_have_the_size_is_refused(
@@ -130,7 +130,7 @@ def test_an_option_that_cannot_have_the_size_is_refused(
 
 
 def test_changes_may_depend_on_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    option = Option("attention", lambda d_model: {"head_dim": d_model // 8})
+    option = Option("attention", "", lambda d_model: {"head_dim": d_model // 8})
     monkeypatch.setattr(module, "OPTIONS", MappingProxyType({**OPTIONS, "new": option}))
     for d_model in (32, 64):
         assert option_config("new", Size(d_model)).blocks[0].mixer.head_dim == d_model // 8

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llmtutor.experiments.choosing.cost import FIGURES, Ratio
+from llmtutor.experiments.choosing.options import OPTIONS
 from llmtutor.experiments.choosing.overview import COLUMNS, overview
 from llmtutor.experiments.choosing.plan import NAME
 from llmtutor.experiments.study import Record, load_record
@@ -28,26 +29,38 @@ COSTS = {
 }
 
 
+def by_column(cells: tuple[str, ...]) -> dict[str, str]:
+    """The cells of a row by their column, with blanks that may end a line."""
+    plain = (cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells)
+    return dict(zip(COLUMNS, plain, strict=True))
+
+
 def test_a_row_says_what_the_runs_say() -> None:
     baseline, mqa = overview(Record(NAME, "", {}, "", [], RUNS), COSTS, "small")
     assert len(mqa) == len(baseline) == len(COLUMNS)
-    row = dict(zip(COLUMNS, mqa, strict=True))
+    row = by_column(mqa)
     assert row["bits per byte"] == "2.120" and row["gap"] == "+0.100 [+0.080, +0.120]"
     assert row["verdict"] == "worse" and row["worth, in compute"] == ""
     assert row["minimal pairs"] == "60.0% [50.2%, 69.1%]"
     assert (row["parameters"], row["active"]) == ("1,000", "900")
+    assert (row["group"], row["what differs"]) == ("attention", OPTIONS["mqa"].says)
     assert (row["training"], row["cache"]) == ("0.25 [0.20, 0.30]", "0.25")
-    row = dict(zip(COLUMNS, baseline, strict=True))
+    row = by_column(baseline)
     assert row["bits per byte"] == "2.020"  # the twin's runs are the baseline's too
     assert row["gap"] == row["verdict"] == row["training"] == ""
 
 
 def test_a_second_size_prices_a_gap_in_compute() -> None:
+    for made in RUNS:
+        if made["settings"]["option"] == "mqa":
+            made["result"]["train_flops"] = 2 * 10**12
     more = [run("baseline", 0, 1.91, "middle"), run("baseline again", 0, 1.93, "middle")]
     for made in more:
         made["result"]["train_flops"] = 2 * 10**12
     rows = overview(Record(NAME, "", {}, "", [], RUNS + more), {}, "small")
-    assert rows[1][COLUMNS.index("worth, in compute")] == "0.50"  # 0.1 for each doubling
+    row = by_column(rows[1])  # 0.1 for each doubling
+    assert row["worth, in compute"] == "0.50 [0.43, 0.57]"
+    assert (row["operations"], row["worth / operations"]) == ("2.00", "0.25")
 
 
 def test_nothing_is_an_empty_table_and_the_record_fills_one() -> None:
@@ -55,4 +68,6 @@ def test_nothing_is_an_empty_table_and_the_record_fills_one() -> None:
     for size in ("small", "middle", "large"):
         for row in overview(load_record(NAME), {}, size):
             assert len(row) == len(COLUMNS)
-            assert 1 < float(row[4]) < 4  # a head that was lost costs more than half a bit
+            assert (
+                1 < float(row[COLUMNS.index("bits per byte")]) < 4
+            )  # a head that was lost costs more than half a bit

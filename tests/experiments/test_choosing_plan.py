@@ -21,7 +21,10 @@ from llmtutor.experiments.choosing.plan import (
     NAME,
     RATE_SEED,
     RATES,
+    RETUNED,
     SEEDS,
+    TUNED,
+    all_runs,
     beyond,
     moved,
     run_option,
@@ -48,7 +51,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
         patch.setattr(study, "results_dir", lambda: folder)
         few = MappingProxyType({name: OPTIONS[name] for name in FEW})
         patch.setattr(module, "OPTIONS", few)
-        patch.setattr(module, "TUNED", {**module.TUNED, "small": ("baseline", "gqa-2")})
+        tuned = {"small": ("baseline", "gqa-2"), "middle": ("baseline",), "large": ("baseline",)}
+        patch.setattr(module, "TUNED", tuned)
+        patch.setattr(module, "RETUNED", ())
         patch.setattr(module, "FIRST", (FEW[:2],))
         for name in ("MIDDLE", "LARGE"):
             patch.setattr(module, name, FEW[:3])
@@ -131,6 +136,24 @@ def test_a_moved_rate_is_tried_beside_its_half_and_its_double() -> None:
     wanted = {"size": "middle", "option": "mamba", "seed": RATE_SEED}
     assert list(to_check(plan, "middle")) == [wanted | {"lr": lr} for lr in (0.005, 0.01, 0.02)]
     assert set(CHECKED) < set(MIDDLE) and list(to_check({}, "middle")) == []
+
+
+def test_what_is_tuned_at_a_larger_size_has_no_rate_and_no_run_below_it() -> None:
+    (name,) = RETUNED
+    tuned = {"small": {"baseline": 0.02}, "middle": {"baseline": 0.015, name: 0.004}}
+    known = moved({**tuned, "large": {"baseline": 0.0075}})
+    assert {size: at.get(name) for size, at in known.items()} == {
+        "small": None,
+        "middle": 0.004,
+        "large": 0.002,
+    }
+    assert name not in TUNED["small"] and TUNED["middle"] == ("baseline", name)
+    assert name in LARGE and name not in MIDDLE  # behind those of the middle size, not among them
+    runs = [run for run in all_runs({"learning_rate": known}) if run["option"] == name]
+    assert [(run["size"], run["lr"], run["seed"]) for run in runs] == [
+        *(("middle", 0.004, seed) for seed in range(SEEDS["middle"])),
+        *(("large", 0.002, seed) for seed in range(SEEDS["large"])),
+    ]
 
 
 def test_a_rate_waits_for_the_baseline_of_its_size() -> None:

@@ -40,7 +40,6 @@ ASKED_FOR = {
     ("cli/experiment.py", "set_num_threads"): "the reader says --threads; a record says how many",
     ("experiments/making.py", "set_num_threads"): "runs side by side are set as the first process",
     ("experiments/choosing/cost.py", "set_num_threads"): "what is measured, in its own process",
-    ("experiments/cost.py", "set_num_threads"): "what is measured, in a process of its own",
     ("train/ranks.py", "set_num_threads"): "processes that stand for machines share the cores",
 }
 

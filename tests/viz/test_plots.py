@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from llmtutor.viz import (
+    alt_text,
     bars,
     heatmap,
     intervals,
@@ -129,6 +130,15 @@ def test_few_even_places_are_the_ticks() -> None:
 def test_each_line_may_have_its_own_x() -> None:
     fig = lines({"a": [1, 2], "b": [5]}, {"a": [0, 1], "b": [3]}, x_label="x (m)", y_label="y (m)")
     assert [list(line.get_xdata()) for line in fig.axes[0].get_lines()] == [[1, 2], [5]]
+
+
+def test_bars_around_points_reach_as_far_as_told_and_are_told_in_words() -> None:
+    x, y = [1, 2, 4], {"a": [1.0, 2.0, 3.0], "b": [0.0, 0.5, 0.25]}
+    fig = lines(x, y, x_label="x", y_label="y", log="x", around={"b": [0.1, 0.2, 0.4]})
+    (bars,) = fig.axes[0].collections
+    ends = [path.vertices[:, 1] for path in bars.get_paths()]
+    np.testing.assert_allclose(ends, [[-0.1, 0.1], [0.3, 0.7], [-0.15, 0.65]])
+    assert alt_text(fig).endswith("Intervals of “b”: ± 0.1 to 0.4.")
 
 
 @pytest.mark.parametrize("name", ["lines", "loss", "ranks"])

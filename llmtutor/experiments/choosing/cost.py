@@ -24,7 +24,7 @@ from llmtutor.checks import check_name
 from llmtutor.data.batches import batch_at
 from llmtutor.evaluate.compare import t_interval
 from llmtutor.experiments.choosing.options import OPTIONS, SIZES, Size, build_option
-from llmtutor.experiments.cost import peak_bytes
+from llmtutor.experiments.peak import peak_bytes
 from llmtutor.experiments.study import Record, Study
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
@@ -183,7 +183,7 @@ COST = Study(
         {"option": name, "round": i}
         for i in range(ROUNDS)
         for name, option in OPTIONS.items()
-        if option.zeroed_head == "never" and option.larger == 1
+        if option.zeroed_head == "never" and option.larger == 1 and option.tuned_at == "small"
     ],
     run=measure_cost,
 )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from llmtutor.checks import check_name
-from llmtutor.experiments.variants import zero_first_head
+from llmtutor.experiments.choosing.defects import zero_first_head
 from llmtutor.layers.ffn import swiglu_width
 from llmtutor.model.accounting import parameters
 from llmtutor.model.config import ModelConfig
@@ -67,7 +67,7 @@ class Size:
 
 
 SIZES: Mapping[str, Size] = {"small": Size(48), "middle": Size(64), "large": Size(80)}
-"""136, 234 and 351 thousand parameters: what two cores train in ten hours, all runs together."""
+"""136, 234 and 351 thousand parameters: what two cores train in five hours, all runs together."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Option:
     """What differs from the baseline."""
 
     group: Group
+    says: str
+    """What differs, in words."""
     changes: Changes = field(default_factory=dict)
     """In every block; all but the width that is fitted."""
     local: Changes | None = None
@@ -94,6 +96,8 @@ class Option:
     it is noticed."""
     rate_of: str | None = None
     """Takes the learning rate that was chosen for this other option."""
+    tuned_at: str = "small"
+    """The size at which its learning rate is found; there is none of it at a smaller one."""
 
 
 _EXPERTS = {"ffn": "moe", "n_experts": 8, "top_k": 2}
@@ -106,46 +110,119 @@ def _sinusoids(d_model: int) -> dict[str, Any]:
 
 _OLD = {"norm": "layernorm", "bias": True}
 OPTIONS: Mapping[str, Option] = {
-    "baseline": Option("baseline"),
-    "baseline again": Option("baseline", weights_seed=1000, rate_of="baseline"),
-    "gqa-2": Option("attention", {"n_kv_heads": 2}),
-    "mqa": Option("attention", {"n_kv_heads": 1}),
-    "mla": Option("attention", {"mixer": "mla"}),
-    "window 3 : 1, sinks": Option("attention", local={"window": 64, "sinks": True}),
+    "baseline": Option("baseline", "RoPE, RMSNorm, SwiGLU, no biases, tied embeddings"),
+    "baseline again": Option(
+        "baseline", "nothing: other weights at the start", weights_seed=1000, rate_of="baseline"
+    ),
+    "gqa-2": Option(
+        "attention", "two heads of keys and values for four of queries", {"n_kv_heads": 2}
+    ),
+    "mqa": Option(
+        "attention", "one head of keys and values for four of queries", {"n_kv_heads": 1}
+    ),
+    "mla": Option("attention", "keys and values from a small latent with a norm", {"mixer": "mla"}),
+    "window 3 : 1, sinks": Option(
+        "attention",
+        "three blocks of four look back 64 tokens; heads may attend to nothing",
+        local={"window": 64, "sinks": True},
+    ),
     "linformer in blocks": Option(
         "attention",
+        "a window of 32 tokens; what is farther, compressed four to one",
         {"mixer": "blockwise-linformer", "block": 16, "compressed": 4, "window": 32},
     ),
-    "qk-norm": Option("attention", {"qk_norm": "rmsnorm"}),
-    "gated": Option("attention", {"gate": True}),
-    "convolution": Option("attention", {"mixer": "convolved-attention"}),
-    "differential": Option("attention", {"mixer": "differential"}),
-    "differential v2": Option("attention", {"mixer": "differential-v2"}),
-    "s4d": Option("state", {"mixer": "s4d"}),
-    "mamba": Option("state", {"mixer": "mamba"}),
-    "mamba, no convolution": Option("state", {"mixer": "mamba", "d_conv": 1}),
-    "mamba 3 : 1": Option("state", local={"mixer": "mamba"}),
-    "deltanet": Option("state", {"mixer": "delta-net"}),
-    "deltanet 3 : 1": Option("state", local={"mixer": "delta-net"}),
-    "no position": Option("position", {"position": "none"}),
-    "learned": Option("position", {"position": "learned"}),
-    "sinusoidal": Option("position", _sinusoids),
-    "alibi": Option("position", {"position": "alibi"}),
-    "t5": Option("position", {"position": "t5"}),
-    "shaw": Option("position", {"position": "shaw"}),
-    "relu": Option("feed-forward", {"ffn": "relu"}),
-    "gelu": Option("feed-forward", {"ffn": "gelu"}),
-    "squared relu": Option("feed-forward", {"ffn": "relu2"}),
-    "moe, equal total": Option("feed-forward", _EXPERTS),
-    "moe, equal active": Option("feed-forward", _EXPERTS, match="active"),
-    "layernorm": Option("norm", {"norm": "layernorm"}),
-    "post-norm": Option("norm", {"norm_placement": "post"}),
-    "gpt2": Option("stack", {**_OLD, "position": "learned", "ffn": "gelu"}),
-    "2017": Option("stack", lambda d_model: {**_OLD, **_sinusoids(d_model), "ffn": "relu"}),
-    "muon": Option("training", optimizer="muon"),
-    "a quarter more": Option("baseline", larger=1.149, rate_of="baseline"),
-    "head missing": Option("baseline", zeroed_head="training", rate_of="baseline"),
-    "head lost": Option("baseline", zeroed_head="evaluation", rate_of="baseline"),
+    "qk-norm": Option("attention", "RMSNorm of queries and keys", {"qk_norm": "rmsnorm"}),
+    "gated": Option("attention", "what attention gives out, times a gate", {"gate": True}),
+    "convolution": Option(
+        "attention",
+        "queries, keys and values mixed over the last four tokens",
+        {"mixer": "convolved-attention"},
+    ),
+    "differential": Option(
+        "attention", "one attention minus another, as first published", {"mixer": "differential"}
+    ),
+    "differential v2": Option(
+        "attention",
+        "the second form, with twice the heads of queries",
+        {"mixer": "differential-v2"},
+    ),
+    "s4d": Option("state", "a state with fixed decay in the place of attention", {"mixer": "s4d"}),
+    "mamba": Option(
+        "state", "a state that chooses what it keeps, in the place of attention", {"mixer": "mamba"}
+    ),
+    "mamba, no convolution": Option(
+        "state",
+        "Mamba without the convolution in front of its state",
+        {"mixer": "mamba", "d_conv": 1},
+    ),
+    "mamba 3 : 1": Option("state", "Mamba in three blocks of four", local={"mixer": "mamba"}),
+    "deltanet": Option(
+        "state",
+        "a state that corrects itself (gated DeltaNet), in the place of attention",
+        {"mixer": "delta-net"},
+    ),
+    "deltanet 3 : 1": Option(
+        "state", "gated DeltaNet in three blocks of four", local={"mixer": "delta-net"}
+    ),
+    "deltanet 3 : 1, retuned": Option(
+        "state",
+        "the same, its learning rate found at the middle size",
+        local={"mixer": "delta-net"},
+        tuned_at="middle",
+    ),
+    "no position": Option("position", "no positions", {"position": "none"}),
+    "learned": Option("position", "learned positions for RoPE", {"position": "learned"}),
+    "sinusoidal": Option("position", "sinusoids for RoPE", _sinusoids),
+    "alibi": Option("position", "ALiBi's slopes for RoPE", {"position": "alibi"}),
+    "t5": Option("position", "T5's biases for RoPE", {"position": "t5"}),
+    "shaw": Option("position", "Shaw's distances for RoPE", {"position": "shaw"}),
+    "relu": Option("feed-forward", "ReLU and two matrices for SwiGLU", {"ffn": "relu"}),
+    "gelu": Option("feed-forward", "GELU and two matrices for SwiGLU", {"ffn": "gelu"}),
+    "squared relu": Option(
+        "feed-forward", "squared ReLU and two matrices for SwiGLU", {"ffn": "relu2"}
+    ),
+    "moe, equal total": Option(
+        "feed-forward", "eight experts, two a token; as many parameters in all", _EXPERTS
+    ),
+    "moe, equal active": Option(
+        "feed-forward",
+        "eight experts, two a token; as many parameters for a token",
+        _EXPERTS,
+        match="active",
+    ),
+    "layernorm": Option("norm", "LayerNorm for RMSNorm", {"norm": "layernorm"}),
+    "post-norm": Option(
+        "norm", "norms behind each part, as published in 2017", {"norm_placement": "post"}
+    ),
+    "gpt2": Option(
+        "stack",
+        "GPT-2's block: learned positions, LayerNorm, GELU, biases",
+        {**_OLD, "position": "learned", "ffn": "gelu"},
+    ),
+    "2017": Option(
+        "stack",
+        "the block of 2017, norms in front: sinusoids, LayerNorm, ReLU, biases",
+        lambda d_model: {**_OLD, **_sinusoids(d_model), "ffn": "relu"},
+    ),
+    "muon": Option("training", "Muon for AdamW", optimizer="muon"),
+    "a quarter more": Option(
+        "baseline",
+        "a larger baseline, longer trained: a quarter more operations",
+        larger=1.149,
+        rate_of="baseline",
+    ),
+    "head missing": Option(
+        "baseline",
+        "the first head of each block is silenced throughout",
+        zeroed_head="training",
+        rate_of="baseline",
+    ),
+    "head lost": Option(
+        "baseline",
+        "the first head of each block is silenced after training",
+        zeroed_head="evaluation",
+        rate_of="baseline",
+    ),
 }
 """By name, the baseline first. ``baseline again`` is the baseline with other weights at the start:
 its difference from the baseline is what chance alone makes. ``a quarter more`` is the baseline with

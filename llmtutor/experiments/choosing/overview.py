@@ -25,12 +25,15 @@ from llmtutor.experiments.study import Record
 COLUMNS = (
     "option",
     "group",
+    "what differs",
     "parameters",
     "active",
+    "operations",
     "bits per byte",
     "gap",
     "verdict",
     "worth, in compute",
+    "worth / operations",
     "minimal pairs",
     "training",
     "decoding",
@@ -52,10 +55,10 @@ def overview(
     """Rows of COLUMNS for all options that were compared at a size, the baseline first.
 
     A gap comes with its 95 % interval, as do pairs and what is timed. "Worth" is the factor of
-    compute that would bring the baseline there.
+    compute that would bring the baseline there, "operations" the factor that the option takes.
     """
     by_option, found = losses(record, size), findings(record, size)
-    scores, per_e = pairs(record, size), slope(record)
+    scores, per_e = pairs(record, size), slope(record, size)
     sizes = {
         run["settings"]["option"]: run["result"]
         for run in record.runs
@@ -66,15 +69,18 @@ def overview(
         if name == TWIN or (name != BASELINE and name not in found):
             continue
         own = [*by_option[name].values()]
+        spent = sizes[name]["train_flops"] / sizes[BASELINE]["train_flops"]
         loss = baseline_loss(by_option) if name == BASELINE else sum(own) / len(own)
         rows.append(
             (
                 name,
                 OPTIONS[name].group if name in OPTIONS else "",
+                OPTIONS[name].says if name in OPTIONS else "",
                 f"{sizes[name]['n_params']:,}",
                 f"{sizes[name]['n_active']:,}",
+                f"{spent:.2f}",
                 f"{loss:.3f}",
-                *_quality(found.get(name), per_e),
+                *_quality(found.get(name), per_e, spent),
                 _accuracy(scores.get(name)),
                 *_cost(costs.get(name)),
             )
@@ -82,21 +88,31 @@ def overview(
     return rows
 
 
-def _quality(finding: Finding | None, per_e: float | None) -> Sequence[str]:
+def span(low: float, high: float, form: str) -> str:
+    """An interval that no end of a line cuts in two.
+
+    >>> span(0.5, 1, ".1f").replace("\N{NO-BREAK SPACE}", "_")
+    '[0.5,_1.0]'
+    """
+    return f"[{low:{form}},\N{NO-BREAK SPACE}{high:{form}}]"
+
+
+def _quality(finding: Finding | None, per_e: float | None, spent: float) -> Sequence[str]:
     if finding is None:
-        return "", "", ""
-    gap, worth = finding.gap, ""
+        return "", "", "", ""
+    gap, worth, price = finding.gap, "", ""
     low, high = gap.interval
     if per_e is not None:
-        worth = f"{compute_factor(gap.difference, per_e):.2f}"
-    return f"{gap.difference:+.3f} [{low:+.3f}, {high:+.3f}]", finding.verdict, worth
+        factor, most, least = (compute_factor(d, per_e) for d in (gap.difference, low, high))
+        worth, price = f"{factor:.2f} {span(least, most, '.2f')}", f"{factor / spent:.2f}"
+    return f"{gap.difference:+.3f} {span(low, high, '+.3f')}", finding.verdict, worth, price
 
 
 def _accuracy(score: PairScore | None) -> str:
     if score is None:
         return ""
     low, high = score.interval
-    return f"{score.accuracy:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{score.accuracy:.1%} {span(low, high, '.1%')}"
 
 
 def _cost(ratios: Mapping[str, Ratio] | None) -> list[str]:
@@ -106,6 +122,5 @@ def _cost(ratios: Mapping[str, Ratio] | None) -> list[str]:
     for figure in TIMED:
         low, high = ratios[figure].interval
         exact = high - low < 1e-9
-        span = "" if exact else f" [{low:.2f}, {high:.2f}]"
-        cells.append(f"{ratios[figure].mean:.2f}{span}")
+        cells.append(f"{ratios[figure].mean:.2f}" + ("" if exact else f" {span(low, high, '.2f')}"))
     return cells

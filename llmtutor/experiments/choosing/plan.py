@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from llmtutor.experiments.choosing.options import OPTIONS
+from llmtutor.experiments.choosing.options import OPTIONS, SIZES
 from llmtutor.experiments.choosing.trial import measure_option, tune_option
 from llmtutor.experiments.staircase import best_rate
 from llmtutor.experiments.study import Record, Study, load_record
@@ -57,16 +57,24 @@ LARGE = (
     "mamba",
     "convolution",
     "deltanet 3 : 1",
+    "deltanet 3 : 1, retuned",
     "moe, equal active",
 )
+RETUNED = tuple(name for name, option in OPTIONS.items() if option.tuned_at != "small")
+"""They come behind all others of their size."""
 CHECKED = ("deltanet 3 : 1", "mamba")
 """Options that try other rates at the middle size, to see whether the one that was moved there is
 still a good one."""
 CHECKS = (0.5, 1.0, 2.0)
 """What their rates are multiplied by."""
-TUNED = {"small": tuple(n for n, o in OPTIONS.items() if o.rate_of is None)} | dict.fromkeys(
-    ("middle", "large"), ("baseline",)
-)
+TUNED = {
+    size: tuple(
+        name
+        for name, option in OPTIONS.items()
+        if name == "baseline" or (option.rate_of is None and option.tuned_at == size)
+    )
+    for size in SIZES
+}
 """What is tuned at each size."""
 
 Plan = Mapping[str, Any]
@@ -132,23 +140,23 @@ def beyond(losses: Mapping[float, float]) -> float:
 def moved(known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Rates by size and option, as far as they follow from those that were tuned.
 
-    An option's rate at the smallest size times what the baseline's best rate changed by from there.
+    An option's rate at the size where it is tuned, times what the baseline's best rate changed by
+    from there; at a smaller size it has none.
 
     >>> moved({"small": {"baseline": 0.02, "mqa": 0.01}, "middle": {"baseline": 0.015}, "large": {}}
     ... )["middle"]["mqa"]
     0.0075
     """
-    tuned = known["small"]
-    small = {
-        name: tuned[option.rate_of or name]
-        for name, option in OPTIONS.items()
-        if (option.rate_of or name) in tuned
-    }
-    rates = {"small": small}
-    for size, by_option in known.items():
-        if size != "small":
-            factor = by_option["baseline"] / tuned["baseline"] if "baseline" in by_option else None
-            rates[size] = {n: round(lr * factor, 5) for n, lr in small.items()} if factor else {}
+    sizes = list(known)
+    rates: dict[str, dict[str, float]] = {size: {} for size in sizes}
+    for name, option in OPTIONS.items():
+        source, home = option.rate_of or name, known[option.tuned_at]
+        for size in sizes[sizes.index(option.tuned_at) :] if source in home else ():
+            if size == option.tuned_at:
+                rates[size][name] = home[source]
+            elif "baseline" in known[size]:
+                factor = known[size]["baseline"] / home["baseline"]
+                rates[size][name] = round(home[source] * factor, 5)
     return rates
 
 
@@ -187,15 +195,17 @@ def smallest(plan: Plan, options: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def all_runs(plan: Plan) -> list[dict[str, Any]]:
     """All that can be told by now, what helps most first."""
-    rest = [name for name in OPTIONS if not any(name in names for names in FIRST)]
+    rest = [n for n in OPTIONS if n not in RETUNED and not any(n in names for names in FIRST)]
     return [
         *(run for names in FIRST for run in smallest(plan, names)),
-        *to_tune(plan, "middle", TUNED["middle"]),
+        *to_tune(plan, "middle", ("baseline",)),
         *to_compare(plan, "middle", MIDDLE, range(EARLY)),
         *smallest(plan, rest),
         *to_compare(plan, "middle", MIDDLE, range(EARLY, SEEDS["middle"])),
         *to_check(plan, "middle"),
+        *to_tune(plan, "middle", RETUNED),
         *to_tune(plan, "large", TUNED["large"]),
+        *to_compare(plan, "middle", RETUNED, range(SEEDS["middle"])),
         *to_compare(plan, "large", LARGE, range(SEEDS["large"])),
     ]
 

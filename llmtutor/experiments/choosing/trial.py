@@ -21,6 +21,7 @@ from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import DOCUMENT_BREAK, load_corpus
 from llmtutor.data.places import mirror_dir
 from llmtutor.evaluate.pairs import Pair, PairScore, parse_pair, score_pairs, total_score
+from llmtutor.experiments.choosing.defects import zero_first_head
 from llmtutor.experiments.choosing.options import (
     OPTIONS,
     SIZES,
@@ -39,7 +40,6 @@ from llmtutor.experiments.curve import (
 )
 from llmtutor.experiments.texts import Texts, bytes_of, in_parts
 from llmtutor.experiments.training import schedule
-from llmtutor.experiments.variants import zero_first_head
 from llmtutor.model.accounting import backward_flops, forward_flops, parameters
 from llmtutor.model.losses import Loss, batch_losses
 from llmtutor.model.transformer import Transformer

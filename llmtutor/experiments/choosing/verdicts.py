@@ -18,7 +18,9 @@ from llmtutor.experiments.choosing.options import OPTIONS, SIZES
 from llmtutor.experiments.choosing.plan import RATE_SEED
 from llmtutor.experiments.study import Record
 
-Verdict = Literal["better", "worse", "as good", "cannot be told"]
+Verdict = Literal[
+    "better", "better, by little", "as good", "worse, by little", "worse", "cannot be told"
+]
 BASELINE, TWIN = "baseline", "baseline again"
 ALPHA = 0.05
 SMALL_PART = 1.25
@@ -37,10 +39,15 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """A difference that was told; or none that matters; or neither can be said."""
-        if self.gap.verdict != "not distinguishable":
-            return self.gap.verdict
-        return "as good" if self.within_margin else "cannot be told"
+        """A difference that was told, and whether it is too small to choose by; or none that
+        matters; or neither can be said."""
+        match self.gap.verdict, self.within_margin:
+            case "better", within:
+                return "better, by little" if within else "better"
+            case "worse", within:
+                return "worse, by little" if within else "worse"
+            case _, within:
+                return "as good" if within else "cannot be told"
 
     @property
     def within_margin(self) -> bool:
@@ -91,7 +98,7 @@ def findings(record: Record, size: str) -> dict[str, Finding]:
     by_option = comparable(losses(record, size))
     if not by_option.keys() - {BASELINE, TWIN} or BASELINE not in by_option:
         return {}
-    margin = margin_of(record)
+    margin = margin_of(record, size)
     gaps = compare_all(by_option, [n for n in (BASELINE, TWIN) if n in by_option], alpha=ALPHA)
     return {name: Finding(gap, margin) for name, gap in gaps.items()}
 
@@ -103,6 +110,12 @@ def comparable(by_option: Mapping[str, Mapping[int, float]]) -> dict[str, Mappin
         for name, by_seed in by_option.items()
         if len(by_seed) > 1 and math.inf not in by_seed.values()
     }
+
+
+def diverged(record: Record, size: str) -> dict[str, int]:
+    """How many runs of an option ended without a loss, where one did."""
+    counted = {n: sum(map(math.isinf, s.values())) for n, s in losses(record, size).items()}
+    return {name: n for name, n in counted.items() if n}
 
 
 def nulls(record: Record) -> dict[str, Gap]:
@@ -119,25 +132,27 @@ def nulls(record: Record) -> dict[str, Gap]:
     return found
 
 
-def slope(record: Record) -> float | None:
-    """Bits per byte of the baseline for each factor e of training compute, over all sizes.
+def slope(record: Record, size: str) -> float | None:
+    """Bits per byte of the baseline for each factor e of training compute, at one size.
 
-    None while there are fewer than two. It is below 0.
+    It is that of the parabola through all sizes, since the curve flattens; the line's where there
+    are two. None while there are fewer, or none of this one. It is below 0.
     """
-    points = []
-    for size in SIZES:
-        by_option = losses(record, size)
+    x, y = [], {}
+    for name in SIZES:
+        by_option = losses(record, name)
         if BASELINE in by_option:
-            points.append((math.log(flops(record, size, BASELINE)), baseline_loss(by_option)))
-    if len(points) < 2:
+            x.append(math.log(flops(record, name, BASELINE)))
+            y[name] = baseline_loss(by_option)
+    if len(x) < 2 or size not in y:
         return None
-    x, y = np.array(points).T
-    return float(np.polyfit(x, y, 1)[0])
+    slopes = np.gradient([*y.values()], x, edge_order=min(2, len(x) - 1))
+    return float(slopes[[*y].index(size)])
 
 
-def margin_of(record: Record) -> float | None:
-    """The gap that SMALL_PART times the compute makes up for at the baseline."""
-    per_e = slope(record)
+def margin_of(record: Record, size: str) -> float | None:
+    """The gap that SMALL_PART times the compute makes up for at the baseline of a size."""
+    per_e = slope(record, size)
     return None if per_e is None else abs(per_e) * math.log(SMALL_PART)
 
 
@@ -168,9 +183,10 @@ def flops(record: Record, size: str, option: str) -> int:
 
 def points(record: Record, option: str) -> list[Point]:
     """The gap of an option against compute, from the smallest size that it has two seeds of."""
-    found, per_e = [], slope(record)
+    found = []
     for size in SIZES:
         if (finding := findings(record, size).get(option)) is not None:
+            per_e = slope(record, size)
             at, gap = flops(record, size, option), finding.gap
             more = math.log(at / flops(record, size, BASELINE))
             equal = None if per_e is None else gap.difference - per_e * more

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from llmtutor.experiments.cost import peak_bytes
+from llmtutor.experiments.peak import peak_bytes
 from llmtutor.layers.attention import (
     Attention,
     attention,
