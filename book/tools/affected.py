@@ -21,7 +21,7 @@ USUAL = 1
 SECONDS = {
     "tests/data/test_tales.py": 8,
     "tests/exercises/test_exercises.py": 5,
-    "tests/experiments/test_trial.py": 15,
+    "tests/experiments/test_choosing_trial.py": 15,
     "tests/experiments/test_study.py": 5,
     "tests/fast/test_compiling.py": 6,
     "tests/fast/test_decoding.py": 8,
