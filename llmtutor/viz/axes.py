@@ -1,5 +1,6 @@
 """Plots, every chapter: what the kinds of figure share: checked data, lines, ticks, second axis."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,8 +72,21 @@ def draw(
         axis.set_minor_locator(NullLocator())
     places = sorted({float(v) for x, _ in pairs.values() for v in x})
     even = len(places) > 2 and np.ptp(np.diff(places)) < 1e-9 * np.ptp(places)
-    if len(places) <= 8 and ("x" in log or even):
+    short = all(float(f"{place:.2g}") == place for place in places)
+    if len(places) <= 8 and (even or ("x" in log and short)):
         ax.set_xticks(places)
+    elif "x" in log and right < 100 * left:  # powers of ten alone would be one or two
+        ax.set_xticks(one_two_five(left, right))
+
+
+def one_two_five(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten from ``low`` to ``high``.
+
+    >>> one_two_five(1.5, 20)
+    [2.0, 5.0, 10.0, 20.0]
+    """
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    return [v for e in powers for m in (1, 2, 5) if low <= (v := m * 10.0**e) <= high]
 
 
 def bars_around(
