@@ -43,6 +43,9 @@ for _name, _help in {
     "train": "Train a language model on a corpus; resume a run.",
     "model": "Show what a model is made of and what it costs; no weights are needed.",
     "generate": "Let a trained model write: go on from a prompt, or from each line typed.",
+    "export": "Write a trained model for other programs: Hugging Face, llama.cpp, ONNX, llama2.c.",
+    "evaluate": "Examine a trained model on benchmarks, with intervals and verdicts.",
+    "quantize": "Write a trained model in fewer bits, and say what it costs.",
     "experiment": "List the studies of the book, run them, show what they measured.",
 }.items():
     app.command(f"llmtutor.cli.{_name}:app", name=_name, help=_help)

@@ -17,6 +17,8 @@ from llmtutor.generate.generate import generate as generate_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
 from llmtutor.interop.hf import load_hf_with_tokenizer
+from llmtutor.interop.hf.tokenizer import TOKENIZER, HFTokenizer, stop_ids
+from llmtutor.interop.quantize.files import QUANTIZED, load_quantized
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
@@ -54,7 +56,7 @@ def generate(
     Parameters
     ----------
     run
-        Folder of a training run, or of one of its checkpoints.
+        Folder of a training run, or of one of its checkpoints, or of `llmtutor quantize`.
     hf
         Instead of a run: a folder as it comes from Hugging Face's hub, with config.json, the
         weights in safetensors, and tokenizer.json.
@@ -139,10 +141,31 @@ def source(run: Path | None, hf: Path | None) -> Source:
     if (run is None) == (hf is None):
         raise ValueError("expected the folder of a run, or --hf FOLDER: one of the two")
     if run is not None:
-        return load(run)
+        return load_packed(run) if (run / QUANTIZED).is_file() else load(run)
     assert hf is not None
     model, tokenizer, stop = load_hf_with_tokenizer(hf)
     return Source(model, tokenizer, tokenizer.prompt, stop)
+
+
+def load_packed(folder: Path) -> Source:
+    """The model in a folder of ``llmtutor quantize``, with the tokenizer beside it.
+
+    Raises:
+        ValueError: a damaged file.
+        OSError: no tokenizer.
+    """
+    model = load_quantized(folder / QUANTIZED)
+    if (folder / TOKENIZER).is_file():
+        published = HFTokenizer.load(folder)
+        stop = stop_ids(folder, model.config.vocab_size)
+        return Source(model, published, published.prompt, stop)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    return Source(model, tokenizer, tokenizer.encode, text_ends(tokenizer))
+
+
+def text_ends(tokenizer: Tokenizer) -> set[int]:
+    """Ids of the sign between texts, where a tokenizer of ours has it."""
+    return {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
 
 
 def load(run: Path) -> Source:
@@ -176,8 +199,7 @@ def load(run: Path) -> Source:
             f"{run}: its settings and its weights make no model, so it was written by another "
             f"version of llmtutor: {' '.join(str(error).split())}"
         ) from None
-    ends = {id for text, id in tokenizer.special_tokens.items() if text == END_OF_TEXT}
-    return Source(model.eval(), tokenizer, tokenizer.encode, ends)
+    return Source(model.eval(), tokenizer, tokenizer.encode, text_ends(tokenizer))
 
 
 def one_token(tokenizer: Tokenizer, text: str) -> int:

@@ -40,18 +40,22 @@ def sliding_loss(
         raise ValueError(f"a stride of {stride} beyond the context of {context} leaves tokens out")
     total, n_tokens = 0.0, 0
     with torch.no_grad(), mode(model, training=False):
-        for windows, first in _windows(ids, context, stride, batch_size):
-            logits = model(windows[:, :-1])[:, first:]
-            losses = cross_entropy(logits, windows[:, 1 + first :], reduction="none")
+        for cut, first in windows(ids, context, stride, batch_size):
+            logits = model(cut[:, :-1])[:, first:]
+            losses = cross_entropy(logits, cut[:, 1 + first :], reduction="none")
             total += losses.double().sum().item()
             n_tokens += losses.numel()
     return LossReport(total / n_tokens, n_tokens)
 
 
-def _windows(
-    ids: Tensor, context: int, stride: int, batch_size: int
-) -> Iterator[tuple[Tensor, int]]:
-    """Rows of inputs and one target more, and the first target that counts."""
+def windows(
+    ids: Int64[Tensor, " seq"], context: int, stride: int, batch_size: int = 1
+) -> Iterator[tuple[Int64[Tensor, "batch window"], int]]:
+    """Rows of inputs and one target more, and the first target that counts, from 0.
+
+    >>> [(cut[0].tolist(), first) for cut, first in windows(torch.arange(6), 3, 2)]
+    [([0, 1, 2, 3], 0), ([2, 3, 4, 5], 1)]
+    """
     last = len(ids) - 1
     end = min(context, last)  # of the first window: the place of its last target
     yield ids[None, : end + 1], 0

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 
 from llmtutor.checks import check_name
+from llmtutor.experiments.benchmarks import BENCHMARKS
 from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.expert_balance import MOE_BALANCE
+from llmtutor.experiments.forensics.plan import FORENSICS
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
 from llmtutor.experiments.needle import NEEDLE
+from llmtutor.experiments.quantisation import QUANTISATION
 from llmtutor.experiments.recall import RECALL
 from llmtutor.experiments.sinks import SINKS
 from llmtutor.experiments.staircase import STAIRCASE
@@ -38,6 +41,9 @@ CATALOGUE: Mapping[str, Study] = {
         RECALL,
         SINKS,
         WINDOWS,
+        BENCHMARKS,
+        QUANTISATION,
+        FORENSICS,
     )
 }
 

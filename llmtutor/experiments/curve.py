@@ -52,19 +52,20 @@ def train_curve(
     marks: Collection[int] = (),
     loss: Loss = batch_losses,
     device: str | torch.device = "cpu",
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Curve:
     """Train ``model`` in place, one batch (inputs, targets) a step.
 
     ``lr`` is the peak, of which ``schedule`` gives the part for each step; ``optimizer`` is a name
-    of ``make_optimizer``, whose defaults are the other settings. A step lowers ``loss``, of which
-    the plain part is recorded. The loss on the ``held_out`` batches is taken after as many steps as
-    ``marks`` say, 0 being before the first.
+    of ``make_optimizer``, whose defaults hold where ``settings`` say nothing. A step lowers
+    ``loss``, of which the plain part is recorded. The loss on the ``held_out`` batches is taken
+    after as many steps as ``marks`` say, 0 being before the first.
 
     Raises:
         ValueError: settings out of range; fewer batches than steps.
     """
     model.to(device)
-    rule = make_optimizer(model, optimizer, lr)
+    rule = make_optimizer(model, optimizer, lr, **settings)
     curve = Curve()
 
     def mark(done: int) -> None:

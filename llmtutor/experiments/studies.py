@@ -28,6 +28,7 @@ HELD_OUT: Mapping[str, int] = {"d_model": 128, "n_tokens": 800 * K}
 """1.8 times the parameters and 1.3 times the tokens of the largest run that is fitted."""
 SEEDS = 2
 TYING_SHAPE = {"d_model": 64, "n_tokens": 500 * K, "vocab_size": 1024}
+TYING_RATES = (0.004, 0.008, 0.016, 0.032)
 TYING: Mapping[str, dict[str, Any]] = {
     "untied": {"tie_weights": False, "init": "glorot"},
     "tied, output-layer start": {"tie_weights": True, "init": "glorot"},
@@ -139,9 +140,9 @@ _ALL = (
         description="Untied and tied weights with two starts: losses and gradient norms",
         runs=lambda plan: [
             {**TYING_SHAPE, "lr": lr, "model": model, "seed": seed}
-            for seed in range(2)
+            for seed in range(3)
             for model in TYING.values()
-            for lr in (0.004, 0.008)
+            for lr in TYING_RATES
         ],
         run=train_run,
     ),

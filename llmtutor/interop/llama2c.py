@@ -8,9 +8,8 @@ that it carries along, that every weight is finite, and the checksum where one i
 
 import math
 import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,23 @@ from torch import Tensor
 
 from llmtutor.data.fetch import RemoteFile, fetch_file
 from llmtutor.data.places import require_checksum
+from llmtutor.interop.hf.decoder import llama_parts
+from llmtutor.interop.hf.families import first_way
+from llmtutor.interop.llama2c_format import (
+    MAGIC,
+    ROOM,
+    ROPE_BASE,
+    TABLES,
+    Header,
+    header_bytes,
+    parts,
+    rotary_tables,
+)
 from llmtutor.interop.llama2c_tokenizer import Llama2cTokenizer
+from llmtutor.layers.positions import RopeConfig, convert_pairing
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
+from llmtutor.tokenizer.files import written_whole
 
 _HUB = "https://huggingface.co/karpathy/tinyllamas/resolve/main/stories260K"
 WEIGHTS = RemoteFile(
@@ -38,44 +51,7 @@ TOKENIZER = RemoteFile(
 )
 """Its 512 tokens."""
 
-MAGIC = 0x616B3432  # "ak42": where files of version 1 and later begin
 LARGEST = 1 << 24  # no size in a header is above this; it is noise, or another kind of file
-ROPE_BASE = 10000.0
-
-
-class Header(NamedTuple):
-    """The seven integers at the beginning of a file."""
-
-    dim: int
-    """Width of the residual stream."""
-    hidden_dim: int
-    """Inner width of the feed-forward parts."""
-    n_layers: int
-    """Number of blocks."""
-    n_heads: int
-    """Heads of queries."""
-    n_kv_heads: int
-    """Heads of keys and values."""
-    vocab_size: int
-    """Number of tokens, negative where the output layer is a matrix of its own."""
-    seq_len: int
-    """Longest text."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """The same as a configuration."""
-        return ModelConfig.uniform(
-            vocab_size=abs(self.vocab_size),
-            max_seq_len=self.seq_len,
-            n_layers=self.n_layers,
-            d_model=self.dim,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
-            d_ff=self.hidden_dim,
-            rope_base=ROPE_BASE,
-            rope_pairing="interleaved",
-            tie_weights=self.vocab_size > 0,
-        )
 
 
 def load_stories260k() -> tuple[Transformer, Llama2cTokenizer]:
@@ -89,7 +65,7 @@ def load_stories260k() -> tuple[Transformer, Llama2cTokenizer]:
 
 
 def load_llama2c(path: str | Path, *, sha256: str | None = None) -> Transformer:
-    """The model in a llama2.c file of version 0, float32, in evaluation mode.
+    """The model in a llama2.c file of version 0 or 1, float32, in evaluation mode.
 
     ``sha256`` (64 hex digits) is compared first, if given.
 
@@ -103,29 +79,92 @@ def load_llama2c(path: str | Path, *, sha256: str | None = None) -> Transformer:
     if sha256 is not None:
         require_checksum(path, sha256)
     content = path.read_bytes()
-    header = _read_header(path, content)
-    state = _read_state(path, content, header)
+    version, header = _read_header(path, content)
+    state = _read_state(path, content, version, header)
     model = Transformer(header.config)
     model.load_state_dict(state)
     return model.eval()
 
 
-def _read_header(path: Path, content: bytes) -> Header:
-    """The first 28 bytes."""
-    size = 4 * len(Header._fields)
+def save_llama2c(model: Transformer, path: str | Path, *, version: int = 0) -> None:
+    """Write a file for llama2.c: version 0, which ``run.c`` reads, or 1, in float32.
+
+    Pairs of RoPE become neighbours there, whatever they are in the model.
+
+    Raises:
+        ValueError: a model that is no Llama as llama2.c has it, named by the part; another version;
+            weights that are not finite. Nothing is written then.
+        OSError: the file cannot be written; one of before is left whole.
+    """
+    if version not in (0, 1):
+        raise ValueError(f"version must be 0 or 1, got {version}; 2 is quantised, and not ours")
+    _, header = first_way(model.config, {"llama2.c": _there_and_back}, "form of llama2.c")
+    state = _for_file(model)
+    data = [header_bytes(header, version)]
+    for name, shape in parts(header, version):
+        if name in TABLES:
+            value = rotary_tables(shape)[name]
+        elif "{}" in name:
+            value = torch.stack([state[name.format(i)] for i in range(header.n_layers)])
+        else:
+            value = state[name]
+        if not value.isfinite().all():
+            raise ValueError(f"{name.format('N')} is not finite: llama2.c's file cannot say so")
+        data.append(value.numpy().astype("<f4").tobytes())
+    with written_whole(Path(path)) as temporary:
+        temporary.write_bytes(b"".join(data))
+
+
+def _there_and_back(config: ModelConfig) -> tuple[Header, ModelConfig]:
+    mixer, ffn, *_ = llama_parts(config, 0)
+    header = Header(
+        dim=config.d_model,
+        hidden_dim=ffn.d_ff,
+        n_layers=config.n_layers,
+        n_heads=mixer.n_heads,
+        n_kv_heads=mixer.kv_heads,
+        vocab_size=config.vocab_size if config.tie_weights else -config.vocab_size,
+        seq_len=config.max_seq_len,
+    )
+    return header, header.config
+
+
+def _for_file(model: Transformer) -> dict[str, Tensor]:
+    """The weights in float32, queries and keys for pairs of neighbours."""
+    mixer: Any = model.config.blocks[0].mixer
+    heads = {"query": mixer.n_heads, "key": mixer.kv_heads}
+    state = {}
+    for name, value in model.state_dict().items():
+        state[name] = value.float().cpu()
+        if (part := name.split(".")[-2]) in heads and isinstance(mixer.position, RopeConfig):
+            pairing = mixer.position.pairing
+            state[name] = convert_pairing(state[name], heads[part], pairing, "interleaved")
+    return state
+
+
+def _read_header(path: Path, content: bytes) -> tuple[int, Header]:
+    """Version and sizes; a vocabulary is negative where the output layer is a matrix of its own."""
+    marked = content[:4] == struct.pack("<I", MAGIC)
+    size = ROOM if marked else 4 * len(Header._fields)
     if len(content) < size:
         raise ValueError(f"{path}: expected a header of {size} bytes, the file has {len(content)}")
-    header = Header(*struct.unpack_from("<7i", content))
-    if header.dim == MAGIC:
+    if not marked:
+        version, header = 0, Header(*struct.unpack_from("<7i", content))
+    else:
+        _, version, *sizes, tied = struct.unpack_from("<Ii7iB", content)
+        header = Header(*sizes)
+        if not tied:
+            header = header._replace(vocab_size=-header.vocab_size)
+    if version not in (0, 1):
         raise ValueError(
-            f"{path}: a llama2.c file of version 1 or later, expected version 0; "
-            "write it again with `export.py --version 0`"
+            f"{path}: a llama2.c file of version {version}, expected version 0 or 1; "
+            "write it again with `export.py --version 1`"
         )
     for name, value in {**header._asdict(), "vocab_size": abs(header.vocab_size)}.items():
         if not 1 <= value <= LARGEST:
             raise ValueError(
                 f"{path}: the header says {name} = {value}, expected 1 to {LARGEST:,}; "
-                "is it a llama2.c file of version 0?"
+                "is it a llama2.c file?"
             )
     if header.dim % (2 * header.n_heads) or header.n_heads % header.n_kv_heads:
         raise ValueError(
@@ -133,34 +172,12 @@ def _read_header(path: Path, content: bytes) -> Header:
             f"{header.n_kv_heads}; n_kv_heads must divide n_heads, and heads have an even number "
             "of channels"
         )
-    return header
+    return version, header
 
 
-def _parts(header: Header) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Our name and their shape of each part, in the order of the file; {} counts the layers."""
-    n, d, d_ff = header.n_layers, header.dim, header.hidden_dim
-    head_dim, vocab_size = d // header.n_heads, abs(header.vocab_size)
-    d_kv = header.n_kv_heads * head_dim
-    yield "embedding.weight", (vocab_size, d)
-    yield "blocks.{}.norm_1.weight", (n, d)
-    yield "blocks.{}.mixer.query.weight", (n, d, d)
-    yield "blocks.{}.mixer.key.weight", (n, d_kv, d)
-    yield "blocks.{}.mixer.value.weight", (n, d_kv, d)
-    yield "blocks.{}.mixer.output.weight", (n, d, d)
-    yield "blocks.{}.norm_2.weight", (n, d)
-    yield "blocks.{}.ffn.gate.weight", (n, d_ff, d)
-    yield "blocks.{}.ffn.down.weight", (n, d, d_ff)
-    yield "blocks.{}.ffn.up.weight", (n, d_ff, d)
-    yield "norm.weight", (d,)
-    yield "cos", (header.seq_len, head_dim // 2)
-    yield "sin", (header.seq_len, head_dim // 2)
-    if header.vocab_size < 0:
-        yield "head.weight", (vocab_size, d)
-
-
-def _read_state(path: Path, content: bytes, header: Header) -> dict[str, Tensor]:
-    start = 4 * len(Header._fields)
-    wanted = start + 4 * sum(math.prod(shape) for _, shape in _parts(header))
+def _read_state(path: Path, content: bytes, version: int, header: Header) -> dict[str, Tensor]:
+    start = len(header_bytes(header, version))
+    wanted = start + 4 * sum(math.prod(shape) for _, shape in parts(header, version))
     if len(content) != wanted:
         what = "cut short" if len(content) < wanted else "longer than that"
         raise ValueError(
@@ -170,14 +187,15 @@ def _read_state(path: Path, content: bytes, header: Header) -> dict[str, Tensor]
     numbers = np.frombuffer(content, "<f4", offset=start).astype(np.float32)
     state: dict[str, Tensor] = {}
     at = 0
-    for name, shape in _parts(header):
+    for name, shape in parts(header, version):
         part = torch.from_numpy(numbers[at : at + math.prod(shape)]).reshape(shape)
         at += part.numel()
         if not part.isfinite().all():
             raise ValueError(f"{path}: {name.format('N')} is not finite; fetch the file again")
         names = [name] if "{}" not in name else [name.format(i) for i in range(header.n_layers)]
         state |= dict(zip(names, part if "{}" in name else [part], strict=True))
-    _check_rotary(path, state.pop("cos"), state.pop("sin"))
+    if version == 0:
+        _check_rotary(path, *(state.pop(name) for name in TABLES))
     if header.vocab_size > 0:
         state["head.weight"] = state["embedding.weight"]
     return state
@@ -185,10 +203,10 @@ def _read_state(path: Path, content: bytes, header: Header) -> dict[str, Tensor]
 
 def _check_rotary(path: Path, cos: Tensor, sin: Tensor) -> None:
     """The tables are computed here, not read; but those in the file must say the same."""
-    seq, half = cos.shape
-    frequencies = ROPE_BASE ** -(torch.arange(half, dtype=torch.float64) / half)
-    angles = torch.arange(seq, dtype=torch.float64)[:, None] * frequencies
-    difference = max((cos - angles.cos()).abs().max(), (sin - angles.sin()).abs().max()).item()
+    tables = rotary_tables(tuple(cos.shape))
+    difference = max(
+        (cos - tables["cos"]).abs().max().item(), (sin - tables["sin"]).abs().max().item()
+    )
     if difference > 1e-3:  # of float32 angles up to some thousands
         raise ValueError(
             f"{path}: its rotary tables differ by {difference:.2g} from RoPE with base "

@@ -93,6 +93,11 @@ class Llama2cTokenizer:
         return len(self._pieces)
 
     @property
+    def pieces(self) -> list[tuple[bytes, float]]:
+        """All tokens with their scores, by id."""
+        return list(self._pieces)
+
+    @property
     def special_tokens(self) -> Mapping[str, int]:
         """``<s>`` before a text and ``</s>`` after it; never made by ``encode``."""
         return {"<s>": BOS, "</s>": EOS}

@@ -41,7 +41,8 @@ def test_a_subject_is_looked_up_in_its_own_chapter() -> None:
         text = contract.prose(nbformat.read(path, as_version=4)).replace("`", "")
         for subject in HOMES:
             numbers = re.findall(
-                rf"(?<!-query )(?<!into )(?<!latent ){subject} \(chapter (\d+)\)", text
+                rf"(?<!-query )(?<!into )(?<!latent )(?<!differential ){subject} \(chapter (\d+)\)",
+                text,
             )
             sent |= {(subject, int(number)) for number in numbers}
     assert sent

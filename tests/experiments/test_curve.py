@@ -42,8 +42,9 @@ def test_examples() -> None:
 def test_it_is_the_step_of_the_package_repeated(name: str) -> None:
     ours, by_hand = model(), model()
     options = {"optimizer": name, "schedule": warmup_cosine(6, 2), "clip": 0.5}
-    curve = train_curve(ours, batches(6), steps=6, lr=0.01, **options)
-    optimizer = make_optimizer(by_hand, name, 0.01)
+    decay = {"weight_decay": 0.3}
+    curve = train_curve(ours, batches(6), steps=6, lr=0.01, **options, settings=decay)
+    optimizer = make_optimizer(by_hand, name, 0.01, **decay)
     seen = []
     for step, batch in enumerate(batches(6)):
         for group in optimizer.param_groups:

@@ -20,9 +20,16 @@ from llmtutor.data.readers import read_separated
 from llmtutor.evaluate.perplexity import evaluate_loss
 from llmtutor.interop import llama2c_tokenizer
 from llmtutor.interop.hf import save_hf
-from llmtutor.interop.llama2c import TOKENIZER, WEIGHTS, load_llama2c, load_stories260k
+from llmtutor.interop.llama2c import (
+    TOKENIZER,
+    WEIGHTS,
+    load_llama2c,
+    load_stories260k,
+    save_llama2c,
+)
 from llmtutor.interop.llama2c_tokenizer import BOS, Llama2cTokenizer
 from llmtutor.layers.positions import RopeConfig
+from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer.base import Tokenizer
 
@@ -160,7 +167,8 @@ def put(at: int, value: float) -> Callable[[bytes], bytes]:
         (lambda whole: whole[:27], "expected a header of 28 bytes, the file has 27"),
         (lambda whole: whole[:-4], "asks for 4,284 bytes, the file has 4,280 (cut short)"),
         (lambda whole: whole + b"\0", "asks for 4,284 bytes, the file has 4,285 (longer"),
-        (lambda whole: b"24ka" + whole[4:], "version 1 or later, expected version 0"),
+        (lambda whole: b"24ka" + whole[4:], "a llama2.c file of version 12, expected version 0"),
+        (lambda whole: b"24ka" + whole[4:200], "expected a header of 256 bytes, the file has 200"),
         (lambda whole: b"PK\3\4" + whole[4:], "the header says dim = 67324752, expected 1 to"),
         (lambda whole: content({"n_layers": 0}), "n_layers = 0, expected 1 to"),
         (lambda whole: content({"n_layers": 2**24}), "the file has 4,284 (cut short)"),
@@ -181,6 +189,79 @@ def test_damaged_file_is_refused(tmp_path: Path, damage, message: str):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         load_llama2c(path)
     assert str(path) in str(error.value)
+
+
+# Written ------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_of_stories260k_is_the_published_file(stories, tmp_path: Path):
+    save_llama2c(stories[0], tmp_path / "model.bin")
+    assert (tmp_path / "model.bin").read_bytes() == mirror(WEIGHTS.name).read_bytes()
+    stories[1].save(tmp_path)
+    assert (tmp_path / "tokenizer.bin").read_bytes() == mirror(TOKENIZER.name).read_bytes()
+
+
+@pytest.mark.parametrize("vocab_size", [5, -5])
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_file_is_the_same_after_reading_and_writing(tmp_path: Path, version, vocab_size):
+    first, second = tmp_path / "first.bin", tmp_path / "second.bin"
+    first.write_bytes(content({"vocab_size": vocab_size}))
+    model = load_llama2c(first)
+    save_llama2c(model, second, version=version)
+    again = load_llama2c(second)
+    assert all(torch.equal(x, again.state_dict()[n]) for n, x in model.state_dict().items())
+    assert again.config == model.config
+    save_llama2c(again, first, version=version)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_version_1_by_hand(tmp_path: Path):
+    """A mark, the number, seven sizes, one byte for a tied output layer; then norms, then matrices.
+
+    Where each begins in a file of version 0 is added up above.
+    """
+    path = tmp_path / "model.bin"
+    path.write_bytes(content())
+    save_llama2c(load_llama2c(path), path, version=1)
+    data = path.read_bytes()
+    assert data[:37] == b"24ka" + struct.pack("<8iB", 1, *SIZES.values(), 1)
+    assert data[37:256] == bytes(219) and len(data) == 256 + 4 * (N_NUMBERS - 24)
+    numbers = (100 * np.frombuffer(data, "<f4", offset=256)).round().astype(int)
+    norms = [40, 48, 440, 448, 1032]
+    matrices = [0, 56, 120, 184, 216, 248, 280, 312, 376, 456, 552, 648, 744, 840, 936]
+    firsts = np.cumsum([0, 8, 8, 8, 8, 8, 40, 64, 64, 32, 32, 32, 32, 64, 64, 96, 96, 96, 96, 96])
+    assert numbers[firsts].tolist() == [*norms, *matrices]
+
+
+def test_pairs_of_rope_become_neighbours(tmp_path: Path):
+    half = ModelConfig.uniform(5, 6, n_layers=2, d_model=8, n_heads=2, d_ff=12, n_kv_heads=1)
+    model = Transformer(half).eval()
+    save_llama2c(model, tmp_path / "model.bin")
+    ids = torch.tensor([[0, 3, 1, 4, 2]])
+    again = load_llama2c(tmp_path / "model.bin")
+    torch.testing.assert_close(again(ids), model(ids), atol=1e-6, rtol=0)
+
+
+def test_what_llama2c_does_not_have_is_refused_by_name(tmp_path: Path):
+    config = ModelConfig.uniform(5, 6, n_layers=2, d_model=8, n_heads=2, d_ff=12)
+    for changes, part in (
+        ({"window": 3}, "blocks[0].mixer.window = None only, got 3"),
+        ({"rope_base": 5e5}, "blocks[0].mixer.position.base = 10000.0 only, got 500000.0"),
+        ({"ffn": "geglu"}, "blocks[0].ffn.activation = 'silu' only, got 'gelu'"),
+        ({"bias": True}, "blocks[0].mixer.bias = False only, got True"),
+        ({"eps": 1e-6}, "blocks[0].norm.eps = 1e-05 only, got 1e-06"),
+        ({"mixer": "mamba"}, "blocks[0].mixer must be of kind 'attention', got 'mamba'"),
+    ):
+        with pytest.raises(ValueError, match=r"no form of llama2\.c") as error:
+            save_llama2c(Transformer(config.replace(**changes)), tmp_path / "model.bin")
+        assert part in str(error.value)
+    model = Transformer(config)
+    model.norm.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"norm.weight is not finite"):
+        save_llama2c(model, tmp_path / "model.bin")
+    with pytest.raises(ValueError, match="version must be 0 or 1, got 2"):
+        save_llama2c(model, tmp_path / "model.bin", version=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_bit_is_noticed_by_the_checksum_alone(tmp_path: Path):

@@ -12,7 +12,11 @@ from llmtutor.interop.hf.families import (
     state_to_hf,
 )
 from llmtutor.interop.hf.folder import load_hf, read_config, save_hf
-from llmtutor.interop.hf.tokenizer import HFTokenizer, load_hf_with_tokenizer
+from llmtutor.interop.hf.tokenizer import (
+    HFTokenizer,
+    load_hf_with_tokenizer,
+    save_hf_with_tokenizer,
+)
 
 __all__ = [
     "FAMILIES",
@@ -24,6 +28,7 @@ __all__ = [
     "load_hf_with_tokenizer",
     "read_config",
     "save_hf",
+    "save_hf_with_tokenizer",
     "state_from_hf",
     "state_to_hf",
 ]

@@ -5,9 +5,10 @@ the list that can say all of it, which is found by writing and reading back.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -40,6 +41,7 @@ from llmtutor.layers.recurrent.mamba import MambaConfig
 from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
+T = TypeVar("T")
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
@@ -139,25 +141,44 @@ def state_from_hf(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str,
 
 
 def _family_and_values(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
+    ways = {name: partial(_there_and_back, family) for name, family in FAMILIES.items()}
+    name, values = first_way(config, ways, "family of Hugging Face")
+    return FAMILIES[name], values
+
+
+def _there_and_back(family: Family, config: ModelConfig) -> tuple[dict[str, Any], ModelConfig]:
+    values = family.write(config)
+    return values, config_from_hf(values, where=family.model_type)
+
+
+Way = Callable[[ModelConfig], tuple[T, ModelConfig]]
+"""What is written of a configuration, and what it says when it is read again."""
+
+
+def first_way(config: ModelConfig, ways: Mapping[str, Way[T]], what: str) -> tuple[str, T]:
+    """The first way that loses nothing of ``config``, and what it writes; ``what`` is its kind.
+
+    Raises:
+        ValueError: every way loses something; the message names what the nearest one cannot say.
+    """
     wanted = plain(config)
     reasons: dict[str, list[str]] = {}
-    for name, family in FAMILIES.items():
+    for name, way in ways.items():
         try:
-            values = family.write(wanted)
-            said = config_from_hf(values, where=name)
+            values, said = way(wanted)
         except ValueError as error:
             reasons[name] = [str(error)]
             continue
-        reasons[name] = list(_differences(wanted, said))
+        reasons[name] = list(_differences(wanted, plain(said)))
         if not reasons[name]:
-            return family, values
-    raise ValueError(_no_family(reasons))
+            return name, values
+    raise ValueError(_no_way(reasons, what))
 
 
-def _no_family(reasons: Mapping[str, list[str]]) -> str:
-    """What stands in the way, of the family that comes nearest."""
+def _no_way(reasons: Mapping[str, list[str]], what: str) -> str:
+    """What stands in the way, of the one that comes nearest."""
     said = {name: lost for name, lost in reasons.items() if " only, got " in lost[0]}
-    start = f"no family of Hugging Face that we write ({', '.join(FAMILIES)}) has such a model"
+    start = f"no {what} that we write ({', '.join(reasons)}) has such a model"
     if not said:
         errors = [lost[0] for lost in reasons.values()]
         return f"{start}: {max(errors, key=errors.count)}"

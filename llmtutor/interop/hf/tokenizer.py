@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 import tokenizers
 import torch
 
-from llmtutor.interop.hf.folder import CONFIG, load_hf, read_config
+from llmtutor.data.readers import END_OF_TEXT
+from llmtutor.interop.hf.folder import CONFIG, load_hf, read_config, save_hf
 from llmtutor.model.transformer import Transformer
+from llmtutor.tokenizer import BPETokenizer, Tokenizer
 from llmtutor.tokenizer.base import require_encodable, unknown_id
+from llmtutor.tokenizer.fast import from_tokenizers, to_tokenizers
 from llmtutor.tokenizer.files import is_printable, read_json, read_text, unprintable, write_files
 
 TOKENIZER, GENERATION = "tokenizer.json", "generation_config.json"
@@ -107,6 +110,14 @@ class HFTokenizer:
             return ""  # a hole in the numbering
         raise unknown_id(id, self.vocab_size)
 
+    def as_bpe(self) -> BPETokenizer:
+        """The same as a tokenizer of this book.
+
+        Raises:
+            ValueError: ``BPETokenizer`` has no counterpart of what the file asks for.
+        """
+        return from_tokenizers(self._rust)
+
     def fingerprint(self) -> str:
         """Of the whole file, in the library's own form."""
         return hashlib.sha256(self._rust.to_str().encode("utf-8")).hexdigest()
@@ -175,6 +186,29 @@ def load_hf_with_tokenizer(folder: str | Path, dtype: torch.dtype | None = None)
         )
     stop = stop_ids(folder, n_ids)  # all that is quickly refused before the weights are read
     return Published(load_hf(folder, dtype).eval(), tokenizer, stop)
+
+
+def save_hf_with_tokenizer(model: Transformer, tokenizer: Tokenizer, folder: str | Path) -> None:
+    """``save_hf``, and beside it the tokenizer and the token that ends a text, if it has one.
+
+    Byte pairs become a ``tokenizer.json``. That library has no form of the other tokenizers: they
+    are written as files of their own.
+
+    Raises:
+        ValueError, OSError: as ``save_hf``.
+    """
+    folder = Path(folder)
+    save_hf(model, folder)
+    save_tokenizer(tokenizer, folder)
+    if (end := tokenizer.special_tokens.get(END_OF_TEXT)) is not None:
+        write_files(folder, {GENERATION: json.dumps({"eos_token_id": end}, indent=2) + "\n"})
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """As ``tokenizer.json`` if these are byte pairs, else as files of its own."""
+    if isinstance(tokenizer, BPETokenizer):
+        tokenizer = HFTokenizer(to_tokenizers(tokenizer))
+    tokenizer.save(folder)
 
 
 def stop_ids(folder: Path, vocab_size: int) -> frozenset[int]:

@@ -1,0 +1,1 @@
+"""Chapter 22, evaluation: benchmarks, from their published files to questions."""
