@@ -78,7 +78,7 @@ def _line_text(line: Line2D) -> str:
 
 
 def _around_text(bars: Collection) -> str:
-    heights = [float(np.ptp(path.vertices[:, 1])) / 2 for path in bars.get_paths()]
+    heights = [float(np.ptp(np.asarray(path.vertices)[:, 1])) / 2 for path in bars.get_paths()]
     label, low, high = str(bars.get_label()).removeprefix(AROUND), min(heights), max(heights)
     span = (
         f"{number(low)}" if np.isclose(low, high, rtol=1e-3) else f"{number(low)} to {number(high)}"

@@ -146,7 +146,7 @@ def slope(record: Record, size: str) -> float | None:
             y[name] = baseline_loss(by_option)
     if len(x) < 2 or size not in y:
         return None
-    slopes = np.gradient([*y.values()], x, edge_order=min(2, len(x) - 1))
+    slopes = np.gradient(np.array([*y.values()]), x, edge_order=1 if len(x) == 2 else 2)
     return float(slopes[[*y].index(size)])
 
 
