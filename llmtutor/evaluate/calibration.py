@@ -8,29 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmtutor.checks import check_at_least
-from llmtutor.evaluate.certainty import wilson
+from llmtutor.evaluate.certainty import Share
 
 
 @dataclass(frozen=True)
-class Bin:
+class Bin(Share):
     """Answers of like confidence."""
 
     low: float
     high: float
-    n: int
     confidence: float
     """Mean of what the model thought."""
-    right: int
-
-    @property
-    def accuracy(self) -> float:
-        """The part that was right."""
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, Wilson's."""
-        return wilson(self.right, self.n)
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool], n_bins: int = 10) -> list[Bin]:

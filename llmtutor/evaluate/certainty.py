@@ -46,6 +46,24 @@ def wilson(right: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@dataclass(frozen=True)
+class Share:
+    """A number of right answers, and of how many."""
+
+    right: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """The part that is right."""
+        return self.right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, Wilson's: of the part on all questions of this kind, with this one model."""
+        return wilson(self.right, self.n)
+
+
 def guessing(chances: Sequence[float]) -> Float[Array, "count"]:
     """The probability of each number of right answers, 0 to all, for one who guesses.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from llmtutor.evaluate.certainty import wilson
+from llmtutor.evaluate.certainty import Share
 from llmtutor.evaluate.scoring import fit, sums
 
 FIELDS = ("sentence_good", "sentence_bad")
@@ -33,21 +33,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PairScore:
+class PairScore(Share):
     """In how many pairs the good sentence was found more likely; equally likely is not right."""
-
-    right: int
-    n: int
-
-    @property
-    def accuracy(self) -> float:
-        """The part that is right."""
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, Wilson's: of the accuracy on all pairs of this kind, with this one model."""
-        return wilson(self.right, self.n)
 
 
 def read_pairs(path: Path) -> list[Pair]:

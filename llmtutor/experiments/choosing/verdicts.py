@@ -67,9 +67,6 @@ class Point:
     gap: float
     interval: tuple[float, float]
     """95 %, of the gap, by itself."""
-    equal_compute: float | None
-    """The gap to a baseline that is larger, and trained longer, so far that it takes as many
-    operations as the option; None while the ``slope`` is not known."""
 
 
 def losses(record: Record, size: str) -> dict[str, dict[int, float]]:
@@ -186,11 +183,8 @@ def points(record: Record, option: str) -> list[Point]:
     found = []
     for size in SIZES:
         if (finding := findings(record, size).get(option)) is not None:
-            per_e = slope(record, size)
             at, gap = flops(record, size, option), finding.gap
-            more = math.log(at / flops(record, size, BASELINE))
-            equal = None if per_e is None else gap.difference - per_e * more
-            found.append(Point(size, at, gap.difference, gap.interval, equal))
+            found.append(Point(size, at, gap.difference, gap.interval))
     return found
 
 
