@@ -13,7 +13,6 @@ from llmtutor.viz.diagrams.shapes import (
     named,
     over,
     row,
-    space,
     text,
 )
 
