@@ -127,18 +127,20 @@ def draw_tensor_cut(
     """
     up_, down_, h = np.array(up), np.array(down), np.array(hidden)
     width = len(h) // n
-    lanes, shares = [], []
+    lanes: list[Shape] = []
+    shares: list[list[float]] = []
     for rank in range(n):
         mine = slice(rank * width, (rank + 1) * width)
-        shares.append(h[mine] @ down_[mine])
+        shares.append((h[mine] @ down_[mine]).tolist())
         pieces = (
             _named("x", [x], "vector"),
             _named("columns", up_[:, mine], "weight"),
-            _named("hidden", [h[mine]], "vector"),
+            _named("hidden", [h[mine].tolist()], "vector"),
             _named("rows", down_[mine], "weight"),
             _named("share", [shares[-1]], "new"),
         )
         lanes.append(named(box(row(*pieces, gap=8), "rank", pad=6, corner=2), f"rank {rank}"))
+    whole = np.sum(shares, axis=0).tolist()
     total = row(
         *(
             piece
@@ -146,20 +148,20 @@ def draw_tensor_cut(
             for piece in ([text("+")] if i else []) + [_numbers([share], "new")]
         ),
         text("="),
-        _numbers([sum(shares)], "stream"),
+        _numbers([whole], "stream"),
         text("the one sum", SMALL),
         gap=8,
     )
     said = "; ".join(
         f"rank {rank} holds columns {rank * width} to {(rank + 1) * width - 1} of the first "
         f"matrix and the same rows of the second, has the hidden numbers "
-        f"{_said(h[rank * width : (rank + 1) * width])} and the share {_said(share)}"
+        f"{_said(h[rank * width : (rank + 1) * width].tolist())} and the share {_said(share)}"
         for rank, share in enumerate(shares)
     )
     return Drawing(
         column(*lanes, total, gap=10),
         "A feed-forward part on two ranks",
-        f"The input is {_said(x)} on each rank. {said}. Their sum is {_said(sum(shares))}.",
+        f"The input is {_said(x)} on each rank. {said}. Their sum is {_said(whole)}.",
     )
 
 
