@@ -15,7 +15,6 @@ from tiktoken_ext import openai_public
 from llmtutor.data.tokenizers import fetch_published
 from llmtutor.tokenizer import BPETokenizer
 from llmtutor.tokenizer.fast import to_tokenizers
-from llmtutor.tokenizer.files import read_merges
 from llmtutor.tokenizer.pieces import pieces
 from llmtutor.tokenizer.pretokenize import split
 from llmtutor.tokenizer.published import O200K_PATTERN, PUBLISHED, Published
@@ -98,10 +97,6 @@ def test_characters_younger_than_unicode_16(pair) -> None:
     ours, theirs = pair
     text = "".join(f"a{character}1{character}! {character}" for character in sorted(younger()))
     assert ours.encode(text) == theirs.encode(text)
-
-
-def test_gpt2s_merges_are_those_of_its_own_file(published, mirror: Path) -> None:
-    assert published("gpt2").merges == read_merges(mirror / "gpt2" / "merges.txt")
 
 
 def test_the_rust_library_takes_a_pattern_of_today(published, mixed: str) -> None:
