@@ -72,7 +72,7 @@ def test_a_megabyte_of_prose_code_numbers_and_languages(pair, mixed: str) -> Non
 
 # What the patterns tell apart, in pieces long enough to meet.
 fragments = [*"aAǅſ'’1²½١!?/_ \n\r\t\x1c\x85\xa0\u3000éßн中क\u093f\u0301\u200d"]
-fragments += ["'s", "'S", "'ll", "'LL", "'ſ", "the", "The", "THE", "//", ";\n", "\n/", "  ", "\n\n", "123"]  # fmt: skip
+fragments += ["'s", "'S", "'ll", "'LL", "the", "The", "THE", "//", ";\n", "\n/", "  ", "123"]
 tricky = st.lists(st.sampled_from(fragments), max_size=20).map("".join)
 any_character = st.characters(exclude_categories=["Cs"])
 
