@@ -63,5 +63,6 @@ def test_packed_rows_show_their_documents_and_the_mask_of_the_first() -> None:
     drawing = draw_packing(packed, "best fit")
     assert "end to end, 25% padding, 1 cut: A A A B B B | B C C · · ·" in drawing.description
     assert "best fit, 25% padding, 0 cut: B B B B C C | A A A · · ·" in drawing.description
+    assert drawing.svg().count("<polyline") == 2 + 1 + 2  # where another begins
     seen = 4 * 5 / 2 + 2 * 3 / 2
     assert drawing.svg().count('lt-hatch"') == 36 - seen

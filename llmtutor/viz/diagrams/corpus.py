@@ -18,6 +18,7 @@ from llmtutor.viz.diagrams.shapes import (
     arrow,
     box,
     column,
+    line,
     named,
     over,
     row,
@@ -112,6 +113,7 @@ def draw_minhash(
     n_equal = sum(order[0] in shared for order in orders)
     union = set(a) | set(b)
     key = row(
+        box(text("first", SMALL, bold=True), "new", corner=9, pad=5),
         box(text("in both", SMALL), "token", corner=9, pad=5),
         box(text("in one", SMALL), "plain", corner=9, pad=5, dashed=True),
         gap=6,
@@ -160,7 +162,7 @@ def draw_packing(packed: Mapping[str, Rows], mask_of: str) -> Drawing:
     """
     groups, said = [], []
     for name, rows in packed.items():
-        drawn = column(*(_letters(some) for some in rows.document), gap=4, align="start")
+        drawn = column(*(_letters(some) for some in rows.document), gap=6)
         share = f"{rows.padding_share:.0%} padding, {rows.n_cut} cut"
         groups.append(named(drawn, f"{name}: {share}"))
         as_words = [" ".join(_letter(d) for d in some) for some in rows.document]
@@ -185,19 +187,23 @@ def _letter(d: int) -> str:
 
 
 def _letters(some: np.ndarray) -> Shape:
-    """A row of cells with a letter each, and a gap where another document begins."""
-    parts: list[Shape] = []
-    start = 0
-    for end in range(1, len(some) + 1):
-        if end == len(some) or some[end] != some[start]:
-            role = "off" if some[start] == PADDING else "token"
-            cells = [
-                box(text(_letter(d), SMALL), role, width=CELL, height=CELL, pad=2, corner=0)
-                for d in some[start:end]
-            ]
-            parts.append(row(*cells, gap=0))
-            start = end
-    return row(*parts, gap=5)
+    """A row of cells with a letter each, and a thick line where another document begins."""
+    cells = [
+        box(
+            text(_letter(d), SMALL),
+            "off" if d == PADDING else "token",
+            width=CELL,
+            height=CELL,
+            pad=2,
+            corner=0,
+        )
+        for d in some
+    ]
+    joined = row(*cells, gap=0)
+    side = joined.width / len(some)
+    begins = [side * i for i in range(1, len(some)) if some[i] != some[i - 1]]
+    bars = "".join(line([(x, -2), (x, joined.height + 2)], width=3.5) for x in begins)
+    return over(joined.width, joined.height, (joined, 0, 0), (Shape(0, 0, bars), 0, 0))
 
 
 def _dropped(width: float) -> Shape:
