@@ -1,6 +1,6 @@
 """Chapter 02, web pages: a sample of them, extraction of their text, rules of its quality."""
 
-from llmtutor.data.web.extract import Block, blocks, extract
+from llmtutor.data.web.extraction import Block, blocks, extract
 from llmtutor.data.web.quality import RULES, Rule, failures
 from llmtutor.data.web.sample import PAGES
 
