@@ -18,6 +18,9 @@ PADDING = -1
 IGNORED = -100
 """As a target: no loss here. It is what torch's cross-entropy leaves out."""
 
+Piece = tuple[list[int], list[int]]
+"""Of a document: its number at each place, and the ids."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -64,12 +67,12 @@ def best_fit(documents: Sequence[Sequence[int]], width: int) -> Rows:
     [[1, 1, 1, 0, 0], [2, 2, -1, -1, -1]]
     """
     check_at_least(1, width=width)
-    pieces = []
+    pieces: list[Piece] = []
     for d, document in enumerate(documents):
         for start in range(0, len(document), width):
-            piece = list(document[start : start + width])
-            pieces.append(([d] * len(piece), piece))
-    rows: list[list[tuple[list[int], list[int]]]] = []
+            ids = list(document[start : start + width])
+            pieces.append(([d] * len(ids), ids))
+    rows: list[list[Piece]] = []
     room: list[tuple[int, int]] = []  # (places left, row), the fullest first
     for piece in sorted(pieces, key=lambda piece: -len(piece[1])):
         at = bisect_left(room, (len(piece[1]), 0))
@@ -109,7 +112,7 @@ def places(rows: Rows) -> np.ndarray:
     return np.maximum(document_mask(rows).sum(axis=2) - 1, 0)
 
 
-def _filled(rows: Sequence[Sequence[tuple[list[int], list[int]]]], width: int) -> Rows:
+def _filled(rows: Sequence[Sequence[Piece]], width: int) -> Rows:
     ids = np.zeros((len(rows), width), dtype=np.int64)
     document = np.full((len(rows), width), PADDING)
     for r, pieces in enumerate(rows):
