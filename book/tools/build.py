@@ -60,7 +60,10 @@ CHECKS: dict[str, Commands] = {
     "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
-    "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
+    "data": [
+        [script("llmtutor"), "data", "fetch", "shakespeare"],
+        [script("llmtutor"), "tokenizer", "fetch"],
+    ],
     "unit": [[*UNIT, *[f"--ignore={page}" for page in PAGES]]],
     "chapters": [[*PYTEST, *PARALLEL, *NBVAL, "book/chapters"]],
     "book": [[*SELF, "book"]],
