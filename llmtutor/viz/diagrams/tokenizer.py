@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from llmtutor.tokenizer.bpe import BPETokenizer
+from llmtutor.tokenizer.pieces import SIGNS
 from llmtutor.tokenizer.pretokenize import split
 from llmtutor.viz.diagrams.language import token
 from llmtutor.viz.diagrams.shapes import (
@@ -222,7 +223,7 @@ def _bytes(data: bytes) -> Shape:
 
 
 def _visible(words: str) -> str:
-    return words.replace(" ", "␣").replace("\n", "⏎")
+    return words.translate(SIGNS)
 
 
 def _quoted(piece: bytes) -> str:
