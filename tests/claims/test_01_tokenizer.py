@@ -77,6 +77,10 @@ def test_the_record_holds_the_tokenizer_of_the_page(large: BPETokenizer) -> None
         assert tokens == pieces_of(string)[OURS]
 
 
+def test_late_merges_spell_names_of_the_training_text_alone(large: BPETokenizer) -> None:
+    assert b" Cleopatra" in large.vocab and "Cleopatra" not in load_corpus().valid
+
+
 def test_published_tokenizers_differ_as_the_page_says() -> None:
     rates, counts = bytes_per_token(), token_counts()
     assert rates[OURS]["Shakespeare"] > rates["gpt2"]["Shakespeare"]

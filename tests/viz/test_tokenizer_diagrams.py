@@ -43,6 +43,10 @@ def test_the_ends_of_a_tree_are_the_tokens_of_the_library(word: str) -> None:
     assert tokens == [tokenizer.token_bytes(id) for id in tokenizer.encode(word)]
 
 
+def test_of_two_merges_that_share_a_byte_the_lower_rank_is_made() -> None:
+    assert by_rank(b"abc", {(b"a", b"b"): 1, (b"b", b"c"): 0}) == [(b"b", b"c")]
+
+
 def test_another_order_ends_in_other_tokens() -> None:
     ranks = {UB: 0, (b"b", b"l"): 1, LE: 2, UBLE: 3}
     orders = {"by rank": [UB, LE, UBLE], "otherwise": [(b"b", b"l")]}
