@@ -58,7 +58,7 @@ def by_rank(word: bytes, ranks: Mapping[Merge, int]) -> list[Merge]:
     >>> by_rank(b"bubble", {(b"u", b"b"): 0, (b"l", b"e"): 1})
     [(b'u', b'b'), (b'l', b'e')]
     """
-    symbols, made = [bytes([byte]) for byte in word], []
+    symbols, made = [bytes([byte]) for byte in word], list[Merge]()
     while True:
         known = [pair for pair in pairwise(symbols) if pair in ranks]
         if not known:
@@ -113,12 +113,12 @@ def merge_tree(
         shape = pill(piece, role="new" if i in standing else "token")
         placed.append((shape, x - shape.width / 2, level * STOREY))
     rows = [text(f"merge {ranks[pair] + 1:,}", SMALL) for pair in made]
-    left = max((words.width for words in rows), default=0.0) + 8
+    margin = max((words.width for words in rows), default=0.0) + 8
     labels = [
         (words, 0.0, (i + 1) * STOREY + (height - words.height) / 2) for i, words in enumerate(rows)
     ]
     tree = over(len(leaves) * step, len(made) * STOREY + height, *placed)
-    whole = over(left + tree.width, tree.height, (tree, left, 0.0), *labels)
+    whole = over(margin + tree.width, tree.height, (tree, margin, 0.0), *labels)
     return whole, [nodes[i][0] for i in standing]
 
 
@@ -189,9 +189,9 @@ def draw_pieces(rows: Mapping[str, Sequence[bytes]], title: str) -> Drawing:
     right = max(shape.width for shape in counts)
     room = WIDEST - left - right - 16
     drawn = []
-    for name, count, (_, pieces) in zip(names, counts, shared, strict=True):
+    for label, count, (_, pieces) in zip(names, counts, shared, strict=True):
         pills = _wrapped([pill(piece) for piece in pieces], room)
-        drawn.append(row(_ended(name, left), _ended(count, right), pills))
+        drawn.append(row(_ended(label, left), _ended(count, right), pills))
     said = "; ".join(
         f"{' and '.join(some)}, {len(pieces)}: {' '.join(map(_quoted, pieces))}"
         for some, pieces in shared
