@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from llmtutor.exercises.core import Exercise, Property, Wrong
 from llmtutor.tokenizer.ranks import merges_of
@@ -67,22 +67,16 @@ def cut_numbers(text: str) -> list[str]:
     >>> cut_numbers("in 1603")
     ['in ', '1', '603']
     """
+    return _in_threes(text, lambda digits: digits % 3 or 3)
+
+
+def _in_threes(text: str, first_of: Callable[[int], int]) -> list[str]:
+    """Runs of digits in threes, after a first piece of ``first_of(digits)``; the rest whole."""
     pieces: list[str] = []
-    for run in _runs(text):
-        first = len(run) % 3 or 3
-        pieces += [run[:first], *_threes(run[first:])] if run[0] in DIGITS else [run]
+    for run in re.findall("[0-9]+|[^0-9]+", text):
+        first = first_of(len(run)) if run[0] in "0123456789" else len(run)
+        pieces += [run[:first], *(run[i : i + 3] for i in range(first, len(run), 3))]
     return pieces
-
-
-DIGITS = "0123456789"
-
-
-def _runs(text: str) -> list[str]:
-    return re.findall("[0-9]+|[^0-9]+", text)
-
-
-def _threes(run: str) -> list[str]:
-    return [run[i : i + 3] for i in range(0, len(run), 3)]
 
 
 def _from_the_left(text: str) -> list[str]:
@@ -90,11 +84,11 @@ def _from_the_left(text: str) -> list[str]:
 
 
 def _empty_first(text: str) -> list[str]:
-    pieces: list[str] = []
-    for run in _runs(text):
-        first = len(run) % 3
-        pieces += [run[:first], *_threes(run[first:])] if run[0] in DIGITS else [run]
-    return pieces
+    return _in_threes(text, lambda digits: digits % 3)
+
+
+def _numbers_alone(text: str) -> list[str]:
+    return [piece for piece in cut_numbers(text) if piece[0] in "0123456789"]
 
 
 # Exercise 3: show a growing text while its tokens arrive.
@@ -221,6 +215,11 @@ EXERCISES = [
                 _empty_first,
                 "A number whose digits are a multiple of three has an empty piece in front: "
                 "`len(run) % 3` is 0 there.",
+            ),
+            Wrong(
+                _numbers_alone,
+                "What stands between the numbers has gone, and the text could not be put together "
+                "again. Keep it, whole.",
             ),
         ],
         properties=[
