@@ -54,7 +54,7 @@ def sums(n: int = 2000) -> str:
 
     >>> print(sums(2), end="")
     1 + 48271 = 48272
-    2291 + 9 = 2300
+    5794 + 86 = 5880
     """
     lines, x = [], 1
     for i in range(n):
