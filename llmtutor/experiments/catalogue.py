@@ -20,6 +20,7 @@ from llmtutor.experiments.state_space import STATE_SPACE
 from llmtutor.experiments.stories import STORIES
 from llmtutor.experiments.studies import SCALING
 from llmtutor.experiments.study import Study
+from llmtutor.experiments.tokenizers_today import TOKENIZERS_TODAY
 from llmtutor.experiments.uptraining import UPTRAINING
 from llmtutor.experiments.windows import WINDOWS
 
@@ -44,6 +45,7 @@ CATALOGUE: Mapping[str, Study] = {
         BENCHMARKS,
         QUANTISATION,
         FORENSICS,
+        TOKENIZERS_TODAY,
     )
 }
 
