@@ -27,7 +27,7 @@ def test_no_backslash_of_a_formula_became_a_tab(path: Path) -> None:
 # Costs.
 
 
-def test_fourteen_conversations_fill_a_card_and_the_weights_a_fifth() -> None:
+def test_fourteen_conversations_fill_a_gpu_and_the_weights_a_fifth() -> None:
     llama = preset("llama3-8b")
     weights = 2 * parameters(llama).total
     assert 0.19 < weights / 80e9 < 0.21
@@ -37,7 +37,18 @@ def test_fourteen_conversations_fill_a_card_and_the_weights_a_fifth() -> None:
     assert 1 - 8 / 64 == 7 / 8  # Llama 3 70B
 
 
-def test_how_fast_a_full_card_is() -> None:
+def test_what_fills_the_gpu() -> None:
+    def sizes(n_kv_heads: int, tokens: int, sequences: int, bits: int = 16) -> tuple[float, float]:
+        config = preset("llama3-8b").replace(n_kv_heads=n_kv_heads, max_seq_len=32768)
+        caches = cache_bytes(config, sequences, tokens, torch.bfloat16) * bits / 16
+        return 2 * parameters(config).total / 1e9, caches / 1e9
+
+    totals = [sum(sizes(1, 32768, 64)), sum(sizes(8, 32768, 64)), sum(sizes(8, 32768, 64, 4))]
+    assert [round(total, 1) for total in totals] == [50.0, 290.9, 84.8]
+    assert [round(size, 1) for size in sizes(32, 2048, 16)] == [17.7, 17.2]
+
+
+def test_how_fast_a_full_gpu_is() -> None:
     """The open exercise, from the data sheet's 3.35 TB/s."""
     weights, a_token, bandwidth = 2 * parameters(preset("llama3-8b")).total, 131_072, 3.35e12
     caches = 32 * 8192 * a_token
