@@ -106,8 +106,8 @@ def test_the_fused_kernel_repeats_no_shared_head(seq: int) -> None:
 
 
 def test_a_fold_of_the_queries_makes_no_copy_and_broadcasting_does() -> None:
-    cache = KVCache(1, 2, 1024, 64)
-    k, v = (part[0] for part in cache.append(*torch.randn(2, 1, 2, 1000, 64)))
+    keys, _ = KVCache(1, 2, 1024, 64).append(*torch.randn(2, 1, 2, 1000, 64))
+    k = keys[0]
     folded = torch.randn(2, 4, 64)
     scores = 8 * 1000 * 4
     assert allocated_bytes(lambda: folded @ k.mT) == scores
