@@ -33,7 +33,6 @@ TO_BRING_OVER = {
     "10_optimizers",
     "11_training",
     "12_scaling",
-    "14_gqa",
     "21_generation",
 }
 """Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""
