@@ -149,7 +149,7 @@ def draw(
     device = probs.device if generator is None else generator.device
     probs = _at_least_float32(probs)
     total = probs.sum(-1)
-    _check_distribution(total.isfinite() & (total > 0))
+    check_distribution(total.isfinite() & (total > 0))
     return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
 
 
@@ -163,7 +163,7 @@ def _representable(value: float, dtype: torch.dtype) -> float:
     return min(max(value, limits.tiny), limits.max)
 
 
-def _check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
+def check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
     if not bool(is_one.all()):
         raise ValueError(
             "expected logits with a finite largest value in each row, found nan, +inf or nothing "
@@ -236,7 +236,7 @@ class Sampler:
             return draw(self.probabilities(logits, ids), generator)
         logits = self._penalised(logits, ids)  # of one token nothing need be drawn
         largest = logits.max(-1)  # of equal ones the first, as torch promises
-        _check_distribution(largest.values.isfinite())
+        check_distribution(largest.values.isfinite())
         return largest.indices
 
     def _penalised(self, logits: Tensor, ids: Tensor) -> Tensor:
