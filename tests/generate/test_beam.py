@@ -18,7 +18,7 @@ PROMPT = [3, 1, 2]
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.5, -1.0])
-@pytest.mark.parametrize("stop", [[], [7], [7, 4, 12]], ids=str)
+@pytest.mark.parametrize("stop", [[], [7], [7, 4, 12, 0, 9, 15, 3]], ids=str)
 def test_transformers_finds_the_same(make_model, tmp_path, length_penalty, stop) -> None:
     model = make_model()
     with torch.no_grad():
@@ -106,6 +106,15 @@ def test_by_hand_the_likeliest_first_token_leads_into_a_poorer_text() -> None:
     settings = {"max_new_tokens": 2, "n_beams": 2, "stop": {1}}
     assert beam_search(model, [0], **settings, length_penalty=0)[0].ids == [1]
     assert beam_search(model, [0], **settings, length_penalty=1)[0].ids == [2, 3]
+
+
+def test_only_the_best_candidates_may_end_a_text() -> None:
+    """Of two beams the third candidate is read on for a text that lives, as transformers does."""
+    model = chain([0.1, 0.4, 0.2, 0.3], *[[0.25] * 4] * 3)
+    settings = {"max_new_tokens": 2, "n_beams": 2, "length_penalty": -1}
+    found = beam_search(model, [0], stop={1, 2}, **settings)
+    assert [len(beam.ids) for beam in found] == [1, 2]  # by its score [2] would be the second
+    assert found[0].ids == [1] and found[1].ids[0] == 3
 
 
 def test_padded_ids_are_never_taken_and_bad_input_is_refused(make_model) -> None:
