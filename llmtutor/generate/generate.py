@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from llmtutor.generate.guide import Guidance, Guide
 from llmtutor.generate.reader import Model, Prompts, Reader, prompt_ids
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.stopping import Stop, ends
@@ -18,6 +19,7 @@ def generate(
     sampler: Sampler,
     n_ids: int | None = None,
     stop: Stop = (),
+    guide: Guide | None = None,
     generator: torch.Generator | None = None,
     on_token: Callable[[int, int], None] | None = None,
     use_cache: bool = True,
@@ -29,6 +31,7 @@ def generate(
     may be of different lengths; a row goes on as it would alone, but draws depend on its place in
     the batch. ``on_token(row, id)`` is called as each id is known. With ``generator`` the draws
     are repeatable. ``model`` is a ``Transformer``, or ``Compiled`` for long texts of small models.
+    A ``guide`` rules out tokens before the sampler chooses, and ends a row that is whole.
     ``n_ids`` is the tokenizer's ``vocab_size``: where the model's vocabulary is padded beyond, the
     ids behind belong to no token and are never chosen.
 
@@ -42,7 +45,7 @@ def generate(
     Raises:
         ValueError: no prompt or an empty one, ids that are no token's, prompts that with their
             new tokens are longer than the context; more ``n_ids`` than the model has; logits that
-            give no distribution.
+            give no distribution; a ``guide`` that leaves no token.
     """
     prompt = prompt_ids(model, prompts, max_new_tokens, n_ids)
     batch, longest = prompt.shape
@@ -50,16 +53,24 @@ def generate(
     read = Reader(model, prompt, ids.shape[1], use_cache=use_cache, n_ids=n_ids)
     new: list[list[int]] = [[] for _ in range(batch)]
     going, has_ended = list(range(batch)), ends(stop)
+    guidance = None if guide is None else Guidance(guide, batch)
     for end in range(longest, ids.shape[1]):
         text = ids[:, :end]
-        ids[:, end] = sampler.choose(read(text)[:, -1], text, generator)
+        logits, left = read(text)[:, -1], ids.shape[1] - end - 1
+        if guidance is not None:
+            logits = guidance.filtered(logits, left)
+        ids[:, end] = sampler.choose(logits, text, generator)
         # A row that has ended is carried on unseen, until the last one has.
         chosen = ids[:, end].tolist()
         for row in going:
             new[row].append(chosen[row])
             if on_token is not None:
                 on_token(row, chosen[row])
+            if guidance is not None:
+                guidance.told(row, chosen[row])
         going = [row for row in going if not has_ended(new[row])]
+        if guidance is not None:
+            going = [row for row in going if not guidance.is_done(row, left)]
         if not going:
             break
     return new
