@@ -1,8 +1,8 @@
 """Chapter 21, generation: who guesses ahead, and from what.
 
 A draft is a smaller model that reads the text by itself, or a second head of the very model whose
-text it is: that one reads nothing, it goes on from the hidden states of the model's last pass. Those
-that need no network are in ``free_drafts``.
+text it is: that one reads nothing, it goes on from the hidden states of the model's last pass.
+Those that need no network are in ``free_drafts``.
 """
 
 from typing import Protocol

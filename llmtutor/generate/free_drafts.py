@@ -58,8 +58,8 @@ class LookupDraft:
         ids: Int[Tensor, "one max_len"],
         end: int,
         n: int,
-        sampler: Sampler,  # noqa: ARG002 - what is certain is not sampled
-        generator: torch.Generator | None,  # noqa: ARG002
+        sampler: Sampler,
+        generator: torch.Generator | None,
     ) -> Float[Tensor, "at_most_n vocab"]:
         """What followed, as far as it is known."""
         text = ids[0, :end].tolist()
