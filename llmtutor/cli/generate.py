@@ -130,18 +130,14 @@ def generate(
         options: dict[str, Any] = {"max_new_tokens": n, "n_ids": tokenizer.vocab_size}
         options |= {"stop": stops}
         if beams is not None:
-            found = beam_search(
-                reader, ids, n_beams=beams, length_penalty=length_penalty, **options
-            )
-            for id in found[0].ids:
+            shape: dict[str, Any] = {"n_beams": beams, "length_penalty": length_penalty}
+            for id in beam_search(reader, ids, **shape, **options)[0].ids:
                 write(id)
             finish()
             return
         options |= {"sampler": sampler, "generator": generator}
         if proposing is None:
-            generate_ids(
-                reader, [ids], guide=guide, on_token=lambda _, id: write(id), **options
-            )
+            generate_ids(reader, [ids], guide=guide, on_token=lambda _, id: write(id), **options)
             finish()
             return
         made = speculative(model, proposing, ids, n_draft=n_draft, on_token=write, **options)
@@ -253,8 +249,8 @@ def free_draft(name: str, run: Path | None, tokenizer: Tokenizer) -> NGramDraft 
         return LookupDraft(tokenizer.vocab_size)
     if run is None or (run / QUANTIZED).is_file():
         raise ValueError(
-            "--draft ngram counts the corpus that a run was trained on, and this model is no run "
-            "of `llmtutor train`: take --draft lookup"
+            "--draft ngram counts the corpus of a run of `llmtutor train`, and this model is none: "
+            "take --draft lookup"
         )
     own = str(run_folder(run) / "tokenizer")
     config = replace(TrainConfig.from_dict(read_state(run).config), tokenizer=own)
@@ -271,8 +267,7 @@ def _check_together(modes: list[str], stop: tuple[str, ...]) -> None:
     """Raise ``ValueError`` if two of the ways to write were asked for."""
     if len(modes) > 1:
         raise ValueError(
-            f"{' and '.join(modes)} are different ways to write: leave out "
-            f"{' or '.join(modes)}"
+            f"{' and '.join(modes)} are different ways to write: leave out {' or '.join(modes)}"
         )
     if "--json" in modes and stop:
         raise ValueError("--json ends where its value does: leave out --stop")
