@@ -104,8 +104,8 @@ def _compact() -> dict[str, dict[int, State]]:
     for letter in "VOMKCAEW":
         for byte in BLANKS:
             del rules[letter][byte]
-    for letter, byte in (("C", ":"), ("M", ","), ("E", ",")):
-        rules[letter][ord(byte)] += "B"
+    for letter, sign in (("C", ":"), ("M", ","), ("E", ",")):
+        rules[letter][ord(sign)] += "B"
     return rules | {"B": _on(b" ", "")}
 
 
