@@ -1,6 +1,6 @@
 """Chapter 08, feed-forward: its exercises and the mistakes learners make there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -133,25 +133,18 @@ def swiglu_gradients(
     return by_a.T @ x, (by_hidden * opened).T @ x, upstream.T @ (opened * value)
 
 
-def _with_slope(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, upstream: Tensor,
-                slope: str) -> Gradients:  # fmt: skip
-    a = x @ gate.T
-    _, by_up, by_down = swiglu_gradients(x, gate, up, down, upstream)
-    slopes = {"sigmoid": torch.sigmoid(a), "silu": F.silu(a), "one": torch.ones_like(a)}
-    by_a = upstream @ down * (x @ up.T) * slopes[slope]
-    return by_a.T @ x, by_up, by_down
+Slope = Callable[[Tensor], Tensor]
 
 
-def _sigmoid_slope(*all_: Tensor) -> Gradients:
-    return _with_slope(*all_, slope="sigmoid")
+def _wrong_slope(slope: Slope) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Gradients]:
+    """The right gradients but that of the gate, with this for the slope of its activation."""
 
+    def gradients(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, upstream: Tensor) -> Gradients:
+        _, by_up, by_down = swiglu_gradients(x, gate, up, down, upstream)
+        by_a = upstream @ down * (x @ up.T) * slope(x @ gate.T)
+        return by_a.T @ x, by_up, by_down
 
-def _silu_slope(*all_: Tensor) -> Gradients:
-    return _with_slope(*all_, slope="silu")
-
-
-def _no_slope(*all_: Tensor) -> Gradients:
-    return _with_slope(*all_, slope="one")
+    return gradients
 
 
 def _shut_gate(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, upstream: Tensor) -> Gradients:
@@ -216,13 +209,15 @@ EXERCISES = [
         reference=swiglu_gradients,
         wrong=[
             Wrong(
-                _sigmoid_slope,
+                _wrong_slope(torch.sigmoid),
                 "σ(a) is only half of SiLU's slope. a σ(a) is a product, so its derivative is "
                 "σ(a) + a σ(a) (1 − σ(a)).",
             ),
-            Wrong(_silu_slope, "The gate's slope is missing: this multiplies by SiLU itself."),
             Wrong(
-                _no_slope,
+                _wrong_slope(F.silu), "The gate's slope is missing: this multiplies by SiLU itself."
+            ),
+            Wrong(
+                _wrong_slope(torch.ones_like),
                 "The gradient goes through the gate's activation unchanged. Multiply by its slope "
                 "at a, which is 1 nowhere but by chance.",
             ),

@@ -8,7 +8,6 @@ from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.expert_balance import MOE_BALANCE
-from llmtutor.experiments.feed_forward import FEED_FORWARD
 from llmtutor.experiments.forensics.plan import FORENSICS
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
@@ -35,7 +34,6 @@ CATALOGUE: Mapping[str, Study] = {
         COST,
         *STAIRCASE,
         *MULTI_TOKEN,
-        *FEED_FORWARD,
         MOE_BALANCE,
         *NEEDLE,
         *COPYING,

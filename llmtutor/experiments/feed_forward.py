@@ -92,12 +92,12 @@ def all_windows(ids: Tensor) -> Iterator[Batch]:
 @functools.cache
 def parts() -> tuple[Tensor, Tensor, Tensor, int]:
     """Characters to train on, to tune on and to compare on, and how many different ones."""
-    train, valid, vocab_size = tokens()
+    of_train, valid, vocab_size = tokens()
     half = len(valid) // 2
-    texts = (
-        torch.from_numpy(some.astype(np.int64)) for some in (train, valid[:half], valid[half:])
+    train, tuning, held_out = (
+        torch.from_numpy(some.astype(np.int64)) for some in (of_train, valid[:half], valid[half:])
     )
-    return *texts, vocab_size
+    return train, tuning, held_out, vocab_size
 
 
 def train_form(form: str, lr: float, seed: int, steps: int) -> tuple[WindowModel, Curve]:
@@ -155,10 +155,23 @@ def losses(record: Record, form: str, times: int = 1) -> dict[int, float]:
     }
 
 
+def paired(record: Record) -> dict[str, dict[int, float]]:
+    """Bits per byte of each form by seed, for the seeds that all forms have by now."""
+    found = {form: losses(record, form) for form in FORMS}
+    whole = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
+    return {form: {seed: by_seed[seed] for seed in whole} for form, by_seed in found.items()}
+
+
 def gaps(record: Record) -> dict[str, Comparison]:
-    """Each gated form against the plain one of its bend, and the bends against ReLU."""
+    """Each gated form against the plain one of its bend, and the bends against ReLU.
+
+    None while there are not three seeds that all forms have: two say next to nothing.
+    """
+    found = paired(record)
+    if len(found["ReLU"]) < 3:
+        return {}
     pairs = list(zip(GATED, PLAIN, strict=True)) + [(bend, "ReLU") for bend in ("GELU", "SiLU")]
-    return {f"{a} − {b}": compare(losses(record, a), losses(record, b)) for a, b in pairs}
+    return {f"{a} − {b}": compare(found[a], found[b]) for a, b in pairs}
 
 
 def _plan_rates(written: Mapping[str, Any]) -> dict[str, Any]:
