@@ -47,8 +47,9 @@ def below_and_above(points: str) -> float:
 def test_the_gated_layer_stands_beside_the_plain_one() -> None:
     torch.manual_seed(1)
     plain, gated = MLP(2, 3, "relu"), GatedMLP(2, 2)
-    sides = [[p.detach() for p in layer.parameters()] for layer in (plain, gated)]
-    drawing = draw_beside(X, sides[0], sides[1], ("left", "right"))
+    left = plain.up.weight.detach(), plain.down.weight.detach()
+    right = tuple(p.detach() for p in (gated.gate.weight, gated.up.weight, gated.down.weight))
+    drawing = draw_beside(X, left, right, ("left", "right"))
     out, words = gated(X).detach(), words_of(drawing)
     assert words[0] == "left" and "right" in words and words.count("x") == 2
     assert words[-2:] == [number(float(v), 2) for v in out]

@@ -39,7 +39,10 @@ def draw_plain(
 
 
 def draw_beside(
-    x: Tensor, plain: Sequence[Tensor], gated: Sequence[Tensor], names: tuple[str, str]
+    x: Tensor,
+    plain: tuple[Tensor, Tensor],
+    gated: tuple[Tensor, Tensor, Tensor],
+    names: tuple[str, str],
 ) -> Drawing:
     """The same vector through ``plain`` (up, down; ReLU) and ``gated`` (gate, up, down; SiLU)."""
     titles = [text(name, bold=True) for name in names]
