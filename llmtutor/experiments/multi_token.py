@@ -50,7 +50,7 @@ FINAL_WINDOWS, DRAFT_WINDOWS = 1024, 128
 def config_of(variant: str) -> ModelConfig:
     """The model's, without its second head."""
     width, n_layers = SMALL if variant == "small" else (D_MODEL, N_LAYERS)
-    return model_config(width, n_layers, tokens(VOCAB_SIZE)[2])
+    return model_config(width, n_layers, VOCAB_SIZE)
 
 
 def longer() -> int:
