@@ -5,7 +5,7 @@ fetching its weights. So a draft proposes a few tokens, and the model accepts or
 rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from llmtutor.checks import check_integer
 from llmtutor.generate.drafts import Draft, HeadDraft, ModelDraft
 from llmtutor.generate.reader import Model, Reader, Row, prompt_ids
 from llmtutor.generate.sampling import PAD, Sampler, draw
+from llmtutor.generate.stopping import Stop, ends
 from llmtutor.model.multi_token import MultiToken
 
 
@@ -75,7 +76,7 @@ def speculative(
     sampler: Sampler,
     n_draft: int = 4,
     n_ids: int | None = None,
-    stop: Collection[int] = (),
+    stop: Stop = (),
     generator: torch.Generator | None = None,
     on_token: Callable[[int], None] | None = None,
     use_cache: bool = True,
@@ -114,8 +115,9 @@ def speculative(
     read = Reader(model, ids, last, n_snapshots=n_draft, **options)
     ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
     new: list[int] = []
+    has_ended = ends(stop)
     n_rounds = n_accepted = n_rejected = 0
-    while end < last and not (new and new[-1] in stop):
+    while end < last and not (new and has_ended(new)):
         most = min(n_draft, last - end - 1)  # the round adds one token of the model's own
         q = guess.propose(ids, end, most, sampler, generator)
         n = len(q)
@@ -128,7 +130,7 @@ def speculative(
             new.append(id)
             if on_token is not None:
                 on_token(id)
-            if id in stop:
+            if has_ended(new):
                 break
         end += k + 1
     return Speculation(new, n_rounds, n_accepted, n_rejected)
