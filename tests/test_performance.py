@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import types
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,7 @@ RESULTS = sorted((ROOT / "data" / "results").glob("bench-*.json"))
 
 
 def extension() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("ext", ROOT / "book" / "_ext" / "benchmarks.py")
+    spec = importlib.util.spec_from_file_location("ext", ROOT / "book" / "_ext" / "measured.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -54,6 +55,21 @@ def test_growth_and_bytes_by_hand() -> None:
     ]
 
 
+def test_bars_by_hand() -> None:
+    module = extension()
+    groups = module.time_bars({"step": {"peer": [2.0, 4.0, 3.0], "ours": [1.5], "slow": [6.0]}})
+    assert groups == [("step", [("peer", 1, "1.00"), ("ours", 0.5, "0.50"), ("slow", 2, "2.00")])]
+    html = module.bars(groups, "a <caption>", with_peer=True)
+    assert re.findall(r"width:([\d.]+)%", html) == ["31.0", "15.5", "62.0"]
+    assert html.count("lt-peer") == 1 and "a &lt;caption&gt;" in html and "<td" in html
+    ((_, losses),) = module.loss_bars({"nothing": [1.5, 1.7], "Muon": [1.9], "better": [1.5]})
+    assert losses == [("nothing", 0, "+0.000"), ("Muon", 0.3, "+0.300"), ("better", 0, "-0.100")]
+    growth = {"a_b": {"cached": (0.07, 0.05, 0.1), "uncached": (7, 6, 8)}}
+    assert module.growth_bars(growth) == [("a b", [("cached", 0.07, "+7.0%")])]
+    with pytest.raises(ValueError, match="at least 0"):
+        module.bars([("", [("x", -1.0, "")])], "")
+
+
 def test_something_is_recorded() -> None:
     assert RESULTS
 
@@ -64,7 +80,8 @@ def test_ratios_are_those_of_the_recorded_times(path: Path) -> None:
     assert not result["quick"]
     for work, times in result["seconds"].items():
         peer = next(iter(times))
-        ratio = median(times["ours"]) / median(times[peer])
+        ours = "onnxruntime" if path.stem == "bench-export" else "ours"
+        ratio = median(times[ours]) / median(times[peer])
         assert result[f"{work}_time_to_{peer}"] == pytest.approx(ratio, abs=0.02)
         if (key := f"{work}_compiled_time_to_{peer}") in result:
             ratio = median(times["ours, compiled"]) / median(times[peer])

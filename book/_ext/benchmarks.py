@@ -1,22 +1,22 @@
-"""Sphinx extension of this book: tables made from recorded measurements, so none is typed.
+"""Sphinx extension of this book: recorded measurements, as a picture and as a folded table.
 
 ```{benchmark} tokenizer
 ```
 
-shows ``data/results/bench-tokenizer.json``: the time of each work by each implementation, as
-median, least and most over the rounds, and the ratio of the medians to the first one, the peer.
+shows ``data/results/bench-tokenizer.json``: the time of each work by each implementation as a part
+of the first one's, the peer; folded, the median, least and most over the rounds.
 
 ```{losses} speedrun left_out
 ```
 
-shows the losses under the key ``left_out`` of ``bench-speedrun.json``: the mean, least and most
-over the seeds of each run, and the difference of its mean to that of the first one.
+shows the losses under the key ``left_out`` of ``bench-speedrun.json``: how far the mean over the
+seeds of each run lies above that of the first one; folded, the mean, least and most.
 
 ```{growth} generation
 ```
 
-shows how long a token takes in a short text and in a long one, from ``seconds_per_token`` of
-``bench-generation.json``, and
+shows how much longer a token takes in a long text than in a short one, from
+``seconds_per_token`` of ``bench-generation.json``, and
 
 ```{bytes} generation cache_bytes
 ```
@@ -24,17 +24,18 @@ shows how long a token takes in a short text and in a long one, from ``seconds_p
 shows numbers of bytes under the key ``cache_bytes``, with their ratio to the first one.
 
 ```{gpu} parity
+What was asked.
 ```
 
-says what is recorded in ``gpu-parity.json``, or that nothing is: there it takes a GPU.
+says what is recorded in ``gpu-parity.json`` below its words, or nothing: there it takes a GPU.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
+import measured
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -42,82 +43,7 @@ from sphinx.util.docutils import SphinxDirective
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 HEAD = ("work", "by", "median", "least", "most", "ratio")
 LOSS_HEAD = ("run", "mean loss", "least", "most", "difference")
-NOT_MEASURED = "Not measured yet."
-BYTES_HEAD = ("heads of keys and values", "bytes", "ratio")
-
-
-def rows(seconds: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
-    """One row for each implementation of each work; times in seconds.
-
-    >>> rows({"encode": {"peer": [2.0, 4.0, 3.0], "ours": [1.5]}})[1]
-    ('encode', 'ours', '1.50 s', '1.50 s', '1.50 s', '0.50')
-    """
-    table = []
-    for work, times in seconds.items():
-        peer = median(next(iter(times.values())))
-        for name, values in times.items():
-            middle = median(values)
-            shown = [_duration(value) for value in (middle, min(values), max(values))]
-            table.append((work.replace("_", " "), name, *shown, f"{middle / peer:.2f}"))
-    return table
-
-
-def loss_rows(losses: dict[str, list[float]]) -> list[tuple[str, ...]]:
-    """One row for each run; losses in nats per token.
-
-    >>> loss_rows({"nothing": [1.5, 1.7], "Muon": [1.9]})[1]
-    ('Muon', '1.900', '1.900', '1.900', '+0.300')
-    """
-    first = mean(next(iter(losses.values())))
-    return [
-        (
-            name,
-            *(f"{value:.3f}" for value in (mean(values), min(values), max(values))),
-            f"{mean(values) - first:+.3f}",
-        )
-        for name, values in losses.items()
-    ]
-
-
-def growth_rows(
-    works: dict[str, dict[str, dict[str, list[float]]]],
-    growth: dict[str, dict[str, tuple[float, float, float]]],
-) -> list[tuple[str, ...]]:
-    """Head, and one row for each kind of decoding of each work: medians, and the recorded growth.
-
-    >>> times = {"gpt2_batch_1": {"cached": {"64": [0.001], "512": [0.00107]}}}
-    >>> growth_rows(times, {"gpt2_batch_1": {"cached": (0.07, 0.05, 0.11)}})[1]
-    ('gpt2 batch 1', 'cached', '1.00 ms', '1.07 ms', '+7.0% (+5.0 to +11.0)')
-    """
-    kinds = [(work, kind, times) for work, of in works.items() for kind, times in of.items()]
-    table: list[tuple[str, ...]] = [
-        ("work", "by", *(f"at {length} tokens" for length in kinds[0][2]), "growth (95 %)")
-    ]
-    for work, kind, times in kinds:
-        shown = [f"{1000 * median(values):.2f} ms" for values in times.values()]
-        middle, low, high = growth[work][kind]
-        grown = f"{middle:+.1%} ({100 * low:+.1f} to {100 * high:+.1f})"
-        table.append((work.replace("_", " "), kind, *shown, grown))
-    return table
-
-
-def byte_rows(counted: dict[str, int]) -> list[tuple[str, ...]]:
-    """One row for each number of bytes.
-
-    >>> byte_rows({"all heads": 4096, "one head": 1024})[1]
-    ('one head', '1,024', '0.25')
-    """
-    first = next(iter(counted.values()))
-    return [(name, f"{value:,}", f"{value / first:.2f}") for name, value in counted.items()]
-
-
-def _duration(seconds: float) -> str:
-    """Two digits behind the point from 0.2 s on, milliseconds below.
-
-    >>> _duration(0.784), _duration(0.0847)
-    ('0.78 s', '85 ms')
-    """
-    return f"{seconds:.2f} s" if seconds >= 0.2 else f"{1000 * seconds:.0f} ms"
+BYTES_HEAD = ("what", "bytes", "ratio")
 
 
 class Recorded(SphinxDirective):
@@ -139,7 +65,7 @@ class Benchmark(Recorded):
     """Renders the times of one recorded benchmark."""
 
     def run(self) -> list[nodes.Node]:
-        """The sentence on where it was measured, and the table."""
+        """The bars; folded, where it was measured and the table."""
         result = self.result()
         machine, versions = result["machine"], result["versions"]
         text = (
@@ -148,7 +74,21 @@ class Benchmark(Recorded):
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + "."
         )
-        return [nodes.paragraph(text, text), _table([HEAD, *rows(result["seconds"])])]
+        peer = next(iter(next(iter(result["seconds"].values()))))
+        return [
+            _html(
+                measured.bars(
+                    measured.time_bars(result["seconds"]),
+                    f"Time as a part of that of {peer}; a shorter bar is faster",
+                    with_peer=True,
+                )
+            ),
+            *_folded(
+                "All times, and where they were measured",
+                nodes.paragraph(text, text),
+                _table([HEAD, *measured.rows(result["seconds"])]),
+            ),
+        ]
 
 
 class Part(Recorded):
@@ -168,53 +108,67 @@ class Losses(Part):
     """Renders losses of one recorded benchmark."""
 
     def run(self) -> list[nodes.Node]:
-        """The table."""
-        return [_table([LOSS_HEAD, *loss_rows(self.part())])]
+        """The bars and the folded table; two runs are a table alone."""
+        losses = self.part()
+        table = _table([LOSS_HEAD, *measured.loss_rows(losses)])
+        if len(losses) == 2:
+            return [table]
+        caption = f"Loss above that of “{next(iter(losses))}”, in nats; a longer bar is worse"
+        picture = measured.bars(measured.loss_bars(losses), caption)
+        return [_html(picture), *_folded("All losses", table)]
 
 
 class Bytes(Part):
     """Renders numbers of bytes of one recorded benchmark."""
 
     def run(self) -> list[nodes.Node]:
-        """The table."""
-        return [_table([BYTES_HEAD, *byte_rows(self.part())])]
+        """The bars and the folded table."""
+        counted = self.part()
+        table = _table([BYTES_HEAD, *measured.byte_rows(counted)])
+        picture = measured.bars(measured.byte_bars(counted), "Bytes")
+        return [_html(picture), *_folded("As parts of the first", table)]
 
 
 class Growth(Recorded):
     """Renders the time per token of one recorded benchmark."""
 
     def run(self) -> list[nodes.Node]:
-        """The table."""
+        """The bars and the folded table."""
         result = self.result()
-        return [_table(growth_rows(result["seconds_per_token"], result["growth"]))]
+        picture = measured.bars(
+            measured.growth_bars(result["growth"]),
+            "How much longer a token takes after 512 tokens than after 64, with a cache",
+        )
+        table = _table(measured.growth_rows(result["seconds_per_token"], result["growth"]))
+        return [_html(picture), *_folded("All times, with and without a cache", table)]
 
 
 class Gpu(SphinxDirective):
     """Renders one part of ``benchmarks/gpu.py``, where it was measured."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """A sentence, and the table that the part has made."""
+        """What was asked, what was found, and the table that the part has made."""
         path = RESULTS / f"gpu-{self.arguments[0]}.json"
         if not path.is_file():
-            return [nodes.paragraph("", NOT_MEASURED)]
+            return []
         self.env.note_dependency(str(path))
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        said = nodes.paragraph("", gpu_sentence(record))
-        return [said, *([_table(record["table"])] if "table" in record else [])]
+        said = nodes.paragraph("", measured.gpu_sentence(record))
+        table = [_table(record["table"])] if "table" in record else []
+        return [*self.parse_content_to_nodes(), said, *table]
 
 
-def gpu_sentence(record: dict[str, Any]) -> str:
-    """What a part found, where and when; or what went wrong.
+def _html(text: str) -> nodes.raw:
+    return nodes.raw("", text, format="html")
 
-    >>> record = {"date": "2026-01-31", "device": "H100", "versions": {"torch": "2.11"}}
-    >>> gpu_sentence({**record, "ok": True, "summary": "36 of 36 models agree"})
-    'Measured on 2026-01-31 on H100 with torch 2.11: 36 of 36 models agree.'
-    """
-    found = [record[key] for key in ("summary", "error") if key in record]
-    where = f"on {record['date']} on {record['device']} with torch {record['versions']['torch']}"
-    return f"{'Measured' if record['ok'] else 'Not as it should be,'} {where}: {'; '.join(found)}."
+
+def _folded(title: str, *inside: nodes.Node) -> list[nodes.Node]:
+    """Behind a line to open, where the page is HTML; elsewhere as it is."""
+    opened = _html(f"<details><summary>{title}</summary>")
+    return [opened, *inside, _html("</details>")]
 
 
 def _table(lines: Sequence[Sequence[str]]) -> nodes.table:
