@@ -16,13 +16,13 @@ START: State = "WV"
 BLANKS, DIGITS = b" \t\n\r", b"0123456789"
 OPTIONAL = "WBZIDY"
 """Parts that may be empty: a byte that they do not take goes to the part below."""
-CLOSINGS = {
-    **{"V": b"0", "O": b"}", "M": b"}", "K": b'"":0}', "C": b":", "A": b"]", "E": b"]"},
-    **{"S": b'"', "X": b'"', "H": b"0", "-": b"0", "F": b"0", "G": b"0", "R": b"0"},
-    **{"T": b"\x80", "3": b"\xa0", "5": b"\x80", "6": b"\x90", "8": b"\x80"},
-    **{letter: letter.encode() for letter in "truefalsn"},
-    **dict.fromkeys(OPTIONAL, b""),
-}
+CLOSINGS: Mapping[str, bytes] = (
+    {"V": b"0", "O": b"}", "M": b"}", "K": b'"":0}', "C": b":", "A": b"]", "E": b"]"}
+    | {"S": b'"', "X": b'"', "H": b"0", "-": b"0", "F": b"0", "G": b"0", "R": b"0"}
+    | {"T": b"\x80", "3": b"\xa0", "5": b"\x80", "6": b"\x90", "8": b"\x80"}
+    | {letter: letter.encode() for letter in "truefalsn"}
+    | dict.fromkeys(OPTIONAL, b"")
+)
 """The shortest bytes that make each part whole."""
 
 

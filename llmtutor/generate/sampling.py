@@ -207,6 +207,7 @@ def _representable(value: float, dtype: torch.dtype) -> float:
 
 
 def check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
+    """Raise ``ValueError`` unless each row ``is_one``."""
     if not bool(is_one.all()):
         raise ValueError(
             "expected logits with a finite largest value in each row, found nan, +inf or nothing "

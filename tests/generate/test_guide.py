@@ -69,7 +69,7 @@ def test_the_allowed_tokens_are_those_behind_which_json_can_end(begun: str) -> N
 def test_the_signs_of_another_language_are_no_json() -> None:
     with pytest.raises(ValueError, match=r"has none for \{ \} \[ \] \" 0: take one of byte pairs"):
         JSONGuide(CharTokenizer("abc:,"))
-    with pytest.raises(ValueError, match=r"begun must be the beginning of compact JSON, got '\[1,,"):
+    with pytest.raises(ValueError, match=r"begun must be the beginning of .* got '\[1,,"):
         JSONGuide(PAIRS, begun="[1,,")
 
 
