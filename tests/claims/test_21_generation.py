@@ -15,8 +15,10 @@ from llmtutor.experiments.multi_token import config_of, draft_rows, losses
 from llmtutor.experiments.study import load_record
 from llmtutor.experiments.training import SEQ_LEN
 from llmtutor.generate import grammar, sampling
+from llmtutor.generate.free_drafts import LookupDraft, NGramDraft
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
+from llmtutor.generate.speculative import speculative
 from llmtutor.model.accounting import token_flops
 from llmtutor.model.language_modelling import NGram
 from llmtutor.model.multi_token import second_head_costs
@@ -200,3 +202,14 @@ def test_heat_makes_model_and_counts_alike(writer: Writer) -> None:
     assert [overlap(heat) for heat in (1.5, 1.0, 0.5)] == [0.54, 0.48, 0.42]
     agree = (logits.argmax(-1) == other.argmax(-1)).double().mean()
     assert round(float(agree), 2) == 0.40
+
+
+def test_counts_draft_as_well_in_the_library_as_on_the_page(writer: Writer) -> None:
+    """1.7 tokens a pass of greedy text after "My lord", with four proposals a pass."""
+    counts = NGram(3, len(writer.pieces)).fit(writer.encode(load_corpus().train[:1_500_000]))
+    ids = writer.encode("\n\nKING.\nMy lord")
+    settings = {"max_new_tokens": 200, "sampler": Sampler(greedy=True)}
+    for draft in (NGramDraft(counts), LookupDraft(len(writer.pieces), longest=2)):
+        made = speculative(writer.model, draft, ids, n_draft=4, **settings)
+        assert [made.ids] == generate(writer.model, [ids], **settings)
+        assert 1.6 < 200 / made.n_rounds < 2.0
