@@ -48,7 +48,8 @@ def draw_beams(prompt: str, steps: Sequence[Sequence[Candidate]], width: int) ->
     """
     root = token(prompt)
     height = STOREY * max(len(step) for step in steps)
-    x, said = root.width, []
+    x = root.width
+    said: list[str] = []
     totals, ends = [0.0], [(root.width, height / 2)]  # of the texts that were kept, best first
     placed, ways = [(root, 0.0, height / 2 - root.height / 2)], []
     for step in steps:
