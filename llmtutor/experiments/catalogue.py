@@ -8,6 +8,7 @@ from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.copying import COPYING
 from llmtutor.experiments.expert_balance import MOE_BALANCE
+from llmtutor.experiments.feed_forward import FEED_FORWARD
 from llmtutor.experiments.forensics.plan import FORENSICS
 from llmtutor.experiments.latent_conversion import LATENT_CONVERSION
 from llmtutor.experiments.multi_token import MULTI_TOKEN
@@ -46,6 +47,7 @@ CATALOGUE: Mapping[str, Study] = {
         QUANTISATION,
         FORENSICS,
         TOKENIZERS_TODAY,
+        *FEED_FORWARD,
     )
 }
 
