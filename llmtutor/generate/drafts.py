@@ -5,7 +5,7 @@ text it is: that one reads nothing, it goes on from the hidden states of the mod
 Those that need no network are in ``free_drafts``.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.multi_token import MultiToken
 
 
+@runtime_checkable
 class Draft(Protocol):
     """What proposes tokens for one text."""
 

@@ -119,7 +119,7 @@ def step(state: State, byte: int, rules: Rules = JSON) -> State | None:
     """The state after one more byte; None if no JSON goes on like that.
 
     >>> step("WV", ord("[")), step("WV", ord("]"))
-    ('WEA', None)
+    ('WA', None)
     """
     while state:
         part, below = state[-1], state[:-1]

@@ -6,7 +6,7 @@ is allowed only if the text can still be made whole behind it.
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ KEPT = 256
 """States whose tokens are remembered."""
 
 
+@runtime_checkable
 class Guide(Protocol):
     """What may be written; a state is all that it needs to know of a text."""
 
