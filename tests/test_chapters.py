@@ -131,9 +131,12 @@ def no_reason(notebook: NotebookNode) -> None:
 def bug_without_answer(notebook: NotebookNode) -> None:
     begun = False
     for cell in notebook.cells:
-        begun = (begun or "## Find the bug" in cell.source) and "## Exercises" not in cell.source
+        begun = begun or "## Find the bug" in cell.source
+        own, exercises, rest = cell.source.partition("## Exercises")
         if begun:
-            cell.source = cell.source.replace("<details>", "")
+            cell.source = own.replace("<details>", "") + exercises + rest
+        if begun and exercises:
+            return
 
 
 def invented_number(notebook: NotebookNode) -> None:
