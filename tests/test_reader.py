@@ -95,6 +95,7 @@ def no_staircase(notebook: NotebookNode) -> None:
         (torch_check_in_view, "only checks: tag it hide-cell"),
         (seen_in_jupyterlab, "folded on the page and not in JupyterLab"),
         (no_staircase, "does not show the staircase"),
+        (change("x = 1", f"x = 1  # {'a' * 90}"), "characters, 92 fit its box"),
         (change("## The model so far", "## Else"), "'The model so far' is missing"),
         (change("## In today's models", "## Else"), "'In today's models' is missing"),
         (change("Llama 3 {cite}`a`", "Llama 3"), "'In today's models' names no source"),

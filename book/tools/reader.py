@@ -14,6 +14,8 @@ DRAWINGS = 2
 """At least, in each chapter."""
 FOLDED = {"hide-cell", "hide-input"}
 """Tags that fold a cell on the page; ``notebook.py`` hides its source in JupyterLab as well."""
+WIDEST_LINE = 92
+"""Characters of a line of code that fit their box on a page of 1,280 pixels."""
 REASON = re.compile(
     r"\b(because|since|therefore|thus|hence|due to|owing to|the reason|that is why|explains?|"
     r"thanks to|which is why)\b",
@@ -119,6 +121,14 @@ def folded(notebook: NotebookNode) -> Iterator[str]:
             yield f"cell {cell.id} is folded on the page and not in JupyterLab: build it again"
 
 
+def fits(notebook: NotebookNode) -> Iterator[str]:
+    """No line of code is cut at the edge of its box."""
+    for cell in code_cells(notebook):
+        longest = max(map(len, cell.source.splitlines()))
+        if longest > WIDEST_LINE:
+            yield f"cell {cell.id} has a line of {longest} characters, {WIDEST_LINE} fit its box"
+
+
 def only_checks(cell: NotebookNode) -> bool:
     """Whether a cell shows nothing, defines nothing to call, and asserts."""
     if cell.outputs or tags(cell) & {"exercise", "solution"}:
@@ -147,4 +157,4 @@ def reasons(notebook: NotebookNode) -> Iterator[str]:
             yield f"the summary gives a reason with nothing behind it: {said!r}"
 
 
-CHECKS = [drawings, open_exercise, todays_models, model_so_far, folded, reasons]
+CHECKS = [drawings, open_exercise, todays_models, model_so_far, folded, fits, reasons]
