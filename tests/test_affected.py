@@ -175,9 +175,9 @@ def test_quick_runs_lint_types_and_the_chosen_and_says_the_rest_in_a_line(
     monkeypatch.setattr(affected, "choose", lambda changed: choice)
     build.main(["quick"])
     commands, ends = zip(*seen, strict=True)
-    lint, form, types, imports, unit, data, chapters = commands
+    lint, form, types, imports, unit, *data, chapters = commands
     assert [lint, form] == build.CHECKS["lint"] and [types] == build.CHECKS["types"]
-    assert [imports] == build.CHECKS["imports"] and [data] == build.CHECKS["data"]
+    assert [imports] == build.CHECKS["imports"] and data == build.CHECKS["data"]
     assert unit[-1] == "tests/test_a.py" and "--nbval" not in unit
     assert chapters[-1] == notebook and "--nbval" in chapters
     assert len(set(ends)) == 1 and ends[0] - time.monotonic() <= 180

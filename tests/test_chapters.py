@@ -132,8 +132,10 @@ def bug_without_answer(notebook: NotebookNode) -> None:
     begun = False
     for cell in notebook.cells:
         begun = begun or "## Find the bug" in cell.source
-        if begun and "<details>" in cell.source:
-            cell.source = cell.source.replace("<details>", "", 1)
+        own, exercises, rest = cell.source.partition("## Exercises")
+        if begun:
+            cell.source = own.replace("<details>", "") + exercises + rest
+        if begun and exercises:
             return
 
 
@@ -189,7 +191,12 @@ def test_contract_notices(break_it: Callable[[NotebookNode], None], complaint: s
 
 def test_chapters_of_today_owe_their_readers_more_and_the_list_of_others_only_shrinks() -> None:
     notebook = nbformat.read(MODEL, as_version=4)
-    assert contract.problems(MODEL, notebook) == []
-    said = contract.problems(MODEL.with_stem("15_mla"), notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "staircase(" not in cell.source:
+            cell.outputs = [o for o in cell.outputs if "lt-drawing" not in str(o.get("data"))]
+    said = contract.problems(MODEL, notebook)
     assert any("drawings, expected at least 2" in problem for problem in said)
+    for exempt in contract.TO_BRING_OVER:
+        said = contract.problems(MODEL.with_stem(exempt), notebook)
+        assert not any("drawings" in problem for problem in said)
     assert {path.stem for path in CHAPTERS} >= contract.TO_BRING_OVER

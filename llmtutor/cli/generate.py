@@ -1,30 +1,42 @@
 """``llmtutor generate``: a trained model writes on, token by token as they are drawn."""
 
-import codecs
 import sys
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import cyclopts
+import numpy as np
 import torch
 from cyclopts import Parameter
 
 from llmtutor.cli import Text
 from llmtutor.data.readers import END_OF_TEXT
 from llmtutor.fast.decoding import Compiled
+from llmtutor.generate.beam import beam_search
+from llmtutor.generate.free_drafts import LookupDraft, NGramDraft
 from llmtutor.generate.generate import generate as generate_ids
+from llmtutor.generate.guide import JSONGuide
 from llmtutor.generate.sampling import Sampler
 from llmtutor.generate.speculative import speculative
+from llmtutor.generate.stopping import StopTexts, TextStream
 from llmtutor.interop.hf import load_hf_with_tokenizer
 from llmtutor.interop.hf.tokenizer import TOKENIZER, HFTokenizer, stop_ids
 from llmtutor.interop.quantize.files import QUANTIZED, load_quantized
+from llmtutor.model.language_modelling import NGram
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
 from llmtutor.tokenizer.files import utf8
 from llmtutor.train.config import TrainConfig
 from llmtutor.train.folder import CHECKPOINTS, read_state, run_folder
+from llmtutor.train.text import load_text
+
+NGRAM, LOOKUP = "ngram", "lookup"
+"""Drafts that are no folder; ./ngram is one."""
+ORDER, MOST_COUNTED = 3, 5_000_000
+"""Tokens in a row that a draft counts, and tokens of the corpus that it counts them in."""
 
 app = cyclopts.App(
     name="generate",
@@ -45,6 +57,9 @@ def generate(
     seed: int | None = None,
     draft: Path | None = None,
     n_draft: int = 4,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    beams: int | None = None,
+    length_penalty: float = 1.0,
     compile: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Let a trained model go on from a prompt.
@@ -65,45 +80,67 @@ def generate(
     max_new_tokens
         Tokens to write at most.
     stop
-        A token, such as "." with a character tokenizer, after which the text ends; repeat the
+        A text before which the writing ends, such as "." or a name; it is not printed. Repeat the
         option for several.
     seed
         Makes the text repeatable: a whole number of 0 or more.
     draft
-        Folder of the run of a smaller model with the same tokenizer, which proposes tokens ahead.
-        Texts are no other than without, only sooner there if the draft is good and much smaller.
+        What proposes tokens ahead: the folder of the run of a smaller model with the same
+        tokenizer, or "ngram", counts of the run's own corpus, or "lookup", what followed in the
+        text before. Texts are no other than without, only sooner there if the draft is good and
+        cheap.
     n_draft
         Tokens it proposes at a time.
+    json
+        Write one value of JSON, closed where --max-new-tokens end.
+    beams
+        Look for the likeliest text with so many beams, instead of drawing one.
+    length_penalty
+        With --beams: 0 compares whole probabilities, 1 those of a token on average; more is for
+        longer texts.
     compile
         Make one program of a token's step: slow to start, then faster. Needs a C++ compiler.
     """
     if seed is not None and not 0 <= seed < 2**64:  # what a generator of torch takes
         raise ValueError(f"--seed must lie in 0 … 2**64 - 1, got {seed}")
+    modes = {"--draft": draft, "--json": json, "--beams": beams}
+    _check_together(
+        [*(name for name, given in modes.items() if given), *(["--compile"] if compile else [])],
+        stop,
+    )
     model, tokenizer, encode, ends = source(run, hf)
-    helper = load(draft) if draft is not None else None
-    if helper and compile:
-        raise ValueError("a draft proposes several tokens a step: leave out --draft or --compile")
-    if helper and helper.tokenizer.fingerprint() != tokenizer.fingerprint():
+    helper = free_draft(str(draft), run, tokenizer) if str(draft) in (NGRAM, LOOKUP) else None
+    small = load(draft) if draft is not None and helper is None else None
+    if small and small.tokenizer.fingerprint() != tokenizer.fingerprint():
         raise ValueError(f"{draft} has another tokenizer than {run or hf}: a draft needs the same")
-    stops = {*ends, *(one_token(tokenizer, text) for text in stop)}
+    proposing: Any = small.model if small else helper
+    stops = StopTexts(tokenizer, stop, ends)
+    guide = JSONGuide(tokenizer, ends) if json else None
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(seed)
     sampler = sampler or Sampler()
     reader = Compiled(model) if compile else model
-    context = min(m.config.max_seq_len for m in [model, *([helper.model] if helper else [])])
+    context = min(m.config.max_seq_len for m in [model, *([small.model] if small else [])])
 
     def go_on(text: str) -> None:
         ids = encode(text)
         # At least 1, so that a prompt without room is refused by those who say why.
         n = min(max_new_tokens, max(1, context - len(ids)))
-        write, finish = streamer(tokenizer)
-        options: dict[str, Any] = {"sampler": sampler, "stop": stops, "generator": generator}
-        options |= {"max_new_tokens": n, "n_ids": tokenizer.vocab_size}
-        if helper is None:
-            generate_ids(reader, [ids], on_token=lambda _, id: write(id), **options)
+        write, finish = streamer(stops)
+        options: dict[str, Any] = {"max_new_tokens": n, "n_ids": tokenizer.vocab_size}
+        options |= {"stop": stops}
+        if beams is not None:
+            shape: dict[str, Any] = {"n_beams": beams, "length_penalty": length_penalty}
+            for id in beam_search(reader, ids, **shape, **options)[0].ids:
+                write(id)
             finish()
             return
-        made = speculative(model, helper.model, ids, n_draft=n_draft, on_token=write, **options)
+        options |= {"sampler": sampler, "generator": generator}
+        if proposing is None:
+            generate_ids(reader, [ids], guide=guide, on_token=lambda _, id: write(id), **options)
+            finish()
+            return
+        made = speculative(model, proposing, ids, n_draft=n_draft, on_token=write, **options)
         finish()
         print(
             f"{len(made.ids)} tokens in {made.n_rounds} passes, {made.n_accepted} of "
@@ -202,12 +239,38 @@ def load(run: Path) -> Source:
     return Source(model.eval(), tokenizer, tokenizer.encode, text_ends(tokenizer))
 
 
-def one_token(tokenizer: Tokenizer, text: str) -> int:
-    """The id of a text that is one token; ``ValueError`` if it is none or several."""
-    ids = tokenizer.encode(text)
-    if len(ids) != 1:
-        raise ValueError(f"--stop takes one token, but {text!r} is {len(ids)} of them")
-    return ids[0]
+def free_draft(name: str, run: Path | None, tokenizer: Tokenizer) -> NGramDraft | LookupDraft:
+    """The draft of a name: counts of the run's corpus, or the text itself.
+
+    Raises:
+        ValueError: counts for a model that is no run of ours; a corpus that is no longer there.
+    """
+    if name == LOOKUP:
+        return LookupDraft(tokenizer.vocab_size)
+    if run is None or (run / QUANTIZED).is_file():
+        raise ValueError(
+            "--draft ngram counts the corpus of a run of `llmtutor train`, and this model is none: "
+            "take --draft lookup"
+        )
+    own = str(run_folder(run) / "tokenizer")
+    config = replace(TrainConfig.from_dict(read_state(run).config), tokenizer=own)
+    try:
+        ids = np.asarray(load_text(config).train.ids[:MOST_COUNTED])
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"--draft ngram counts the run's corpus: {error}; --draft lookup needs none"
+        ) from None
+    return NGramDraft(NGram(ORDER, tokenizer.vocab_size).fit(ids))
+
+
+def _check_together(modes: list[str], stop: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` if two of the ways to write were asked for."""
+    if len(modes) > 1:
+        raise ValueError(
+            f"{' and '.join(modes)} are different ways to write: leave out {' or '.join(modes)}"
+        )
+    if "--json" in modes and stop:
+        raise ValueError("--json ends where its value does: leave out --stop")
 
 
 def typed_lines() -> Iterator[bytes]:
@@ -222,12 +285,9 @@ def typed_lines() -> Iterator[bytes]:
         yield line
 
 
-def streamer(tokenizer: Tokenizer) -> tuple[Callable[[int], None], Callable[[], None]]:
-    """Functions that print a token at once, and that end the text.
-
-    A character may be spread over several tokens: its bytes are held back until it is whole.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+def streamer(stops: StopTexts) -> tuple[Callable[[int], None], Callable[[], None]]:
+    """Functions that print a token as soon as it is sure to stay, and that end the text."""
+    stream = TextStream(stops)
 
     def put(text: str) -> None:
         # Past the text layer: a console may know fewer characters than the model.
@@ -235,7 +295,4 @@ def streamer(tokenizer: Tokenizer) -> tuple[Callable[[int], None], Callable[[], 
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.buffer.flush()
 
-    return (
-        lambda id: put(decoder.decode(tokenizer.token_bytes(id))),
-        lambda: put(decoder.decode(b"", final=True) + "\n"),
-    )
+    return lambda id: put(stream.add(id)), lambda: put(stream.end() + "\n")

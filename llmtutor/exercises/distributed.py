@@ -3,197 +3,263 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from llmtutor.exercises.core import Exercise, Wrong
 
-# Exercise 1: which part travels in a hop of the ring.
+# Exercise 1: the first half of the ring.
+
+Table = list[list[float]]
 
 
-def _hop_cases() -> Iterator[tuple[int, int, int]]:
-    yield 1, 0, 4
-    yield 0, 1, 4
-    yield 2, 2, 4
-    yield 0, 0, 2
-    yield 1, 3, 5
+def _ring_cases() -> Iterator[tuple[Table]]:
+    yield ([[1.0, 1.0], [10.0, 10.0]],)
+    yield ([[float(10**rank)] * 4 for rank in range(4)],)
+    random = np.random.default_rng(0)
+    for n in (3, 5):
+        yield (random.integers(-9, 10, size=(n, n)).astype(float).tolist(),)
 
 
-def hop(rank: int, step: int, world_size: int) -> tuple[int, int]:
-    """The parts that ``rank`` (sends to the right, receives from the left) in a reduce-scatter.
+def _hops(table: Table, n_hops: int, direction: int = 1, falling: int = 1) -> Table:
+    """``n_hops`` hops, in each of which every rank adds the part that its neighbour sends."""
+    n = len(table)
+    for hop in range(n_hops):
+        before = [row[:] for row in table]
+        for rank in range(n):
+            source = (rank - direction) % n
+            part = (source - direction * falling * hop) % n
+            table[rank][part] = before[rank][part] + before[source][part]
+    return table
 
-    >>> hop(1, 0, 4), hop(0, 1, 4)
-    ((1, 0), (3, 2))
+
+def reduce_scatter(table: Table) -> Table:
+    """What each rank holds after the reduce-scatter of a ring; row r is that of rank r.
+
+    >>> reduce_scatter([[1, 1], [10, 10]])
+    [[1, 11], [11, 10]]
     """
-    return (rank - step) % world_size, (rank - step - 1) % world_size
+    return _hops([row[:] for row in table], len(table) - 1)
 
 
-def _hop_backwards(rank: int, step: int, world_size: int) -> tuple[int, int]:
-    return (rank + step) % world_size, (rank + step + 1) % world_size
+def _one_hop_too_many(table: Table) -> Table:
+    return _hops([row[:] for row in table], len(table))
 
 
-def _hop_swapped(rank: int, step: int, world_size: int) -> tuple[int, int]:
-    sends, receives = hop(rank, step, world_size)
-    return receives, sends
+def _one_hop_too_few(table: Table) -> Table:
+    return _hops([row[:] for row in table], len(table) - 2)
 
 
-def _hop_always_own(rank: int, step: int, world_size: int) -> tuple[int, int]:
-    return rank, (rank - 1) % world_size
+def _to_the_left(table: Table) -> Table:
+    return _hops([row[:] for row in table], len(table) - 1, direction=-1)
 
 
-def _hop_negative(rank: int, step: int, world_size: int) -> tuple[int, int]:
-    return rank - step, rank - step - 1
+def _always_its_own(table: Table) -> Table:
+    return _hops([row[:] for row in table], len(table) - 1, falling=0)
 
 
-# Exercise 2: gradients of unequal parts.
+def _all_reduce(table: Table) -> Table:
+    total = np.sum(table, axis=0).tolist()
+    return [list(total) for _ in table]
 
 
-def _part_cases() -> Iterator[tuple[np.ndarray, list[int]]]:
-    yield np.array([[2.0], [5.0]]), [2, 1]
-    yield np.array([[1.0, 0.0], [0.0, 1.0]]), [30, 10]
-    yield np.array([[4.0, -1.0], [2.0, 3.0], [0.0, 1.0]]), [5, 0, 15]
-    yield np.array([[3.0, 6.0], [5.0, 2.0]]), [8, 8]
+# Exercise 2: factors of the loss, for parts of unequal size.
+
+Counts = Sequence[Sequence[int]]
 
 
-def combine(gradients: np.ndarray, n_tokens: Sequence[int]) -> np.ndarray:
-    """The gradient of the mean over all tokens, from those of the means over parts (parts, n).
+def _count_cases() -> Iterator[tuple[list[list[int]]]]:
+    yield ([[30, 10], [20, 40]],)
+    yield ([[8, 8], [8, 8]],)
+    yield ([[5, 0, 15], [10, 10, 10], [1, 2, 3]],)
+    yield ([[7], [21]],)
 
-    >>> combine(np.array([[2.0], [5.0]]), [2, 1]).tolist()
-    [3.0]
+
+def factors(n_tokens: Counts) -> list[list[float]]:
+    """By what each rank multiplies the *mean* loss of each micro-batch, before backward.
+
+    ``n_tokens[rank][micro]`` counts tokens. Gradients of a rank add up; DDP takes the mean over
+    ranks; the result has to be the gradient of the mean over all tokens.
+
+    >>> factors([[30, 10], [20, 40]])
+    [[0.6, 0.2], [0.4, 0.8]]
     """
-    weights = np.asarray(n_tokens) / sum(n_tokens)
-    return weights @ gradients
+    total = sum(map(sum, n_tokens))
+    return [[len(n_tokens) * n / total for n in row] for row in n_tokens]
 
 
-def _mean_of_means(gradients: np.ndarray, n_tokens: Sequence[int]) -> np.ndarray:
-    return gradients.mean(0)
+def _by_micro_batches(n_tokens: Counts) -> list[list[float]]:
+    return [[1 / len(row) for _ in row] for row in n_tokens]
 
 
-def _sum(gradients: np.ndarray, n_tokens: Sequence[int]) -> np.ndarray:
-    return gradients.sum(0)
+def _by_all_parts(n_tokens: Counts) -> list[list[float]]:
+    return [[1 / len(row) / len(n_tokens) for _ in row] for row in n_tokens]
 
 
-def _weighted_sum(gradients: np.ndarray, n_tokens: Sequence[int]) -> np.ndarray:
-    return np.asarray(n_tokens) @ gradients
+def _without_ddp(n_tokens: Counts) -> list[list[float]]:
+    total = sum(map(sum, n_tokens))
+    return [[n / total for n in row] for row in n_tokens]
 
 
-def _weighted_and_averaged(gradients: np.ndarray, n_tokens: Sequence[int]) -> np.ndarray:
-    return combine(gradients, n_tokens) / len(gradients)
+def _of_the_rank(n_tokens: Counts) -> list[list[float]]:
+    return [[n / sum(row) for n in row] for row in n_tokens]
 
 
-# Exercise 3: how long an all-reduce takes.
+def _of_a_sum(n_tokens: Counts) -> list[list[float]]:
+    total = sum(map(sum, n_tokens))
+    return [[len(n_tokens) / total for _ in row] for row in n_tokens]
 
 
-def _time_cases() -> Iterator[tuple[float, int, float, float]]:
-    yield 8e9, 8, 1e9, 0.0
-    yield 8e9, 8, 1e9, 0.5
-    yield 14e9, 1024, 50e9, 5e-6
-    yield 1e6, 2, 1e9, 1e-3
+# Exercise 3: a rank's share of a gated feed-forward part.
 
 
-def ring_seconds(n_bytes: float, n_gpus: int, bandwidth: float, latency: float) -> float:
-    """Seconds of a ring all-reduce; ``bandwidth`` in bytes per second, ``latency`` per message.
+def _normal(seed: int, *shape: int) -> Tensor:
+    return torch.tensor(np.random.default_rng(seed).normal(size=shape))
 
-    >>> ring_seconds(8e9, 8, 1e9, 0.5)
-    21.0
+
+def _share_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, int, int]]:
+    for seed, (tokens, d_model, d_ff, rank, n) in enumerate(
+        [(2, 4, 8, 0, 2), (2, 4, 8, 1, 2), (3, 4, 12, 2, 4), (1, 8, 8, 3, 4)]
+    ):
+        x = _normal(seed, tokens, d_model)
+        gate, up = _normal(seed + 10, d_ff, d_model), _normal(seed + 20, d_ff, d_model)
+        yield x, gate, up, _normal(seed + 30, d_model, d_ff), rank, n
+
+
+def share(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    """What ``rank`` of ``n`` adds to a gated feed-forward part; all shares together are the part.
+
+    Weights are stored (d_out, d_in). Each rank takes a run of neighbouring hidden units.
+
+    >>> one = torch.ones(2, 1)
+    >>> share(torch.ones(1, 1), one, one, torch.tensor([[1.0, 3.0]]), 1, 2).item() / 3
+    0.7310585975646973
     """
-    messages = 2 * (n_gpus - 1)
-    return messages * (latency + n_bytes / n_gpus / bandwidth)
+    width = len(gate) // n
+    mine = slice(rank * width, (rank + 1) * width)
+    return (F.silu(x @ gate[mine].T) * (x @ up[mine].T)) @ down[:, mine].T
 
 
-def _half_way(n_bytes: float, n_gpus: int, bandwidth: float, latency: float) -> float:
-    return ring_seconds(n_bytes, n_gpus, bandwidth, latency) / 2
+def _cut_inputs(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    width = x.shape[1] // n
+    mine = slice(rank * width, (rank + 1) * width)
+    return (F.silu(x[:, mine] @ gate[:, mine].T) * (x[:, mine] @ up[:, mine].T)) @ down.T
 
 
-def _whole_vector(n_bytes: float, n_gpus: int, bandwidth: float, latency: float) -> float:
-    return 2 * (n_gpus - 1) * (latency + n_bytes / bandwidth)
+def _not_cut(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    return (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
 
 
-def _one_latency(n_bytes: float, n_gpus: int, bandwidth: float, latency: float) -> float:
-    return latency + 2 * (n_gpus - 1) / n_gpus * n_bytes / bandwidth
+def _divided(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    return _not_cut(x, gate, up, down, rank, n) / n
 
 
-def _n_hops(n_bytes: float, n_gpus: int, bandwidth: float, latency: float) -> float:
-    return 2 * n_gpus * (latency + n_bytes / n_gpus / bandwidth)
+def _wrong_columns(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    width = len(gate) // n
+    mine = slice(rank * width, (rank + 1) * width)
+    return (F.silu(x @ gate[mine].T) * (x @ up[mine].T)) @ down[:, rank::n].T
+
+
+def _gate_on_both(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, rank: int, n: int) -> Tensor:
+    width = len(gate) // n
+    mine = slice(rank * width, (rank + 1) * width)
+    return F.silu((x @ gate[mine].T) * (x @ up[mine].T)) @ down[:, mine].T
 
 
 EXERCISES = [
     Exercise(
-        name="distributed.hop",
-        cases=_hop_cases,
-        reference=hop,
+        name="distributed.reduce_scatter",
+        cases=_ring_cases,
+        reference=reduce_scatter,
+        mutation="Your function writes into the table that it was given: copy the rows first.",
         wrong=[
             Wrong(
-                _hop_backwards,
-                "Your parts run towards the left. Data travels to the right neighbour, so what "
-                "you add now you received from the left: the numbers fall, one a step.",
+                _one_hop_too_many,
+                "One hop too many: after N hops a part is back where it began, and the rank adds "
+                "to its own number what contains it already.",
             ),
             Wrong(
-                _hop_swapped,
-                "Sent and received are exchanged. A rank begins by sending the part with its own "
-                "number, and receives the one below.",
+                _one_hop_too_few,
+                "One hop too few: a part that has made N − 2 hops has collected N − 1 numbers.",
             ),
             Wrong(
-                _hop_always_own,
-                "You send the same part in every step. From the second step on a rank must pass "
-                "on the part that it has just added to; its own has left.",
+                _to_the_left,
+                "Your parts run to the left. A rank sends to the one above it, so what it adds "
+                "comes from rank − 1.",
             ),
             Wrong(
-                _hop_negative,
-                "The numbers fall below zero: a ring has no end, so take them modulo the number "
-                "of ranks.",
+                _always_its_own,
+                "Each rank sends the part with its own number in every hop. From the second hop "
+                "on it must pass on the part that it has just added to.",
+            ),
+            Wrong(
+                _all_reduce,
+                "This is the whole all-reduce. After its first half each rank has one finished "
+                "part, and sums that are not finished in the others.",
             ),
         ],
     ),
     Exercise(
-        name="distributed.combine",
-        cases=_part_cases,
-        reference=combine,
+        name="distributed.factors",
+        cases=_count_cases,
+        reference=factors,
         wrong=[
             Wrong(
-                _mean_of_means,
-                "This is the mean of the means, which gives each part the same say. A token in a "
-                "short part then counts more than one in a long part.",
+                _by_micro_batches,
+                "Each micro-batch has the same say. A token in a short one then counts more than "
+                "one in a long one: the bug of this chapter.",
             ),
             Wrong(
-                _sum,
-                "This is the sum of the means. It grows with the number of parts, as if the "
-                "learning rate did.",
+                _by_all_parts,
+                "Each micro-batch has the same say, and you divide by the ranks although DDP "
+                "does so.",
             ),
             Wrong(
-                _weighted_sum,
-                "You have weighted by the tokens and not divided by their total: this is the "
-                "gradient of the summed loss.",
+                _without_ddp,
+                "The shares of all tokens are right for a sum over ranks. DDP takes the mean, so "
+                "your gradient is too small by the number of ranks.",
             ),
             Wrong(
-                _weighted_and_averaged,
-                "The weights add up to one already; then you divided by the number of parts as "
-                "well. This happens when DDP averages after the loss was divided by all tokens.",
+                _of_the_rank,
+                "You divide by the tokens of the rank. Each rank then has the same say, however "
+                "few tokens it has.",
+            ),
+            Wrong(
+                _of_a_sum,
+                "This is the factor of a *summed* loss. A mean has been divided by its own tokens "
+                "already: multiply by them.",
             ),
         ],
     ),
     Exercise(
-        name="distributed.ring_seconds",
-        cases=_time_cases,
-        reference=ring_seconds,
+        name="distributed.share",
+        cases=_share_cases,
+        reference=share,
         wrong=[
             Wrong(
-                _half_way,
-                "This is half of an all-reduce. After the reduce-scatter each rank has one "
-                "finished part; the all-gather that follows takes as long again.",
+                _cut_inputs,
+                "You cut what goes into the first matrices. Their results are then sums that are "
+                "not finished, and SiLU of a part is not a part of SiLU. Cut their outputs: rows, "
+                "as they are stored.",
             ),
             Wrong(
-                _whole_vector,
-                "You send the whole vector in each message. A message holds one part, one "
-                "n_gpus-th of it; that is the point of the ring.",
+                _not_cut,
+                "This is the whole part on each rank: the sum over ranks would be n times as much.",
             ),
             Wrong(
-                _one_latency,
-                "The bytes are right, but the latency is paid once a message, and the messages "
-                "of a ring wait for one another.",
+                _divided,
+                "Every rank computes everything and takes an n-th of it. The sum is right, and "
+                "nothing was saved.",
             ),
             Wrong(
-                _n_hops,
-                "One hop too many in each half: a part that has visited n_gpus − 1 neighbours "
-                "has been everywhere.",
+                _wrong_columns,
+                "The hidden units of your rank are neighbours, and the columns of `down` are every "
+                "n-th one: they belong to other units.",
+            ),
+            Wrong(
+                _gate_on_both,
+                "SiLU belongs to the gate alone: silu(gate) · up, not silu(gate · up).",
             ),
         ],
     ),

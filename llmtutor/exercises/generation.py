@@ -62,49 +62,60 @@ def _more_than_p(probs: Tensor, p: float) -> Tensor:
     return _back(order, ordered.cumsum(-1) - ordered <= p)
 
 
-# Exercise 2: min-p on logits.
+# Exercise 2: one step of a beam search. Sums of logs meet no ties.
 
 
-def _min_p_cases() -> Iterator[tuple[Tensor, float]]:
-    yield torch.tensor([[2.0, 1.0, 0.5, -1.0]]), 0.3
-    yield torch.tensor([[3.0, 2.5, -2.0], [-1.0, -1.5, -4.0]]), 0.1
-    yield torch.tensor([[0.0, 0.1, -0.1, 0.2, 0.05, -0.2]]), 0.5
-    yield torch.tensor([[-3.0, -1.0, -2.0], [1.0, 0.0, 1.0]]), 1.0
-    yield torch.tensor([[6.0, 4.5, 1.0]]), 0.2
+def _beam_cases() -> Iterator[tuple[list[float], Tensor, int]]:
+    yield [0.0], torch.tensor([[0.5, 0.2, 0.3]]).log(), 2
+    yield [math.log(0.6), math.log(0.4)], torch.tensor([[0.55, 0.45], [0.9, 0.1]]).log(), 2
+    yield [-1.0, -1.5], torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]]).log(), 2
+    yield [-4.0, -2.0, -6.0], torch.randn(3, 6, generator=_seeded(0)).log_softmax(-1), 3
+    yield [-1.0, -1.1], (3 * torch.randn(2, 5, generator=_seeded(1))).log_softmax(-1), 4
 
 
-def min_p(logits: Tensor, p: float) -> Tensor:
-    """Logits with −inf for each token less than ``p`` times as likely as the likeliest of its row.
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
-    >>> min_p(torch.tensor([[2.0, 1.0, 0.0]]), 0.3)
-    tensor([[2., 1., -inf]])
+
+def beam_step(totals: Sequence[float], log_probs: Tensor, width: int) -> list[tuple[int, int]]:
+    """The (beam, id) of the ``width`` likeliest texts that are one token longer, best first.
+
+    >>> beam_step([-1.0, -2.0], torch.tensor([[0.1, 0.9], [0.5, 0.5]]).log(), 2)
+    [(0, 1), (1, 0)]
     """
-    return _cut(logits, logits.amax(-1, keepdim=True) + math.log(p))
+    return _best(torch.tensor(totals)[:, None] + log_probs, width)
 
 
-def _cut(logits: Tensor, floor: Tensor | float) -> Tensor:
-    return logits.masked_fill(logits < floor, -math.inf)
+def _best(scores: Tensor, width: int, *, largest: bool = True) -> list[tuple[int, int]]:
+    order = scores.flatten().sort(descending=largest, stable=True).indices[:width].tolist()
+    return [divmod(place, scores.shape[1]) for place in order]
 
 
-def _against_one(logits: Tensor, p: float) -> Tensor:
-    return logits.masked_fill(logits.softmax(-1) < p, -math.inf)
+def _newest_only(totals: Sequence[float], log_probs: Tensor, width: int) -> list[tuple[int, int]]:
+    return _best(log_probs, width)
 
 
-def _ratio_of_logits(logits: Tensor, p: float) -> Tensor:
-    return _cut(logits, p * logits.amax(-1, keepdim=True))
+def _one_of_each(totals: Sequence[float], log_probs: Tensor, width: int) -> list[tuple[int, int]]:
+    scores = torch.tensor(totals)[:, None] + log_probs
+    best = [(float(row.max()), beam, int(row.argmax())) for beam, row in enumerate(scores)]
+    return [(beam, id) for _, beam, id in sorted(best, reverse=True)[:width]]
 
 
-def _one_maximum_for_all(logits: Tensor, p: float) -> Tensor:
-    return _cut(logits, logits.max() + math.log(p))
+def _of_the_best_beam(
+    totals: Sequence[float], log_probs: Tensor, width: int
+) -> list[tuple[int, int]]:
+    beam = max(range(len(totals)), key=totals.__getitem__)
+    return [(beam, id) for _, id in _best(log_probs[beam][None], width)]
 
 
-def _zero_for_the_rest(logits: Tensor, p: float) -> Tensor:
-    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), 0.0)
+def _logs_multiplied(
+    totals: Sequence[float], log_probs: Tensor, width: int
+) -> list[tuple[int, int]]:
+    return _best(torch.tensor(totals)[:, None] * log_probs, width)
 
 
-def _strictly_above(logits: Tensor, p: float) -> Tensor:
-    floor = logits.amax(-1, keepdim=True) + math.log(p)
-    return logits.masked_fill(logits <= floor, -math.inf)
+def _least_likely(totals: Sequence[float], log_probs: Tensor, width: int) -> list[tuple[int, int]]:
+    return _best(torch.tensor(totals)[:, None] + log_probs, width, largest=False)
 
 
 # Exercise 3: one proposal of a draft, and what comes out in the end.
@@ -164,46 +175,6 @@ def _by_its_own_probability(p: Probs, q: Probs, proposed: int) -> list[float]:
     return out
 
 
-# Exercise 4: which token a second head is asked for.
-
-
-def _second_cases() -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    for batch, seq, vocab in ((1, 3, 4), (2, 6, 5), (3, 9, 7)):
-        ahead = 3 * torch.randn(batch, seq - 1, vocab, generator=generator, dtype=torch.float64)
-        yield ahead, torch.randint(vocab, (batch, seq), generator=generator)
-
-
-def second_loss(ahead: Tensor, ids: Tensor) -> Tensor:
-    """Mean nats of a second head, whose row t was made of h_t and token t + 1.
-
-    >>> ahead = torch.tensor([[[0.0, 9.0], [5.0, 5.0]]])  # the second row's target is not in ids
-    >>> second_loss(ahead, torch.tensor([[0, 0, 1]]))
-    tensor(0.0001)
-    """
-    return _mean_nats(ahead[:, :-1], ids[:, 2:])
-
-
-def _mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
-
-
-def _what_it_was_told(ahead: Tensor, ids: Tensor) -> Tensor:
-    return _mean_nats(ahead, ids[:, 1:])
-
-
-def _where_it_stands(ahead: Tensor, ids: Tensor) -> Tensor:
-    return _mean_nats(ahead, ids[:, :-1])
-
-
-def _around_the_end(ahead: Tensor, ids: Tensor) -> Tensor:
-    return _mean_nats(ahead, ids.roll(-2, 1)[:, :-1])
-
-
-def _rows_shifted(ahead: Tensor, ids: Tensor) -> Tensor:
-    return _mean_nats(ahead[:, 1:], ids[:, 2:])
-
-
 EXERCISES = [
     Exercise(
         name="generation.nucleus",
@@ -239,34 +210,34 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        name="generation.min_p",
-        cases=_min_p_cases,
-        reference=min_p,
+        name="generation.beam_step",
+        cases=_beam_cases,
+        reference=beam_step,
         wrong=[
             Wrong(
-                _against_one,
-                "The threshold is p itself, as if the likeliest token always had probability 1. It "
-                "is p times the largest probability: low where the model is unsure.",
+                _newest_only,
+                "The texts are compared by their newest token alone. A text's logarithm is the sum "
+                "over all its tokens: add the beam's total first.",
             ),
             Wrong(
-                _ratio_of_logits,
-                "The largest *logit* is multiplied by p. A ratio of probabilities is a difference "
-                "of logits: add log p to the largest.",
+                _one_of_each,
+                "Each beam keeps one continuation. The best may be two of the same beam, and then "
+                "another beam ends: compare all of them together.",
             ),
             Wrong(
-                _one_maximum_for_all,
-                "One maximum is taken for the whole batch, so a confident row empties the others. "
-                "Each row has its own.",
+                _of_the_best_beam,
+                "Only the best beam goes on, which is greedy decoding with more paper. The point "
+                "is that another one may overtake it.",
             ),
             Wrong(
-                _zero_for_the_rest,
-                "Rejected tokens get the logit 0. After the softmax that is e⁰, not nothing; only "
-                "−inf becomes probability 0.",
+                _logs_multiplied,
+                "Logarithms are multiplied. Probabilities of tokens multiply, so their logarithms "
+                "add up.",
             ),
             Wrong(
-                _strictly_above,
-                "A token exactly at the threshold goes, and with p = 1 the likeliest goes with it. "
-                "At the threshold a token stays.",
+                _least_likely,
+                "The smallest sums are taken. Logarithms of probabilities are negative, and the "
+                "nearest to 0 is the likeliest.",
             ),
         ],
     ),
@@ -306,33 +277,6 @@ EXERCISES = [
                 _by_its_own_probability,
                 "The proposal stands with probability p. It was already drawn with probability q, "
                 "so that p is met when it stands with p/q (1 at most).",
-            ),
-        ],
-    ),
-    Exercise(
-        name="generation.second_loss",
-        cases=_second_cases,
-        reference=second_loss,
-        wrong=[
-            Wrong(
-                _what_it_was_told,
-                "The target is token t + 1. The shapes fit, but that token went into the row: the "
-                "head would learn to copy it. Ask for the one after.",
-            ),
-            Wrong(
-                _where_it_stands,
-                "The target is token t, which h_t was made of. Nothing is predicted: the head is "
-                "two places behind.",
-            ),
-            Wrong(
-                _around_the_end,
-                "roll takes the first token of the text as what comes after its end. The last row "
-                "has no target: leave it out.",
-            ),
-            Wrong(
-                _rows_shifted,
-                "The rows are shifted as well, so each is asked for token t + 1 again. It is the "
-                "last row that has no target, not the first.",
             ),
         ],
     ),

@@ -1,104 +1,117 @@
 """Chapter 14, gqa: its exercises and the mistakes learners make there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from llmtutor.exercises.core import Exercise, Property, Wrong
-from llmtutor.layers.attention import attention, attention_weights, first_heads, mean_pool_heads
+from llmtutor.layers.attention import attention
+
+# Exercise 1: how many requests a server holds.
+
+Server = tuple[int, int, int, int, int, int, int]
+
+
+def _server_cases() -> Iterator[Server]:
+    yield 600, 2, 1, 4, 2, 5, 4
+    yield 62_361_573_376, 8, 80, 8, 128, 8192, 2
+    yield 62_361_573_376, 8, 80, 2, 128, 8192, 2
+    yield 23_000_000_000, 4, 16, 8, 64, 4096, 2
+
+
+def requests_that_fit(
+    free: int, n_gpus: int, n_layers: int, n_kv_heads: int, head_dim: int, seq: int, size: int
+) -> int:
+    """Requests of ``seq`` tokens whose caches fit on ``n_gpus``, with ``free`` bytes on each.
+
+    KV heads are shared out whole: where there are fewer than GPUs, each GPU keeps one, and some
+    keep the same. A number takes ``size`` bytes.
+
+    >>> requests_that_fit(600, 2, 1, 4, 2, 5, 4)  # two heads on each, 160 bytes
+    3
+    """
+    return free // _on_each(n_gpus, n_layers, n_kv_heads, head_dim, seq, size)
+
+
+def _on_each(
+    n_gpus: int, n_layers: int, n_kv_heads: int, head_dim: int, seq: int, size: int
+) -> int:
+    """Bytes of one request on a GPU."""
+    return 2 * n_layers * max(1, n_kv_heads // n_gpus) * head_dim * seq * size
+
+
+def _keys_only(free: int, *server: int) -> int:
+    return 2 * free // _on_each(*server)
+
+
+def _parts_of_a_head(free: int, n_gpus: int, *rest: int) -> int:
+    return n_gpus * free // _on_each(1, *rest)
+
+
+def _on_all_gpus(free: int, n_gpus: int, *rest: int) -> int:
+    return free // _on_each(1, *rest)
+
+
+def _one_layer(free: int, n_gpus: int, n_layers: int, *rest: int) -> int:
+    return free // _on_each(n_gpus, 1, *rest)
+
+
+def _rounded_up(free: int, *server: int) -> int:
+    return -(-free // _on_each(*server))
+
+
+# Exercise 2: pages, some of them shared.
+
+
+def _page_cases() -> Iterator[tuple[list[int], int, int]]:
+    yield [10, 7], 6, 2
+    yield [5, 9, 16], 0, 4
+    yield [40, 41, 55], 37, 16
+    yield [8, 8], 8, 4
+
+
+def pages(lengths: list[int], prefix: int, page: int) -> int:
+    """Pages of ``page`` tokens for requests whose first ``prefix`` tokens are the same.
+
+    A page that lies whole in the prefix is kept once; others belong to one request.
+
+    >>> pages([10, 7], prefix=6, page=2)  # three for both, two more and one more
+    6
+    """
+    shared = prefix // page
+    return shared + sum(-(-length // page) - shared for length in lengths)
+
+
+def _nothing_shared(lengths: list[int], prefix: int, page: int) -> int:
+    return sum(-(-length // page) for length in lengths)
+
+
+def _begun_pages_shared(lengths: list[int], prefix: int, page: int) -> int:
+    shared = -(-prefix // page)
+    return shared + sum(max(0, -(-length // page) - shared) for length in lengths)
+
+
+def _last_page_dropped(lengths: list[int], prefix: int, page: int) -> int:
+    shared = prefix // page
+    return shared + sum(length // page - shared for length in lengths)
+
+
+def _one_long_text(lengths: list[int], prefix: int, page: int) -> int:
+    return -(-(prefix + sum(length - prefix for length in lengths)) // page)
+
+
+def _prefix_forgotten(lengths: list[int], prefix: int, page: int) -> int:
+    shared = prefix // page
+    return sum(-(-length // page) - shared for length in lengths)
+
+
+# Exercise 3: the layer whole.
 
 
 def _normal(seed: int, *shape: int) -> Tensor:
     return torch.tensor(np.random.default_rng(seed).normal(size=shape))
-
-
-# Exercise 1: what the cache costs.
-
-
-def _cache_cases() -> Iterator[tuple[int, int, int, int, int, int]]:
-    yield 1, 4, 2, 8, 1, 4
-    yield 12, 12, 12, 768, 1024, 2
-    yield 32, 32, 8, 4096, 8192, 2
-    yield 5, 8, 1, 64, 512, 4
-
-
-def cache_bytes(
-    n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int
-) -> int:
-    """Bytes of the keys and values of ``seq`` past tokens; a number takes ``size`` bytes.
-
-    >>> cache_bytes(1, 4, 2, 8, 1, 4)  # two heads of 2, keys and values, 4 bytes each
-    32
-    """
-    return 2 * n_layers * n_kv_heads * (d_model // n_heads) * seq * size
-
-
-def _keys_only(
-    n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int
-) -> int:
-    return n_layers * n_kv_heads * (d_model // n_heads) * seq * size
-
-
-def _every_query_head(
-    n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int
-) -> int:
-    return 2 * n_layers * d_model * seq * size
-
-
-def _one_layer(
-    n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int
-) -> int:
-    return 2 * n_kv_heads * (d_model // n_heads) * seq * size
-
-
-def _numbers_not_bytes(
-    n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int
-) -> int:
-    return 2 * n_layers * n_kv_heads * (d_model // n_heads) * seq
-
-
-def _square(n_layers: int, n_heads: int, n_kv_heads: int, d_model: int, seq: int, size: int) -> int:
-    return n_layers * n_heads * seq * seq * size
-
-
-# Exercise 2: shared heads written out.
-
-
-def _head_cases() -> Iterator[tuple[Tensor, int]]:
-    yield torch.arange(4, dtype=torch.float64).reshape(1, 2, 2, 1), 4
-    yield _normal(10, 2, 2, 3, 4), 6
-    yield _normal(11, 1, 1, 3, 2), 3
-    yield _normal(12, 2, 4, 2, 2), 4
-
-
-def write_out(x: Tensor, n_heads: int) -> Tensor:
-    """Keys or values (batch, n_kv_heads, seq, head_dim), one copy for each query head.
-
-    >>> write_out(torch.tensor([[[[7.0]], [[9.0]]]]), 4).flatten()
-    tensor([7., 7., 9., 9.])
-    """
-    return x.repeat_interleave(n_heads // x.shape[1], dim=1)
-
-
-def _in_turns(x: Tensor, n_heads: int) -> Tensor:
-    return x.repeat(1, n_heads // x.shape[1], 1, 1)
-
-
-def _along_the_text(x: Tensor, n_heads: int) -> Tensor:
-    return x.repeat_interleave(n_heads // x.shape[1], dim=2)
-
-
-def _first_for_all(x: Tensor, n_heads: int) -> Tensor:
-    return x[:, :1].repeat(1, n_heads, 1, 1)
-
-
-def _group_as_often_as_heads(x: Tensor, n_heads: int) -> Tensor:
-    return x.repeat_interleave(n_heads, dim=1)
-
-
-# Exercise 3: the layer whole.
 
 
 def _layer_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int, int]]:
@@ -113,19 +126,20 @@ def _layer_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int
         yield _normal(seed + 4, batch, seq, d_model), w_q, w_k, w_v, w_o, n_heads, n_kv_heads
 
 
-def _layer(x: Tensor, w: tuple[Tensor, ...], heads: tuple[int, int], own, attend) -> Tensor:  # type: ignore[no-untyped-def]
-    """``own`` gives each query head its keys or values, ``attend`` is the attention."""
-    w_q, w_k, w_v, w_o = w
-    q = (x @ w_q.T).unflatten(-1, (heads[0], -1)).transpose(1, 2)
-    k, v = (
-        own((x @ part.T).unflatten(-1, (heads[1], -1)).transpose(1, 2), heads[0])
-        for part in (w_k, w_v)
-    )
-    return attend(q, k, v).transpose(1, 2).flatten(2) @ w_o.T
+def _layer(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The layer around an attention of q (batch, n_heads, seq, head_dim) and k, v of fewer heads.
 
+    Its arguments have the names that ``grouped`` has.
+    """
 
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return attention(q, k, v, causal=True)
+    def layer(
+        x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, n_kv_heads: int
+    ) -> Tensor:
+        q = (x @ w_q.T).unflatten(-1, (n_heads, -1)).transpose(1, 2)
+        k, v = ((x @ w.T).unflatten(-1, (n_kv_heads, -1)).transpose(1, 2) for w in (w_k, w_v))
+        return attend(q, k, v).transpose(1, 2).flatten(2) @ w_o.T
+
+    return layer
 
 
 def grouped(
@@ -136,124 +150,96 @@ def grouped(
     ``w_k`` and ``w_v`` are (n_kv_heads · head_dim, d_model); query head h looks at the keys and
     values of head h // (n_heads / n_kv_heads).
     """
-    return _layer(x, (w_q, w_k, w_v, w_o), (n_heads, n_kv_heads), write_out, _causal)
+    return _layer(_causal)(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads)
 
 
-def _heads_in_turns(
-    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, n_kv_heads: int
-) -> Tensor:
-    return _layer(x, (w_q, w_k, w_v, w_o), (n_heads, n_kv_heads), _in_turns, _causal)
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attention(q, k, v, causal=True)
 
 
-def _one_head_for_all(
-    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, n_kv_heads: int
-) -> Tensor:
-    return _layer(x, (w_q, w_k, w_v, w_o), (n_heads, n_kv_heads), _first_for_all, _causal)
+def _in_turns(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = (part.repeat(1, q.shape[1] // part.shape[1], 1, 1) for part in (k, v))
+    return _causal(q, k, v)
 
 
-def _unmasked(
-    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, n_kv_heads: int
-) -> Tensor:
-    return _layer(x, (w_q, w_k, w_v, w_o), (n_heads, n_kv_heads), write_out, attention)
+def _one_head_for_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _causal(q, k[:, :1], v[:, :1])
 
 
-def _scaled_by_the_group(
-    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, n_kv_heads: int
-) -> Tensor:
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention_weights(q, k, causal=True, scale=(x.shape[-1] // n_kv_heads) ** -0.5) @ v
-
-    return _layer(x, (w_q, w_k, w_v, w_o), (n_heads, n_kv_heads), write_out, attend)
+def _scaled_by_the_group(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    group = q.shape[1] // k.shape[1]
+    return attention(q, k, v, causal=True, scale=(group * q.shape[-1]) ** -0.5)
 
 
-# Exercise 4: heads merged.
-
-
-def _pool_cases() -> Iterator[tuple[Tensor, int, int]]:
-    yield torch.arange(8, dtype=torch.float64)[:, None], 4, 2
-    yield _normal(50, 12, 3), 6, 2
-    yield _normal(51, 8, 2), 4, 1
-
-
-def merge(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
-    """A projection (n_heads · head_dim, d_in) → (n_kv_heads · head_dim, d_in), by group means.
-
-    >>> merge(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), 4, 2).flatten()
-    tensor([1.5000, 3.5000])
-    """
-    return mean_pool_heads(weight, n_heads, n_kv_heads)
-
-
-def _far_apart(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
-    return weight.unflatten(0, (n_heads // n_kv_heads, n_kv_heads, -1)).mean(0).flatten(0, 1)
-
-
-def _summed(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
-    return merge(weight, n_heads, n_kv_heads) * (n_heads // n_kv_heads)
-
-
-def _first_kept(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
-    return first_heads(weight, n_heads, n_kv_heads)
-
-
-def _rows_not_heads(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
-    return weight.unflatten(0, (-1, n_heads // n_kv_heads)).mean(1)
+def _masked_as_one_text(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Folded, but row i of the folded queries sees the keys up to i."""
+    folded = q.reshape(*k.shape[:2], -1, q.shape[-1])
+    rows, columns = torch.arange(folded.shape[2])[:, None], torch.arange(k.shape[2])
+    return attention(folded, k, v, mask=columns <= rows).reshape(q.shape)
 
 
 EXERCISES = [
     Exercise(
-        name="gqa.cache_bytes",
-        cases=_cache_cases,
-        reference=cache_bytes,
+        name="gqa.requests_that_fit",
+        cases=_server_cases,
+        reference=requests_that_fit,
         wrong=[
             Wrong(
                 _keys_only,
-                "Half of it: a value is kept beside every key.",
+                "Twice as many as fit: a value is kept beside every key.",
             ),
             Wrong(
-                _every_query_head,
-                "This counts keys and values for every query head, as in multi-head attention. "
-                "Only n_kv_heads of them are kept.",
+                _parts_of_a_head,
+                "With fewer KV heads than GPUs this gives each a part of a head. Heads are shared "
+                "out whole, so every GPU needs one, and some keep the same.",
+            ),
+            Wrong(
+                _on_all_gpus,
+                "Here every GPU keeps all KV heads. It needs those that its own queries read.",
             ),
             Wrong(
                 _one_layer,
                 "This is one layer. Each has keys and values of its own.",
             ),
             Wrong(
-                _numbers_not_bytes,
-                "These are numbers; each takes `size` bytes.",
-            ),
-            Wrong(
-                _square,
-                "These are the weights of attention, which grow with the square of the length and "
-                "are not kept. Keys and values grow with the length.",
+                _rounded_up,
+                "The last of them does not fit any more: round down.",
             ),
         ],
     ),
     Exercise(
-        name="gqa.write_out",
-        cases=_head_cases,
-        reference=write_out,
+        name="gqa.pages",
+        cases=_page_cases,
+        reference=pages,
+        properties=[
+            Property(
+                "there is room for every token of the longest request",
+                lambda got, lengths, prefix, page: got * page >= max(lengths),
+            ),
+        ],
         wrong=[
             Wrong(
-                _in_turns,
-                "The heads come in turns: a, b, a, b. A group is query heads side by side, so "
-                "the copies of one head stand together: a, a, b, b.",
+                _nothing_shared,
+                "Each request has the prefix to itself here. Its full pages hold the same keys and "
+                "values for all, so one copy is enough.",
             ),
             Wrong(
-                _along_the_text,
-                "The axis of positions is repeated, so every token comes several times. The heads "
-                "are the axis before it.",
+                _begun_pages_shared,
+                "The last page of the prefix may be full only in part. Each request writes its own "
+                "next token there, so that page cannot be shared.",
             ),
             Wrong(
-                _first_for_all,
-                "The first head serves all queries: that is multi-query attention, and the "
-                "other heads are lost.",
+                _last_page_dropped,
+                "Division rounds down, so the tokens of the last page that is begun have no room.",
             ),
             Wrong(
-                _group_as_often_as_heads,
-                "Each head is copied n_heads times, so there are too many. It is copied for the "
-                "query heads of its group alone.",
+                _one_long_text,
+                "The tokens are counted as one long text. Two requests never write into the same "
+                "page, so each ends with a page that is full only in part.",
+            ),
+            Wrong(
+                _prefix_forgotten,
+                "The pages of the prefix are missing: they are kept once, not never.",
             ),
         ],
     ),
@@ -263,58 +249,28 @@ EXERCISES = [
         reference=grouped,
         wrong=[
             Wrong(
-                _heads_in_turns,
+                _layer(_in_turns),
                 "Query heads take keys and values in turns, h modulo n_kv_heads. Neighbours "
                 "share: h divided by the size of a group, rounded down.",
             ),
             Wrong(
-                _one_head_for_all,
+                _layer(_one_head_for_all),
                 "All query heads look at the first head of keys and values; the others are never "
                 "used.",
             ),
             Wrong(
-                _unmasked,
+                _layer(attention),
                 "Nothing is masked, so every position sees the future.",
             ),
             Wrong(
-                _scaled_by_the_group,
+                _layer(_scaled_by_the_group),
                 "The scores are divided by the root of d_model / n_kv_heads. Heads are as wide as "
                 "ever, d_model / n_heads; there are fewer of them.",
             ),
-        ],
-    ),
-    Exercise(
-        name="gqa.merge",
-        cases=_pool_cases,
-        reference=merge,
-        properties=[
-            Property(
-                "a weight with n_kv_heads · head_dim rows comes out",
-                lambda got, weight, n_heads, n_kv_heads: (
-                    len(got) * n_heads == len(weight) * n_kv_heads
-                ),
-            ),
-        ],
-        wrong=[
             Wrong(
-                _far_apart,
-                "Heads that stand far apart are merged: 0 with n_kv_heads and so on. Queries of "
-                "a group stand side by side, and so do the heads that they will share.",
-            ),
-            Wrong(
-                _summed,
-                "This is the sum over a group. Keys as many times too large give scores as many "
-                "times too large, and the softmax saturates.",
-            ),
-            Wrong(
-                _first_kept,
-                "The first head of each group is kept and the others are thrown away; the mean "
-                "keeps something of each.",
-            ),
-            Wrong(
-                _rows_not_heads,
-                "Neighbouring rows are averaged, which mixes the channels inside one head. "
-                "Cut the rows into heads first.",
+                _layer(_masked_as_one_text),
+                "The folded queries are masked like one long sequence. Each head of the group "
+                "begins again at position 0, so the mask has to be applied head by head.",
             ),
         ],
     ),

@@ -2,97 +2,93 @@
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 
 from llmtutor.exercises.core import Exercise, Property, Wrong
+from llmtutor.tokenizer.ranks import merges_of
 
 Merge = tuple[bytes, bytes]
 
 
-# Exercise 1: the compression of a whole corpus.
+# Exercise 1: characters, and bytes for those that the vocabulary lacks.
 
 
-def _bytes_per_token_cases() -> Iterator[tuple[list[str], list[list[int]]]]:
-    yield ["to be or not to be"], [[3, 7, 9, 11, 3, 7]]
-    yield ["O!", "The quality of mercy is not strain'd"], [[1, 2], [5, 6, 8, 2, 4, 9]]
-    yield ["café", "naïve"], [[1, 2, 3], [4, 5]]
-    yield ["愛", "love"], [[1, 2, 3], [4]]
+def _with_fallback_cases() -> Iterator[tuple[str, set[str]]]:
+    yield "bad cab", set("abcd ")
+    yield "café", set("acf")
+    yield "愛 be", set("be ")
+    yield "🌹", set("r")
+    yield "", set("a")
 
 
-def bytes_per_token(texts: Sequence[str], ids: Sequence[Sequence[int]]) -> float:
-    """UTF-8 bytes of all texts over the number of all their tokens.
+def with_fallback(text: str, vocabulary: set[str]) -> list[str]:
+    """The pieces of a text: a known character is itself, another one the names of its bytes.
 
-    >>> bytes_per_token(["to be", "é"], [[1, 2], [3]])  # 5 + 2 bytes, 3 tokens
-    2.3333333333333335
+    >>> with_fallback("né", {"n"})
+    ['n', '<0xC3>', '<0xA9>']
     """
-    return sum(len(text.encode("utf-8")) for text in texts) / sum(len(i) for i in ids)
+    pieces = []
+    for character in text:
+        if character in vocabulary:
+            pieces.append(character)
+        else:
+            pieces += [f"<0x{byte:02X}>" for byte in character.encode("utf-8")]
+    return pieces
 
 
-def _counts_characters(texts: Sequence[str], ids: Sequence[Sequence[int]]) -> float:
-    return sum(len(text) for text in texts) / sum(len(i) for i in ids)
+def _unknown(text: str, vocabulary: set[str]) -> list[str]:
+    return [character if character in vocabulary else "<unk>" for character in text]
 
 
-def _mean_of_ratios(texts: Sequence[str], ids: Sequence[Sequence[int]]) -> float:
-    ratios = [len(t.encode("utf-8")) / len(i) for t, i in zip(texts, ids, strict=True)]
-    return sum(ratios) / len(ratios)
+def _code_points(text: str, vocabulary: set[str]) -> list[str]:
+    return [c if c in vocabulary else f"<0x{ord(c):02X}>" for c in text]
 
 
-def _upside_down(texts: Sequence[str], ids: Sequence[Sequence[int]]) -> float:
-    return 1 / bytes_per_token(texts, ids)
+def _all_bytes(text: str, vocabulary: set[str]) -> list[str]:
+    if set(text) <= vocabulary:
+        return list(text)
+    return [f"<0x{byte:02X}>" for byte in text.encode("utf-8")]
 
 
-# Exercise 2: special tokens are cut out of a text first.
-
-END, END_TEXT, PAD = "<|end|>", "<|end|><|text|>", "[PAD]"
+# Exercise 2: long numbers, cut as people read them.
 
 
-def _split_special_cases() -> Iterator[tuple[str, list[str]]]:
-    yield f"To be.{END}Or not.", [END]
-    yield f"{END}{END}exit", [END]
-    yield f"one{END_TEXT}two{END}three", [END, END_TEXT]
-    yield f"a | b{PAD}P.A.D", [PAD, END]
-    yield "no special token here", [END]
-    yield "and none is defined", []
+def _cut_numbers_cases() -> Iterator[tuple[str]]:
+    yield ("1234567",)
+    yield ("in 1603 and 16031603",)
+    yield ("a12b3456c",)
+    yield ("100 + 1000",)
+    yield ("no digits",)
 
 
-def split_special(text: str, special_tokens: Sequence[str]) -> list[str]:
-    """The pieces of a text, each special token a piece of its own; no piece is empty.
+def cut_numbers(text: str) -> list[str]:
+    """The text in pieces: what is no digit stays whole, digits are in threes from the right.
 
-    Where two special tokens begin at the same place, the longer one counts.
-
-    >>> split_special("To be.<|end|>Or not.", ["<|end|>"])
-    ['To be.', '<|end|>', 'Or not.']
+    >>> cut_numbers("in 1603")
+    ['in ', '1', '603']
     """
-    return [
-        piece for piece in _parts(text, map(re.escape, _longest_first(special_tokens))) if piece
-    ]
+    return _in_threes(text, lambda digits: digits % 3 or 3)
 
 
-def _longest_first(tokens: Sequence[str]) -> list[str]:
-    return sorted(tokens, key=len, reverse=True)
+def _in_threes(text: str, first_of: Callable[[int], int]) -> list[str]:
+    """Runs of digits in threes, after a first piece of ``first_of(digits)``; the rest whole."""
+    pieces: list[str] = []
+    for run in re.findall("[0-9]+|[^0-9]+", text):
+        first = first_of(len(run)) if run[0] in "0123456789" else len(run)
+        pieces += [run[:first], *(run[i : i + 3] for i in range(first, len(run), 3))]
+    return pieces
 
 
-def _parts(text: str, patterns: Iterable[str]) -> list[str]:
-    """The text cut at each match of a pattern, the matches included, and empty pieces too."""
-    pattern = "|".join(patterns)
-    return re.split(f"({pattern})", text) if pattern else [text]
+def _from_the_left(text: str) -> list[str]:
+    return re.findall("[0-9]{1,3}|[^0-9]+", text)
 
 
-def _unescaped(text: str, special_tokens: Sequence[str]) -> list[str]:
-    return [piece for piece in _parts(text, _longest_first(special_tokens)) if piece]
+def _empty_first(text: str) -> list[str]:
+    return _in_threes(text, lambda digits: digits % 3)
 
 
-def _as_listed(text: str, special_tokens: Sequence[str]) -> list[str]:
-    return [piece for piece in _parts(text, map(re.escape, special_tokens)) if piece]
-
-
-def _loses_the_tokens(text: str, special_tokens: Sequence[str]) -> list[str]:
-    return [p for p in split_special(text, special_tokens) if p not in special_tokens]
-
-
-def _keeps_empty_pieces(text: str, special_tokens: Sequence[str]) -> list[str]:
-    return _parts(text, map(re.escape, _longest_first(special_tokens)))
+def _numbers_alone(text: str) -> list[str]:
+    return [piece for piece in cut_numbers(text) if piece[0] in "0123456789"]
 
 
 # Exercise 3: show a growing text while its tokens arrive.
@@ -160,25 +156,7 @@ def recover_merges(tokens: Sequence[bytes]) -> list[Merge]:
     >>> recover_merges([b"ub", b"le", b"uble"])
     [(b'u', b'b'), (b'l', b'e'), (b'ub', b'le')]
     """
-    ranks: dict[Merge, int] = {}
-    for token in tokens:
-        left, right = _encode_word(token, ranks)
-        ranks[left, right] = len(ranks)
-    return list(ranks)
-
-
-def _encode_word(word: bytes, ranks: dict[Merge, int]) -> list[bytes]:
-    symbols = [bytes([byte]) for byte in word]
-    while True:
-        known = [pair for pair in pairwise(symbols) if pair in ranks]
-        if not known:
-            return symbols
-        left, right = min(known, key=ranks.__getitem__)
-        i = 0
-        while i + 1 < len(symbols):
-            if (symbols[i], symbols[i + 1]) == (left, right):
-                symbols[i : i + 2] = [left + right]
-            i += 1
+    return merges_of([*(bytes([byte]) for byte in range(256)), *tokens])
 
 
 def _last_byte(tokens: Sequence[bytes]) -> list[Merge]:
@@ -203,57 +181,49 @@ def _known_splits(tokens: Sequence[bytes], token: bytes) -> Iterator[Merge]:
 
 EXERCISES = [
     Exercise(
-        name="tokenizer.bytes_per_token",
-        cases=_bytes_per_token_cases,
-        reference=bytes_per_token,
+        name="tokenizer.with_fallback",
+        cases=_with_fallback_cases,
+        reference=with_fallback,
         wrong=[
             Wrong(
-                _counts_characters,
-                "It counts characters: `len` of a string is its number of code points, and in "
-                "UTF-8 most of them take more than one byte.",
+                _unknown,
+                "An unknown character became one piece, the same for all of them: the text could "
+                "not be put together again. Its bytes can.",
             ),
             Wrong(
-                _mean_of_ratios,
-                "It averages the ratios of the texts, so that a two-word text weighs as much as "
-                "a whole play. Add up all bytes, add up all tokens, divide once.",
+                _code_points,
+                "It names the code point, of which there are more than a million. A byte has two "
+                'hexadecimal digits: take those of `character.encode("utf-8")`.',
             ),
             Wrong(
-                _upside_down,
-                "It is upside down: tokens per byte. Better compression must give a larger value.",
+                _all_bytes,
+                "One unknown character turned the whole text into bytes. The known ones stay.",
             ),
         ],
     ),
     Exercise(
-        name="tokenizer.split_special",
-        cases=_split_special_cases,
-        reference=split_special,
+        name="tokenizer.cut_numbers",
+        cases=_cut_numbers_cases,
+        reference=cut_numbers,
         wrong=[
             Wrong(
-                _unescaped,
-                "The special tokens are used as regular expressions as they are. In one, `|` "
-                "means or and `[PAD]` means a single letter: escape them with `re.escape`.",
+                _from_the_left,
+                "It cuts from the left, as `\\p{N}{1,3}` does: 1234567 becomes 123, 456, 7, and "
+                "the 7 has lost its place. From the right it is 1, 234, 567.",
             ),
             Wrong(
-                _as_listed,
-                "Where one special token is the beginning of another, the one listed first wins. "
-                "A regular expression takes the first alternative that fits: sort by length.",
+                _empty_first,
+                "A number whose digits are a multiple of three has an empty piece in front: "
+                "`len(run) % 3` is 0 there.",
             ),
             Wrong(
-                _loses_the_tokens,
-                "The special tokens have gone. `re.split` drops what it splits at, unless the "
-                "pattern stands in parentheses; and the text could not be put together again.",
-            ),
-            Wrong(
-                _keeps_empty_pieces,
-                "It returns empty pieces, at the edges and between two special tokens that "
-                "follow each other. They hold no text: leave them out.",
+                _numbers_alone,
+                "What stands between the numbers has gone, and the text could not be put together "
+                "again. Keep it, whole.",
             ),
         ],
         properties=[
-            Property(
-                "the pieces joined are the text",
-                lambda pieces, text, special_tokens: "".join(pieces) == text,
-            )
+            Property("the pieces joined are the text", lambda pieces, text: "".join(pieces) == text)
         ],
     ),
     Exercise(

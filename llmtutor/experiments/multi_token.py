@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from llmtutor.checks import check_name
 from llmtutor.data.batches import batch_at
 from llmtutor.data.corpora import load_corpus
-from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments.curve import loss_on, placed, rounded, spread_windows, train_curve
 from llmtutor.experiments.staircase import best_rate
 from llmtutor.experiments.study import Record, Study, load_record
@@ -50,7 +49,7 @@ FINAL_WINDOWS, DRAFT_WINDOWS = 1024, 128
 def config_of(variant: str) -> ModelConfig:
     """The model's, without its second head."""
     width, n_layers = SMALL if variant == "small" else (D_MODEL, N_LAYERS)
-    return model_config(width, n_layers, tokens(VOCAB_SIZE)[2])
+    return model_config(width, n_layers, VOCAB_SIZE)
 
 
 def longer() -> int:
@@ -67,11 +66,6 @@ VARIANTS: dict[str, Callable[[], int]] = {
     "small": lambda: STEPS,
 }
 """What is trained, and for how many steps: "longer" is "plain" with the FLOPs of "multi"."""
-TRAINED = {
-    "plain": "without a second head",
-    "multi": "with a second head",
-    "longer": "without, more steps",
-}
 DRAFTS = {"head": "second head", "small": "small model", "ngram": "counts of three tokens"}
 """Names for tables."""
 
@@ -177,26 +171,6 @@ def losses(record: Record) -> dict[str, dict[int, float]]:
     for run in record.runs:
         found[run["settings"]["variant"]][run["settings"]["seed"]] = run["result"]["valid_loss"]
     return found
-
-
-def loss_rows(record: Record) -> list[tuple[str, ...]]:
-    """For a table: how it was trained, its FLOPs, nats a token, bits a byte, against "plain"."""
-    by_variant, config = losses(record), config_of("multi")
-    plain, more = token_flops(config, SEQ_LEN), second_head_costs(config, SEQ_LEN).flops
-    flops = {"plain": 1.0, "multi": (plain + more) / plain, "longer": longer() / STEPS}
-    found = compare_family(
-        {name: by_variant[name] for name in ("multi", "longer")}, by_variant["plain"]
-    )
-    rows: list[tuple[str, ...]] = []
-    for variant, name in TRAINED.items():
-        bits = fmean(r["bits_per_byte"] for r in record.results(variant=variant))
-        against = ""
-        if variant in found:
-            low, high = found[variant].t_interval
-            against = f"{found[variant].difference:+.3f} ({low:+.3f} to {high:+.3f})"
-        nats = f"{fmean(by_variant[variant].values()):.3f}"
-        rows.append((name, f"{flops[variant]:.1f}", nats, f"{bits:.3f}", against))
-    return rows
 
 
 def draft_rows(record: Record) -> list[tuple[str, ...]]:

@@ -2,9 +2,10 @@
 
 A draft is a smaller model that reads the text by itself, or a second head of the very model whose
 text it is: that one reads nothing, it goes on from the hidden states of the model's last pass.
+Those that need no network are in ``free_drafts``.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +19,12 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.multi_token import MultiToken
 
 
+@runtime_checkable
 class Draft(Protocol):
     """What proposes tokens for one text."""
+
+    vocab_size: int
+    """How many ids it gives probabilities of."""
 
     def propose(
         self,
@@ -40,6 +45,7 @@ class ModelDraft:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+        self.vocab_size = reader.n_ids or reader.model.config.vocab_size
 
     def propose(
         self,
@@ -51,7 +57,7 @@ class ModelDraft:
     ) -> Float[Tensor, "n vocab"]:
         """``n`` tokens, one after the other."""
         guess = self.reader
-        q = torch.zeros(n, guess.n_ids or guess.model.config.vocab_size, device=ids.device)
+        q = torch.zeros(n, self.vocab_size, device=ids.device)
         for i in range(n):
             text = ids[:, : end + i]
             q[i] = sampler.probabilities(guess(text)[:, -1], text)[0]
@@ -72,6 +78,7 @@ class HeadDraft:
         self, multi: MultiToken, max_len: int, *, use_cache: bool, n_ids: int | None = None
     ) -> None:
         self.multi, self.n_ids = multi, n_ids
+        self.vocab_size = n_ids or multi.config.vocab_size
         width, like = multi.config.d_model, multi.embedding.weight
         self.hidden = like.new_zeros(1, max_len, width)
         self.n_hidden = 0
@@ -117,9 +124,8 @@ class HeadDraft:
         generator: torch.Generator | None,
     ) -> Float[Tensor, "at_most_one vocab"]:
         """One token, however many are asked for."""
-        vocab_size = self.n_ids or self.config.vocab_size
         if n == 0 or self.n_hidden == 0:
-            return torch.zeros(0, vocab_size, device=ids.device)
+            return torch.zeros(0, self.vocab_size, device=ids.device)
         start = 0 if self.cache is None else self.cache.length
         pairs = self.hidden[:, start : end - 1], ids[:, start + 1 : end]
         logits, _ = self.multi.ahead(*pairs, cache=self.cache)

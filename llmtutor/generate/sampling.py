@@ -4,7 +4,7 @@ Each filter is a pure function from logits to logits, (batch, vocab) → (batch,
 it rules out gets −inf. Logits of less than float32 become float32 first: a sum of 32,000
 probabilities of 8 bits each is far from 1. ``Sampler`` holds the settings and applies the filters
 in the order that other libraries use, so that the same numbers mean the same there: repetition
-penalty, temperature, top-k, top-p, min-p.
+penalty, presence and frequency penalty, temperature, top-k, top-p, min-p.
 """
 
 import math
@@ -28,6 +28,8 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda penalty: 1e-6 <= penalty <= 1e6,
         "lie in 1e-6 … 1e6, got {}; 1 changes nothing",
     ),
+    "presence_penalty": (lambda x: -2 <= x <= 2, "lie in -2 … 2, got {}; 0 changes nothing"),
+    "frequency_penalty": (lambda x: -2 <= x <= 2, "lie in -2 … 2, got {}; 0 changes nothing"),
 }
 """What each knob may be, and what it must."""
 
@@ -128,12 +130,53 @@ def repetition_penalty(
     """
     _check("repetition_penalty", penalty)
     logits = _at_least_float32(logits)
+    paid = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(_counts(ids, logits) > 0, paid, logits)
+
+
+def presence_penalty(
+    logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"], penalty: float
+) -> Float[Tensor, "batch vocab"]:
+    """Take ``penalty`` off the logits of tokens in ``ids``, however often each came.
+
+    This and ``frequency_penalty`` are the two of OpenAI's interface, and take off nats where
+    ``repetition_penalty`` divides; below 0 they are rewards. ``ids`` is the whole text, prompt
+    included; ``PAD`` is no token.
+
+    >>> presence_penalty(torch.zeros(1, 3), torch.tensor([[0, 0, 2]]), 0.5)
+    tensor([[-0.5000,  0.0000, -0.5000]])
+
+    Raises:
+        ValueError: a penalty outside −2 … 2.
+    """
+    _check("presence_penalty", penalty)
+    logits = _at_least_float32(logits)
+    return logits - penalty * (_counts(ids, logits) > 0)
+
+
+def frequency_penalty(
+    logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch seq"], penalty: float
+) -> Float[Tensor, "batch vocab"]:
+    """Take ``penalty`` off the logit of a token for each time that it stands in ``ids``.
+
+    >>> frequency_penalty(torch.zeros(1, 3), torch.tensor([[0, 0, 2]]), 0.5)
+    tensor([[-1.0000,  0.0000, -0.5000]])
+
+    Raises:
+        ValueError: a penalty outside −2 … 2.
+    """
+    _check("frequency_penalty", penalty)
+    logits = _at_least_float32(logits)
+    return logits - penalty * _counts(ids, logits)
+
+
+def _counts(ids: Int[Tensor, "batch seq"], logits: Tensor) -> Int[Tensor, "batch vocab"]:
+    """How often each token stands in each row."""
     vocab = logits.shape[-1]
     # One column more, where the padding goes.
-    seen = torch.zeros(len(logits), vocab + 1, dtype=torch.bool, device=logits.device)
-    seen.scatter_(1, torch.where(ids == PAD, vocab, ids), True)
-    paid = torch.where(logits > 0, logits / penalty, logits * penalty)
-    return torch.where(seen[:, :vocab], paid, logits)
+    counts = torch.zeros(len(logits), vocab + 1, dtype=torch.int64, device=logits.device)
+    places = torch.where(ids == PAD, vocab, ids)
+    return counts.scatter_add_(1, places, torch.ones_like(places))[:, :vocab]
 
 
 def draw(
@@ -149,7 +192,7 @@ def draw(
     device = probs.device if generator is None else generator.device
     probs = _at_least_float32(probs)
     total = probs.sum(-1)
-    _check_distribution(total.isfinite() & (total > 0))
+    check_distribution(total.isfinite() & (total > 0))
     return torch.multinomial(probs.to(device), 1, generator=generator)[:, 0].to(probs.device)
 
 
@@ -163,7 +206,8 @@ def _representable(value: float, dtype: torch.dtype) -> float:
     return min(max(value, limits.tiny), limits.max)
 
 
-def _check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
+def check_distribution(is_one: Bool[Tensor, "batch"]) -> None:
+    """Raise ``ValueError`` unless each row ``is_one``."""
     if not bool(is_one.all()):
         raise ValueError(
             "expected logits with a finite largest value in each row, found nan, +inf or nothing "
@@ -183,8 +227,8 @@ class Sampler:
     """
 
     greedy: bool = False
-    """Always the likeliest token, of equal ones the first; of the rest only the repetition penalty
-    can change it."""
+    """Always the likeliest token, of equal ones the first; of the rest only the penalties can
+    change it."""
     temperature: float = 1.0
     """Logits are divided by it: below 1 is safer, above 1 is bolder."""
     top_k: int | None = None
@@ -195,6 +239,10 @@ class Sampler:
     """Draw from tokens at least so many times as likely as the likeliest."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that are in the text already become less likely."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that are in the text already: −2 … 2."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit of a token for each time that it is in the text already: −2 … 2."""
 
     def __post_init__(self) -> None:
         for knob in RANGES:
@@ -236,10 +284,14 @@ class Sampler:
             return draw(self.probabilities(logits, ids), generator)
         logits = self._penalised(logits, ids)  # of one token nothing need be drawn
         largest = logits.max(-1)  # of equal ones the first, as torch promises
-        _check_distribution(largest.values.isfinite())
+        check_distribution(largest.values.isfinite())
         return largest.indices
 
     def _penalised(self, logits: Tensor, ids: Tensor) -> Tensor:
-        if self.repetition_penalty == 1:
-            return logits
-        return repetition_penalty(logits, ids, self.repetition_penalty)
+        if self.repetition_penalty != 1:
+            logits = repetition_penalty(logits, ids, self.repetition_penalty)
+        if self.presence_penalty:
+            logits = presence_penalty(logits, ids, self.presence_penalty)
+        if self.frequency_penalty:
+            logits = frequency_penalty(logits, ids, self.frequency_penalty)
+        return logits

@@ -5,7 +5,7 @@ fetching its weights. So a draft proposes a few tokens, and the model accepts or
 rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from llmtutor.checks import check_integer
 from llmtutor.generate.drafts import Draft, HeadDraft, ModelDraft
 from llmtutor.generate.reader import Model, Reader, Row, prompt_ids
 from llmtutor.generate.sampling import PAD, Sampler, draw
+from llmtutor.generate.stopping import Stop, ends
 from llmtutor.model.multi_token import MultiToken
 
 
@@ -68,14 +69,14 @@ def accept(
 @torch.inference_mode()
 def speculative(
     model: Model,
-    draft: Model | MultiToken,
+    draft: Model | MultiToken | Draft,
     prompt: Row,
     *,
     max_new_tokens: int,
     sampler: Sampler,
     n_draft: int = 4,
     n_ids: int | None = None,
-    stop: Collection[int] = (),
+    stop: Stop = (),
     generator: torch.Generator | None = None,
     on_token: Callable[[int], None] | None = None,
     use_cache: bool = True,
@@ -83,25 +84,19 @@ def speculative(
     """One text from ``model``, with ``n_draft`` tokens of ``draft`` proposed a round.
 
     ``draft`` is a smaller model, or ``model`` itself with its second head, a ``MultiToken``, which
-    proposes one token whatever ``n_draft`` is.
+    proposes one token whatever ``n_draft`` is, or what needs no network: an ``NGramDraft``, a
+    ``LookupDraft``.
 
     Distributed as the text of ``generate``, though other draws make it; decoded greedily it is the
-    same text, ties in the last bit aside. The sampler's knobs are applied to both models. The text
-    ends with a token of ``stop`` or after ``max_new_tokens``; ``on_token(id)`` is called for each.
+    same text, ties in the last bit aside. The sampler's knobs are applied to both. The text
+    ends as with ``generate``; ``on_token(id)`` is called for each.
     ``n_ids`` is the tokenizer's ``vocab_size``, needed where a vocabulary is padded.
 
     Raises:
         ValueError: models of different vocabularies and no ``n_ids``, the second head of another
             model, ``n_draft`` below 1, and what ``generate`` refuses, for either model.
     """
-    if n_ids is None and model.config.vocab_size != draft.config.vocab_size:
-        raise ValueError(
-            f"the draft has {draft.config.vocab_size} tokens and the model "
-            f"{model.config.vocab_size}: both must come from one tokenizer (if they do and one is "
-            "padded, say how many ids the tokenizer has with n_ids)"
-        )
     n_draft = check_integer("n_draft", n_draft, least=1)
-    prompt_ids(draft, [prompt], max_new_tokens, n_ids)
     ids = prompt_ids(model, [prompt], max_new_tokens, n_ids)
     end = ids.shape[1]
     last = end + max_new_tokens
@@ -109,13 +104,20 @@ def speculative(
     guess: Draft
     if isinstance(draft, MultiToken):
         model = guess = HeadDraft(_of(draft, model), last, **options)
-    else:
+    elif isinstance(draft, Model):
+        if n_ids is None:
+            _check_one_tokenizer(draft.config.vocab_size, model.config.vocab_size)
+        prompt_ids(draft, [prompt], max_new_tokens, n_ids)
         guess = ModelDraft(Reader(draft, ids, last, n_snapshots=n_draft, **options))
+    else:
+        _check_one_tokenizer(draft.vocab_size, n_ids or model.config.vocab_size)
+        guess = draft
     read = Reader(model, ids, last, n_snapshots=n_draft, **options)
     ids = torch.cat([ids, ids.new_zeros(1, max_new_tokens)], dim=1)
     new: list[int] = []
+    has_ended = ends(stop)
     n_rounds = n_accepted = n_rejected = 0
-    while end < last and not (new and new[-1] in stop):
+    while end < last and not (new and has_ended(new)):
         most = min(n_draft, last - end - 1)  # the round adds one token of the model's own
         q = guess.propose(ids, end, most, sampler, generator)
         n = len(q)
@@ -128,10 +130,19 @@ def speculative(
             new.append(id)
             if on_token is not None:
                 on_token(id)
-            if id in stop:
+            if has_ended(new):
                 break
         end += k + 1
     return Speculation(new, n_rounds, n_accepted, n_rejected)
+
+
+def _check_one_tokenizer(draft_size: int, size: int) -> None:
+    if draft_size != size:
+        raise ValueError(
+            f"the draft has {draft_size} tokens and the model {size}: both must come from one "
+            "tokenizer (if they do and one is padded, say how many ids the tokenizer has with "
+            "n_ids)"
+        )
 
 
 def _of(draft: MultiToken, model: Model) -> MultiToken:

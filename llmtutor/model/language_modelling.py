@@ -115,9 +115,10 @@ class NGram:
         """
         context = self._checked(context, at_least=0)
         context = context[max(0, len(context) - max(self.order - 1, 0)) :]
-        length = min(self.order, len(context) + 1)
-        base = int(self._keys(context, len(context))[0]) if len(context) else 0
-        return self._probs(base * self.vocab_size + np.arange(self.vocab_size), length)
+        probs = np.full(self.vocab_size, 1 / self.vocab_size)
+        for length in range(1, min(self.order, len(context) + 1) + 1):
+            probs = self._row(context[len(context) - length + 1 :], probs)
+        return probs
 
     def sample(self, n: int, rng: np.random.Generator, context: Ids = ()) -> list[int]:
         """``n`` tokens drawn one after the other, continuing ``context`` (not returned).
@@ -131,6 +132,24 @@ class NGram:
             draw = rng.random() * cumulative[-1]
             tokens.append(int(np.searchsorted(cumulative, draw, side="right")))
         return tokens[len(tokens) - n :]
+
+    def _row(self, context: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+        """All of ``_probs`` after one context at once, given those after the shorter one.
+
+        The n-grams of a context stand in a row: two look-ups find them, whatever the vocabulary.
+        """
+        if not self._counts:
+            raise ValueError("the model has no counts yet: call fit(ids) first")
+        ngrams, seen_before = self._counts[len(context)]
+        first = int(self._keys(context, len(context))[0]) * self.vocab_size if len(context) else 0
+        start, end = np.searchsorted(ngrams, [first, first + self.vocab_size])
+        n = np.zeros(self.vocab_size)
+        n[ngrams[start:end] - first] = np.diff(seen_before[start : end + 1])
+        weight, base = float(end - start), shorter
+        if self.smoothing != "witten-bell":
+            weight, base = self.smoothing * self.vocab_size, np.full_like(n, 1 / self.vocab_size)
+        total = seen_before[end] - seen_before[start] + weight
+        return (n + weight * base) / total if total > 0 else base
 
     def _probs(self, keys: np.ndarray, length: int) -> np.ndarray:
         """p(last token | the ones before) for keys of n-grams of ``length`` tokens."""

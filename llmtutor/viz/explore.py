@@ -109,7 +109,8 @@ def page_html(name: str, controls: list[Control], states: list[str]) -> str:
 
 def plain_text(name: str, controls: list[Control], state: str) -> str:
     """The box as text: what can be moved, and what is shown at first, of pictures their text."""
-    described = re.sub(r'<[^>]* alt="([^"]*)"[^>]*>', r"\1", state)
+    unstyled = re.sub(r"<style>.*?</style>", "", state, flags=re.S)
+    described = re.sub(r'<[^>]* alt="([^"]*)"[^>]*>', r"\1", unstyled)
     shown = " ".join(unescape(re.sub(r"<[^>]*>", " ", described)).split())
     moves = "; ".join(f"{c.label} = {c.texts[0]} (of {', '.join(c.texts)})" for c in controls)
     return f"{name}: {moves}\n{shown if len(shown) <= 600 else shown[:599] + '…'}"

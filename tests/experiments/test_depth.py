@@ -6,7 +6,6 @@ from torch import nn
 
 from llmtutor.experiments import depth
 from llmtutor.experiments.depth import DEPTHS, PLACEMENTS, depth_run, search_run, stack
-from llmtutor.experiments.study import load_record
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -31,8 +30,8 @@ def test_a_run_that_overflows_is_no_number_and_a_search_goes_past_it(monkeypatch
     assert str(found["lr"]) in found["losses"] and found["lr"] < 1
 
 
-def test_every_stack_was_tuned() -> None:
-    rates, plan = load_record("depth-rates"), load_record("depth").plan["lr"]
+def test_every_stack_was_tuned(whole) -> None:
+    rates, plan = whole("depth-rates"), whole("depth").plan["lr"]
     for placement in PLACEMENTS:
         for n in DEPTHS:
             (found,) = rates.results(placement=placement, n_layers=n)

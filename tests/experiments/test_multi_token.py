@@ -5,7 +5,6 @@ from statistics import mean
 
 import pytest
 import torch
-from scipy import stats
 
 from llmtutor.experiments import multi_token as module
 from llmtutor.experiments.multi_token import (
@@ -17,7 +16,6 @@ from llmtutor.experiments.multi_token import (
     draft_rows,
     draft_values,
     longer,
-    loss_rows,
     losses,
 )
 from llmtutor.experiments.study import Record, load_record
@@ -94,15 +92,6 @@ def test_all_variants_have_the_same_seeds(record: Record) -> None:
 
 
 def test_rows_say_what_the_runs_say(record: Record) -> None:
-    by_variant = losses(record)
-    rows = loss_rows(record)
-    for row, variant in zip(rows, ("plain", "multi", "longer"), strict=True):
-        assert float(row[2]) == pytest.approx(mean(by_variant[variant].values()), abs=6e-4)
-        if variant == "plain":
-            continue
-        gaps = [by_variant[variant][seed] - by_variant["plain"][seed] for seed in range(SEEDS)]
-        low, high = stats.t.interval(0.95, SEEDS - 1, loc=mean(gaps), scale=stats.sem(gaps))
-        assert row[4] == f"{mean(gaps):+.3f} ({low:+.3f} to {high:+.3f})"
     for row, draft in zip(draft_rows(record), ("head", "small", "ngram"), strict=True):
         values = [result["drafts"][draft] for result in record.results(variant="multi")]
         nats, accepted = (mean(v[key] for v in values) for key in ("loss", "acceptance"))

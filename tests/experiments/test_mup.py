@@ -5,7 +5,6 @@ import torch
 
 from llmtutor.experiments import mup
 from llmtutor.experiments.mup import BASE, WIDTHS, mup_run, parametrised
-from llmtutor.experiments.study import load_record
 from llmtutor.optim.groups import split
 
 
@@ -51,8 +50,8 @@ def test_a_step_moves_the_logits_as_far_at_every_width_in_mup_and_farther_withou
     assert 0.4 < scaled[1] / scaled[0] < 1.5
 
 
-def test_the_record_holds_every_width_and_rate() -> None:
-    record = load_record("mup")
+def test_the_record_holds_every_width_and_rate(whole) -> None:
+    record = whole("mup")
     widths = {run["settings"]["d_model"] for run in record.runs}
     assert widths == set(WIDTHS)
     for d in WIDTHS:

@@ -17,7 +17,6 @@ from llmtutor.experiments.positions import (
     text_run,
 )
 from llmtutor.experiments.rates import losses_by_rate
-from llmtutor.experiments.study import load_record
 from llmtutor.model.presets import build
 
 
@@ -58,11 +57,11 @@ def test_a_run_reads_short_and_long_windows(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["positions", "places"])
-def test_every_scheme_was_tuned_on_other_seeds(name: str) -> None:
-    rates, plan = load_record(f"{name}-rates"), load_record(name).plan["lr"]
+def test_every_scheme_was_tuned_on_other_seeds(name: str, whole) -> None:
+    rates, plan = whole(f"{name}-rates"), whole(name).plan["lr"]
     for scheme in SCHEMES:
         losses = losses_by_rate(rates, "scheme", scheme)
         assert plan[scheme] == min(losses, key=losses.__getitem__)
         assert len(losses) >= len(RATES) and min(losses) < plan[scheme] < max(losses)
     tuning = {run["settings"]["seed"] for run in rates.runs}
-    assert not tuning & {run["settings"]["seed"] for run in load_record(name).runs}
+    assert not tuning & {run["settings"]["seed"] for run in whole(name).runs}

@@ -14,7 +14,6 @@ from llmtutor.experiments.racing import (
     schedule_of,
     signal_and_noise,
 )
-from llmtutor.experiments.study import load_record
 
 
 def test_schedules_lack_what_they_say() -> None:
@@ -46,8 +45,8 @@ def test_runs_of_a_seed_differ_in_the_rule_alone(monkeypatch) -> None:
     assert set(noise) == {"0", "2"} and all(part["noise"] > 0 for part in noise.values())
 
 
-def test_every_rule_was_tuned_under_every_schedule() -> None:
-    rates, best = load_record("racing-rates"), load_record("racing").plan["best"]
+def test_every_rule_was_tuned_under_every_schedule(whole) -> None:
+    rates, best = whole("racing-rates"), whole("racing").plan["best"]
     for rule in RULES:
         for plan in SCHEDULES:
             found = rates.results  # by settings

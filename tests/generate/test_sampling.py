@@ -102,6 +102,27 @@ def test_repetition_is_paid_once_and_padding_is_no_token() -> None:
     assert got.tolist() == [[2, -8, 2, -2], [4, -4, 2, -4]]
 
 
+def test_presence_is_paid_once_and_frequency_each_time() -> None:
+    """The loop of OpenAI's definition: logit − count · frequency − (count > 0) · presence."""
+    logits = random_logits(dtype=torch.float64)
+    ids = torch.randint(8, (64, 12), generator=torch.Generator().manual_seed(1))
+    ids[::2, :5] = PAD
+    for presence, frequency in ((0.6, 0.0), (0.0, 1.5), (-2.0, 0.3)):
+        want = logits.clone()
+        for row, text in enumerate(ids.tolist()):
+            for token in range(100):
+                count = text.count(token)
+                want[row, token] -= count * frequency + (count > 0) * presence
+        sampler = Sampler(presence_penalty=presence, frequency_penalty=frequency)
+        torch.testing.assert_close(sampler.filtered(logits, ids), want)
+        greedy = Sampler(greedy=True, presence_penalty=presence, frequency_penalty=frequency)
+        assert torch.equal(greedy.choose(logits, ids), want.argmax(-1))
+    # Behind the repetition penalty and before the temperature.
+    every = Sampler(repetition_penalty=2, presence_penalty=1, frequency_penalty=0.5, temperature=2)
+    got = every.filtered(torch.tensor([[4.0, -4.0]]), torch.tensor([[0, 0, PAD]]))
+    assert got.tolist() == [[(4 / 2 - 1 - 2 * 0.5) / 2, -4 / 2]]
+
+
 def test_greedy_takes_the_first_of_equals_and_no_knob_but_the_penalty_changes_it() -> None:
     equals = torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]])
     assert Sampler(greedy=True).choose(equals, torch.zeros(2, 1).long()).tolist() == [1, 0]
@@ -213,12 +234,14 @@ def test_rows_are_drawn_each_for_itself_and_a_seed_repeats_them() -> None:
         ("repetition_penalty", 0, "lie in 1e-6 … 1e6, got 0"),
         ("repetition_penalty", -1.0, "lie in 1e-6 … 1e6, got -1.0"),
         ("repetition_penalty", 1e300, r"lie in 1e-6 … 1e6, got 1e\+300"),
+        ("presence_penalty", -2.1, "lie in -2 … 2, got -2.1; 0 changes nothing"),
+        ("frequency_penalty", 3, "lie in -2 … 2, got 3; 0 changes nothing"),
     ],
 )
 def test_settings_outside_their_range(knob: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=f"{knob} must .*{message}"):
         Sampler(**{knob: value})
-    given = (IDS, value) if knob == "repetition_penalty" else (value,)
+    given = (IDS, value) if "penalty" in knob else (value,)
     with pytest.raises(ValueError, match=message):
         getattr(sampling, knob)(random_logits(), *given)
 

@@ -159,6 +159,7 @@ def test_files_come_back(tokenizer: BPETokenizer, tmp_path: Path) -> None:
 
 
 def test_files_are_those_of_gpt2(gpt2, mirror: Path, tmp_path: Path) -> None:
+    """Whose merges came from the ranks of its tokens alone."""
     gpt2.ours.save(tmp_path)
     for name in ("vocab.json", "merges.txt"):
         ours = (tmp_path / name).read_text(encoding="utf-8")

@@ -220,3 +220,11 @@ def test_in_a_kernel_widgets_move_the_same_states() -> None:
     model = output.data[WIDGET]["model_id"]
     kinds = {k: v["model_name"] for k, v in notebook.metadata.widgets.popitem()[1]["state"].items()}
     assert kinds[model] == "VBoxModel"
+
+
+def test_the_style_of_a_drawing_is_no_text() -> None:
+    def drawn(size: int) -> str:
+        return f"<svg><title>T</title><style>.a {{ color: red }}</style><text>{size}</text></svg>"
+
+    bundle = explore_bundle(drawn, name="drawn", size=[1, 2])
+    assert bundle["text/plain"].endswith("\nT 1")

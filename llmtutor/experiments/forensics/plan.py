@@ -44,8 +44,8 @@ def _batches() -> Iterator[Settings]:
 
 
 def _published() -> Iterator[Settings]:
-    for repairs in (0, 1):
-        yield specimen("published", "tinyshakespeare", repairs, "attention", 0)
+    for mixer, repairs in (("attention", 0), ("differential", 0), ("attention", 1)):
+        yield specimen("published", "tinyshakespeare", repairs, mixer, 0)
 
 
 def specimen(scale: str, text: str, repairs: int, mixer: str, seed: int) -> Settings:

@@ -195,7 +195,9 @@ def head_sharing(n_heads: int, n_kv_heads: int) -> Shape:
         )
         for i in range(n_kv_heads)
     ]
-    lower = row(*pairs, gap=8)
+    kept = row(*pairs, gap=8)
+    lower = box(kept, dashed=True)  # the drawer of a cache
+    pad = (lower.width - kept.width) / 2
     width, between = max(upper.width, lower.width), 34.0
     upper_x, lower_x = (width - upper.width) / 2, (width - lower.width) / 2
     top, bottom = upper.height, upper.height + between
@@ -203,7 +205,7 @@ def head_sharing(n_heads: int, n_kv_heads: int) -> Shape:
     for i in range(n_heads):
         start = upper_x + i * (queries[0].width + 4) + queries[i].width / 2
         j = i * n_kv_heads // n_heads
-        end = lower_x + j * (pairs[0].width + 8) + pairs[j].width / 2
+        end = lower_x + pad + j * (pairs[0].width + 8) + pairs[j].width / 2
         ways.append(line([(start, top), (end, bottom)]))
     return over(
         width,
