@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from llmtutor.evaluate.perplexity import LossReport, evaluate_loss
 from llmtutor.model.losses import Batch, Loss, batch_losses
@@ -46,7 +47,7 @@ def train_curve(
     steps: int,
     lr: float,
     schedule: Schedule,
-    optimizer: str = "adamw",
+    optimizer: str | Callable[[nn.Module, float], Optimizer] = "adamw",
     clip: float | None = 1.0,
     held_out: Callable[[], Iterable[Batch]] | None = None,
     marks: Collection[int] = (),
@@ -57,7 +58,8 @@ def train_curve(
     """Train ``model`` in place, one batch (inputs, targets) a step.
 
     ``lr`` is the peak, of which ``schedule`` gives the part for each step; ``optimizer`` is a name
-    of ``make_optimizer``, whose defaults hold where ``settings`` say nothing. A step lowers
+    of ``make_optimizer``, whose defaults hold where ``settings`` say nothing, or makes one from the
+    model and ``lr``. A step lowers
     ``loss``, of which the plain part is recorded. The loss on the ``held_out`` batches is taken
     after as many steps as ``marks`` say, 0 being before the first.
 
@@ -65,7 +67,10 @@ def train_curve(
         ValueError: settings out of range; fewer batches than steps.
     """
     model.to(device)
-    rule = make_optimizer(model, optimizer, lr, **settings)
+    if isinstance(optimizer, str):
+        rule: Optimizer = make_optimizer(model, optimizer, lr, **settings)
+    else:
+        rule = optimizer(model, lr)
     curve = Curve()
 
     def mark(done: int) -> None:
