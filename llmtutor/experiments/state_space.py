@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.curve import train_curve
+from llmtutor.experiments.rates import inner_best
 from llmtutor.experiments.study import Study, load_record
 from llmtutor.layers.attention import AttentionConfig
 from llmtutor.layers.positions import RopeConfig
@@ -174,18 +175,6 @@ def rates_of(mixer: str) -> tuple[float, ...]:
     return RATES + MORE_RATES.get(mixer, ())
 
 
-def best_rate(losses: Mapping[float, float]) -> float:
-    """The rate with the lowest loss.
-
-    Raises:
-        ValueError: it is the first or the last, so a better one may lie outside.
-    """
-    best = min(losses, key=losses.__getitem__)
-    if best in (min(losses), max(losses)):
-        raise ValueError(f"the lowest loss is at {best:g}, an end of the rates tried: try more")
-    return best
-
-
 def _plan(written: Mapping[str, Any]) -> Mapping[str, Any]:
     """The rates that the search found."""
     lacking = [mixer for mixer in TUNED if mixer not in written.get("rates", {})]
@@ -196,7 +185,7 @@ def _plan(written: Mapping[str, Any]) -> Mapping[str, Any]:
         mixer: {lr: record.results(mixer=mixer, lr=lr)[0]["loss"] for lr in rates_of(mixer)}
         for mixer in lacking
     }
-    return {"rates": {mixer: best_rate(tried) for mixer, tried in losses.items()}}
+    return {"rates": {mixer: inner_best(tried, mixer) for mixer, tried in losses.items()}}
 
 
 STATE_SPACE = (

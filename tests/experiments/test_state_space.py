@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llmtutor.experiments.rates import inner_best
 from llmtutor.experiments.state_space import (
     ASKED,
     BLANK,
@@ -14,7 +15,6 @@ from llmtutor.experiments.state_space import (
     TUNED,
     Unchosen,
     accuracy,
-    best_rate,
     copier,
     copying,
     copying_run,
@@ -50,17 +50,17 @@ def test_models_have_one_size_and_guess_before_they_have_learned() -> None:
     assert accuracy(copier("mamba", 16), "selective", 16) < 0.3
 
 
-def test_a_rate_at_an_end_is_no_best_rate() -> None:
-    assert best_rate({0.1: 3.0, 0.2: 1.0, 0.4: 2.0}) == 0.2
+def test_a_rate_at_an_end_is_no_inner_best() -> None:
+    assert inner_best({0.1: 3.0, 0.2: 1.0, 0.4: 2.0}) == 0.2
     with pytest.raises(ValueError, match=r"lowest loss is at 0.4, an end of the rates tried"):
-        best_rate({0.1: 3.0, 0.2: 2.0, 0.4: 1.0})
+        inner_best({0.1: 3.0, 0.2: 2.0, 0.4: 1.0})
 
 
 def test_rates_of_the_record_are_those_that_were_searched() -> None:
     searched, plan = load_record("state-space-rates"), load_record("state-space").plan
     for mixer in TUNED:
         losses = {lr: searched.results(mixer=mixer, lr=lr)[0]["loss"] for lr in rates_of(mixer)}
-        assert plan["rates"][mixer] == best_rate(losses)
+        assert plan["rates"][mixer] == inner_best(losses)
 
 
 def test_a_run_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

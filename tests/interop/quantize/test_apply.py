@@ -115,14 +115,14 @@ def test_every_layer_of_a_trained_model_is_nearer_than_by_rounding() -> None:
     rounded, plain = gptq_model(model, ids, SCHEMES["gptq"]), round_model(model, SCHEMES["gptq"])
     assert list(rounded) == list(matrices(model)) and len(rounded) == 6 * 7 + 2
     assert torch.equal(rounded["embedding"].codes, plain["embedding"].codes)
-    # The inputs of each layer in the rounded model, which are those that it was rounded for.
+    # With the inputs that each layer gets in the rounded model.
     names = [name for name in rounded if name != "embedding"]
-    bends = hessians(unpacked(model, rounded), [n for n in names if "blocks.0" in n], ids)
-    bends |= hessians(model, [n for n in names if n in ("head", "blocks.5.ffn.down")], ids)
+    bends = hessians(unpacked(model, rounded), names, ids)
+    assert len(bends) == 6 * 7 + 1
     for name, bend in bends.items():
         exact = weight(model, name)
         errors = [output_error(exact, one[name].matrix(), bend) for one in (rounded, plain)]
-        assert errors[0] < 0.8 * errors[1], name
+        assert errors[0] < 0.5 * errors[1], name
 
 
 TEXT = list(enumerate(["Norfolk", "Suffolk", "York", "Lancaster", "Kent", "Exeter"] * 12))
