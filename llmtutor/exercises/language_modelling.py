@@ -26,34 +26,34 @@ def _pair_counts(ids: Sequence[int], vocab_size: int) -> np.ndarray:
     return counts
 
 
-def bigram_probs(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarray:
-    """Table (vocab, vocab): entry [a, b] is p(b | a) with ``alpha`` added to every count.
+def bigram_probs(ids: Sequence[int], vocab_size: int, k: float) -> np.ndarray:
+    """Table (vocab, vocab): entry [a, b] is q(b | a) with ``k`` added to every count.
 
-    >>> bigram_probs([0, 1, 0, 0], vocab_size=2, alpha=1.0)
+    >>> bigram_probs([0, 1, 0, 0], vocab_size=2, k=1.0)
     array([[0.5       , 0.5       ],
            [0.66666667, 0.33333333]])
     """
-    smoothed = _pair_counts(ids, vocab_size) + alpha
+    smoothed = _pair_counts(ids, vocab_size) + k
     return smoothed / smoothed.sum(axis=1, keepdims=True)
 
 
-def _joint(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarray:
-    smoothed = _pair_counts(ids, vocab_size) + alpha
+def _joint(ids: Sequence[int], vocab_size: int, k: float) -> np.ndarray:
+    smoothed = _pair_counts(ids, vocab_size) + k
     return smoothed / smoothed.sum()
 
 
-def _columns(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarray:
-    smoothed = _pair_counts(ids, vocab_size) + alpha
+def _columns(ids: Sequence[int], vocab_size: int, k: float) -> np.ndarray:
+    smoothed = _pair_counts(ids, vocab_size) + k
     return smoothed / smoothed.sum(axis=0, keepdims=True)
 
 
-def _one_alpha_a_row(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarray:
+def _one_k_a_row(ids: Sequence[int], vocab_size: int, k: float) -> np.ndarray:
     counts = _pair_counts(ids, vocab_size)
-    return (counts + alpha) / (counts.sum(axis=1, keepdims=True) + alpha)
+    return (counts + k) / (counts.sum(axis=1, keepdims=True) + k)
 
 
-def _closed_ring(ids: Sequence[int], vocab_size: int, alpha: float) -> np.ndarray:
-    return bigram_probs([*ids, ids[0]], vocab_size, alpha)
+def _closed_ring(ids: Sequence[int], vocab_size: int, k: float) -> np.ndarray:
+    return bigram_probs([*ids, ids[0]], vocab_size, k)
 
 
 # Exercise 2: bits per byte from a loss per token.
@@ -144,8 +144,8 @@ EXERCISES = [
         wrong=[
             Wrong(
                 _joint,
-                "This is the probability of the pair, p(a, b): the whole table sums to 1. A model "
-                "needs p(b | a), so every row must sum to 1 by itself.",
+                "This is the probability of the pair, q(a, b): the whole table sums to 1. A model "
+                "needs q(b | a), so every row must sum to 1 by itself.",
             ),
             Wrong(
                 _columns,
@@ -153,9 +153,9 @@ EXERCISES = [
                 "token you know, so divide each row by the sum of that row.",
             ),
             Wrong(
-                _one_alpha_a_row,
-                "alpha was added to every count but only once to the row's total. A row has "
-                "vocab_size counts, so its total grows by alpha times vocab_size.",
+                _one_k_a_row,
+                "k was added to every count but only once to the row's total. A row has "
+                "vocab_size counts, so its total grows by k times vocab_size.",
             ),
             Wrong(
                 _closed_ring,

@@ -131,7 +131,7 @@ def _loss_cases() -> Iterator[tuple[Tensor]]:
 
 
 def balance_loss(logits: Tensor) -> Tensor:
-    """Switch's loss for one expert each: N Σ f_i P_i, from the logits (tokens, n_experts).
+    """Switch's loss for one expert each: E Σ f_i P_i, from the logits (tokens, n_experts).
 
     >>> balance_loss(torch.tensor([[4.0, 0.0], [0.0, 4.0]]))
     tensor(1.)
@@ -232,7 +232,7 @@ EXERCISES = [
         wrong=[
             Wrong(
                 _without_n,
-                "The factor N is missing, so the minimum is 1 / N and a weight would mean "
+                "The factor E is missing, so the minimum is 1 / E and a weight would mean "
                 "something else for every number of experts.",
             ),
             Wrong(

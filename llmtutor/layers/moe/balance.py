@@ -27,7 +27,7 @@ def balance_loss(
     probabilities: Float[Tensor, "*texts tokens n_experts"],
     experts: Int[Tensor, "*texts tokens top_k"],
 ) -> Float[Tensor, ""]:
-    """``N Σ f_i P_i``: f the share of the choices that fall on expert i, P its mean probability.
+    """``E Σ f_i P_i``: f the share of the choices that fall on expert i, P its mean probability.
 
     Fedus et al. 2021, equations 4 to 6; 1 where both are even. The shares have no gradient: the
     loss lowers the probability of experts that have many tokens. Transformers' loss for Mixtral
