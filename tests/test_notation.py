@@ -14,9 +14,9 @@ CHAPTERS = sorted((ROOT / "book" / "chapters").glob("[0-9]*.ipynb"))
 COUNTERS = {"k", "l", "m", "n", "r"}
 """What they count stands in the sentence before the formula."""
 CONSTANTS = {"e", r"\pi", r"\infty", r"\mathbb{R}", r"\mathbb{E}"}
-GREEK = "|".join(
-    r"alpha beta gamma delta epsilon varepsilon theta lambda mu sigma tau phi rho eta omega "
-    r"kappa psi chi nu xi ell Delta Lambda Omega Sigma Phi Theta Gamma Psi".split()
+GREEK = (
+    "alpha|beta|gamma|delta|epsilon|varepsilon|theta|lambda|mu|sigma|tau|phi|rho|eta|omega|kappa"
+    "|psi|chi|nu|xi|ell|Delta|Lambda|Omega|Sigma|Phi|Theta|Gamma|Psi"
 )
 NOT_TEXT = re.compile(r"\\(?:operatorname\*?|mathrm|mathtt|begin|end|label|underbrace)\{[^}]*\}")
 SYMBOL = re.compile(rf"\\(?:{GREEK})(?![a-zA-Z])|\\math(?:cal|bb)\{{.\}}|(?<![\\a-zA-Z])[a-zA-Z]+")
