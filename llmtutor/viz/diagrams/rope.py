@@ -1,11 +1,10 @@
 """Drawings, chapter 06: vectors that turn, dials, partners in a head, keys on their way to a cache.
 
-Angles are counterclockwise, as in the formulas. Every arrow, arc and dot is drawn from the numbers
-that the description says.
+Angles are counterclockwise, as in the formulas.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -27,15 +26,13 @@ from llmtutor.viz.diagrams.shapes import (
 
 PLANE = 54.0
 """Half a side of the plane in which vectors turn."""
-DIAL = 25.0
-"""Radius of the inner ring of a dial."""
-RING = 8.0
-"""How wide a ring is, and how far the next one lies outside."""
+DIAL, RING = 25.0, 8.0
+"""Radius of the inner ring of a dial; how wide it is, and how far the next one lies outside."""
 PAIR_ROLES = ("query", "key", "value", "norm", "state", "token", "cache", "weight")
 """Colours of the pairs of a head."""
 AXIS = 270.0
 """Length of the axis of wavelengths."""
-Vector = tuple[float, float]
+Vector, Place = tuple[float, float], Callable[[float], float]
 
 
 def turned(vector: Vector, degrees: float) -> Vector:
@@ -54,8 +51,7 @@ def draw_turns(q: Vector, k: Vector, degrees: float, places: Sequence[tuple[int,
     for m, n in places:
         query, key = turned(q, degrees * m), turned(k, degrees * n)
         product = number(query[0] * key[0] + query[1] * key[1], 2)
-        between = _angle(query) - _angle(key)
-        between = (between + 180) % 360 - 180
+        between = (_angle(query) - _angle(key) + 180) % 360 - 180
         planes.append(
             column(
                 text(f"m = {m}, n = {n}", SMALL),
@@ -93,9 +89,7 @@ def _plane(query: Vector, key: Vector, longest: float, between: float) -> Shape:
         label = text(name, SMALL, bold=True)
         # Beside the tip, on the side away from the other arrow.
         side = 1 if (between > 0) == (name == "q") else -1
-        beyond = math.radians(_angle(x) + side * 14)
-        far = unit * math.hypot(*x) - 4
-        at = PLANE + far * math.cos(beyond), PLANE - far * math.sin(beyond)
+        at = _at(PLANE, unit * math.hypot(*x) - 4, _angle(x) + side * 14)
         labels.append((label, at[0] - label.width / 2, at[1] - label.height / 2))
     return over(2 * PLANE, 2 * PLANE, (Shape(0, 0, "".join(marks)), 0, 0), *labels)
 
@@ -124,8 +118,7 @@ def _dial(before: float, now: float | None) -> Shape:
     marks.append(_arc(outer, DIAL, 0, 360 * min(before, 0.9999), RING - 1, "query"))
     if now is not None:
         marks.append(_arc(outer, DIAL + RING, 0, 360 * min(now, 0.9999), RING - 1, "key"))
-    angle = math.tau * (before if now is None else now)
-    tip = outer + (DIAL - 6) * math.cos(angle), outer - (DIAL - 6) * math.sin(angle)
+    tip = _at(outer, DIAL - 6, 360 * (before if now is None else now))
     marks.append(line([(outer, outer), tip], head=True, width=2))
     return Shape(2 * outer, 2 * outer, "".join(marks))
 
@@ -134,19 +127,16 @@ def draw_pairings(head_dim: int) -> Drawing:
     """The rows of one head, sorted from the interleaved pairing to the half pairing."""
     order = convert_pairing(Tensor(range(head_dim)), 1, "interleaved", "half").int().tolist()
     step = CELL + 12.0
-    upper = _cells(list(range(head_dim)), step)
-    lower = _cells(order, step)
     ways = [line([((i + 0.5) * step, 0), ((order.index(i) + 0.5) * step, 44)], head=True)
             for i in range(head_dim)]  # fmt: skip
-    half = head_dim // 2
-    partners = [(2 * i, 2 * i + 1) for i in range(half)]
-    apart = [(i, i + half) for i in range(half)]
+    partners = [(i, i + 1) for i in range(0, head_dim, 2)]
+    apart = [(i, i + head_dim // 2) for i in range(head_dim // 2)]
     shape = column(
         text("interleaved: partners are neighbours", bold=True),
         _links(partners, step, head_dim, up=True),
-        upper,
+        _cells(range(head_dim), step),
         Shape(step * head_dim, 44, "".join(ways)),
-        lower,
+        _cells(order, step),
         _links(apart, step, head_dim, up=False),
         text("half: partners are half a head apart", bold=True),
         gap=2,
@@ -154,8 +144,8 @@ def draw_pairings(head_dim: int) -> Drawing:
     return Drawing(
         shape,
         f"One head of {head_dim} components in both pairings",
-        f"Interleaved, the pairs are {_said(partners)}. Sorted to {order}, first all first members "
-        f"and then all second ones, the same pairs stand at places {_said(apart)}.",
+        f"Interleaved, the pairs are {str(partners)[1:-1]}. Sorted to {order}, all first members "
+        f"and then all second ones, the same pairs stand at places {str(apart)[1:-1]}.",
     )
 
 
@@ -171,47 +161,61 @@ def _links(places: Sequence[tuple[int, int]], step: float, n: int, *, up: bool) 
     for a, b in places:
         x0, x1 = (a + 0.5) * step, (b + 0.5) * step
         y, top = (height, -0.6 * height) if up else (0.0, 1.6 * height)
-        bows.append(f'<path class="lt-line" d="M{x0:g} {y:g}Q{(x0 + x1) / 2:g} {top:g} {x1:g} {y:g}"/>')
+        bows.append(
+            f'<path class="lt-line" d="M{x0:g} {y:g}Q{(x0 + x1) / 2:g} {top:g} {x1:g} {y:g}"/>'
+        )
     return Shape(n * step, height, "".join(bows))
 
 
-def draw_cache(words: Sequence[str], keys: Sequence[Vector], query: Vector,
-               degrees: float) -> Drawing:  # fmt: skip
+def draw_cache(
+    words: Sequence[str], keys: Sequence[Vector], query: Vector, degrees: float
+) -> Drawing:
     """Keys are turned once, by their own position, and kept; the last token's query meets them."""
     last = len(words) - 1
     asked = turned(query, degrees * last)
     kept = [turned(key, degrees * p) for p, key in enumerate(keys)]
     scores = [a * asked[0] + b * asked[1] for a, b in kept]
-    columns, width = [], 60.0
-    for p, word in enumerate(words):
-        columns.append(column(
-            space(width), token(word), text(f"position {p}", SMALL), _disc(keys[p], "key"),
-            arrow(14, to="down"), text(f"+{degrees * p:g}°", SMALL), gap=3,
-        ))  # fmt: skip
-    drawer = column(
-        text("cache: keys, already turned", SMALL),
-        box(row(*(column(space(width), _disc(k, "key"), gap=0) for k in kept), gap=4),
-            dashed=True, pad=4),
-        gap=2,
-    )  # fmt: skip
-    answers = row(*(column(space(width), vector([s], "query", digits=2), gap=0) for s in scores),
-                  gap=4)  # fmt: skip
-    asking = row(text(f"query of “{words[-1]}”", SMALL), _disc(query, "query"), arrow(18),
-                 text(f"+{degrees * last:g}°", SMALL), _disc(asked, "query"), gap=5)  # fmt: skip
+    longest = max(math.hypot(*x) for x in (query, *keys))
+
+    def beside(shapes: Sequence[Shape]) -> Shape:
+        return row(*(column(space(60), shape, gap=0) for shape in shapes), gap=4)
+
+    arriving = beside([column(token(word), text(f"position {p}", SMALL), gap=3)
+                       for p, word in enumerate(words)])  # fmt: skip
+    turning = [column(arrow(14, to="down"), text(f"+{degrees * p:g}°", SMALL), gap=3)
+               for p in range(last + 1)]  # fmt: skip
+    drawer = box(beside([_disc(key, "key", longest) for key in kept]), dashed=True, pad=4)
+    asking = row(
+        text(f"query of “{words[-1]}”", SMALL),
+        _disc(query, "query", longest),
+        column(arrow(24), text(f"+{degrees * last:g}°", SMALL), gap=0),
+        _disc(asked, "query", longest),
+        gap=5,
+    )
     said = ", ".join(number(s, 2) for s in scores)
     return Drawing(
-        column(row(*columns, gap=4, align="start"), drawer, text("·", bold=True), asking,
-               text("=", bold=True), answers, gap=3),
+        column(
+            arriving,
+            beside([_disc(key, "key", longest) for key in keys]),
+            beside(turning),
+            text("cache: keys, already turned", SMALL),
+            drawer,
+            text("·", bold=True),
+            asking,
+            text("=", bold=True),
+            beside([vector([s], "query", digits=2) for s in scores]),
+            gap=3,
+        ),
         "Keys are turned before they enter the cache",
         f"The keys of {', '.join(words)} are turned by {degrees:g}° times their positions 0 to "
         f"{last} and kept. The query of {words[-1]}, turned by {degrees * last:g}°, has the scores "
         f"{said} with them; nothing in the cache is touched.",
-    )  # fmt: skip
+    )
 
 
-def _disc(x: Vector, role: str, radius: float = 19.0) -> Shape:
-    """An arrow in a circle: its direction, and its length up to √2."""
-    unit = (radius - 2) / math.sqrt(2)
+def _disc(x: Vector, role: str, longest: float, radius: float = 19.0) -> Shape:
+    """An arrow in a circle, which a vector of the length ``longest`` just reaches."""
+    unit = (radius - 2) / longest
     tip = radius + unit * x[0], radius - unit * x[1]
     ring = f'<circle class="lt-{role}" cx="{radius:g}" cy="{radius:g}" r="{radius - 1:g}"/>'
     body = ring + line([(radius, radius), tip], role, head=True, width=2)
@@ -228,9 +232,9 @@ def draw_wavelengths(before: Tensor, after: Mapping[str, Tensor], trained: int,
     def place(wavelength: float) -> float:
         return 10 + AXIS * math.log(wavelength / low) / math.log(high / low)
 
-    panels = [_marks(place, {f"{trained:,}": trained, f"{factor * trained:,.0f}": factor * trained})]
-    for name, some in new.items():
-        panels.append(_stretch(place, name, old, some, (trained, factor * trained)))
+    levels = trained, factor * trained
+    panels = [_marks(place, {f"{level:,.0f}": level for level in levels})]
+    panels += [_stretch(place, name, old, some, levels) for name, some in new.items()]
     panels.append(_marks(place, {f"{10**n:,}": 10**n for n in (1, 2, 3, 4)}))
     panels.append(text("tokens of one turn (logarithmic)", SMALL))
     said = "; ".join(
@@ -245,8 +249,10 @@ def draw_wavelengths(before: Tensor, after: Mapping[str, Tensor], trained: int,
     )
 
 
-def _stretch(place, name: str, old: Sequence[float], new: Sequence[float], lines_at) -> Shape:
-    body = [line([(place(at), -2), (place(at), 42)], "off") for at in lines_at]
+def _stretch(
+    place: Place, name: str, old: Sequence[float], new: Sequence[float], levels: Sequence[float]
+) -> Shape:
+    body = [line([(place(at), -2), (place(at), 42)], "off") for at in levels]
     for a, b in zip(old, new, strict=True):
         body.append(line([(place(a), 12), (place(b), 34)]))
     for wavelengths, y, role in ((old, 12, "plain"), (new, 34, "new")):
@@ -256,7 +262,7 @@ def _stretch(place, name: str, old: Sequence[float], new: Sequence[float], lines
     return row(column(space(76), label, gap=0), Shape(AXIS + 10, 44, "".join(body)), gap=2)
 
 
-def _marks(place, marks: Mapping[str, float]) -> Shape:
+def _marks(place: Place, marks: Mapping[str, float]) -> Shape:
     """Numbers above an axis."""
     labels = [text(name, SMALL) for name in marks]
     placed = [(label, 78 + place(at) - label.width / 2, 0)
@@ -264,15 +270,22 @@ def _marks(place, marks: Mapping[str, float]) -> Shape:
     return over(88 + AXIS, 1.3 * SMALL, *placed)
 
 
-def _arc(middle: float, radius: float, start: float, degrees: float, width: float, role: str) -> str:
-    """Around (middle, middle), from ``start`` on, counterclockwise where ``degrees`` are positive."""
-    ends = [math.radians(start), math.radians(start + degrees)]
-    (x0, y0), (x1, y1) = ((middle + radius * math.cos(a), middle - radius * math.sin(a)) for a in ends)
+def _arc(
+    middle: float, radius: float, start: float, degrees: float, width: float, role: str
+) -> str:
+    """Around (middle, middle) from ``start`` on, counterclockwise if ``degrees`` are positive."""
+    (x0, y0), (x1, y1) = (_at(middle, radius, a) for a in (start, start + degrees))
     large, sweep = int(abs(degrees) > 180), int(degrees < 0)
     return (
         f'<path class="lt-line lt-line-{role}" style="stroke-width:{width:g}" '
         f'd="M{x0:.4g} {y0:.4g}A{radius:g} {radius:g} 0 {large} {sweep} {x1:.4g} {y1:.4g}"/>'
     )
+
+
+def _at(middle: float, radius: float, degrees: float) -> Vector:
+    """The point in this direction from (middle, middle), on a page whose y grows downwards."""
+    angle = math.radians(degrees)
+    return middle + radius * math.cos(angle), middle - radius * math.sin(angle)
 
 
 def _angle(x: Vector) -> float:
@@ -285,7 +298,3 @@ def _pair(x: Vector) -> str:
 
 def _turns(turns: float) -> str:
     return f"{turns:.2g}" if turns >= 0.02 else f"{turns:.1g}"
-
-
-def _said(places: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"({a}, {b})" for a, b in places)
