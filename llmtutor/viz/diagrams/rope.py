@@ -32,7 +32,8 @@ PAIR_ROLES = ("query", "key", "value", "norm", "state", "token", "cache", "weigh
 """Colours of the pairs of a head."""
 AXIS = 270.0
 """Length of the axis of wavelengths."""
-Vector, Place = tuple[float, float], Callable[[float], float]
+Vector = tuple[float, float]
+Place = Callable[[float], float]
 
 
 def turned(vector: Vector, degrees: float) -> Vector:
@@ -105,10 +106,9 @@ def draw_dials(before: Sequence[float], now: Sequence[float] | None, title: str)
     width = max(dial.width for dial in dials)
     cells = [column(space(width), dial, gap=0) for dial in dials]
     rows = [row(*cells[i : i + 4], gap=5) for i in range(0, len(cells), 4)]
-    inner = ", ".join(_turns(turns) for turns in before)
-    said = f"Turns of pairs 0 to {len(before) - 1}: {inner}"
+    said = f"Turns of pairs 0 to {len(before) - 1}: {', '.join(map(_turns, before))}"
     if now is not None:
-        said += f"; now {', '.join(_turns(turns) for turns in now)}"
+        said += f"; now {', '.join(map(_turns, now))}"
     return Drawing(column(*rows, gap=8), title, f"{said}.")
 
 
