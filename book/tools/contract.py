@@ -27,7 +27,6 @@ COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
 TO_BRING_OVER = {
     "05_positions",
-    "06_rope",
     "07_norms",
     "10_optimizers",
     "11_training",

@@ -100,38 +100,46 @@ def _unchanged(weight: Tensor, n_heads: int) -> Tensor:
     return weight.clone()
 
 
-# Exercise 3: the larger base of NTK-aware scaling.
+# Exercise 3: the next token, beside keys that were turned before.
 
 
-def _base_cases() -> Iterator[tuple[float, int, float]]:
-    yield 10_000.0, 128, 4.0
-    yield 10_000.0, 16, 8.0
-    yield 500_000.0, 64, 2.0
+def _next_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+    generator = torch.Generator().manual_seed(0)
+    for d, n, base in ((2, 1, 100.0), (4, 3, 100.0), (8, 6, 10_000.0)):
+        query, key, *past = torch.randn(2 + n, d, generator=generator, dtype=torch.float64)
+        kept = torch.stack([rotate(k, p, base) for p, k in enumerate(past)])
+        yield query, key, kept, base
 
 
-def ntk_base(base: float, dim: int, factor: float) -> float:
-    """The base with which the slowest of dim / 2 hands turns ``factor`` times slower.
+def next_scores(query: Tensor, key: Tensor, cached: Tensor, base: float) -> Tensor:
+    """Scores (n + 1,) of a new token's query with the n cached keys, already turned, and its own.
 
-    >>> ntk_base(10_000.0, 4, 4.0)
-    160000.0
+    >>> one = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> next_scores(one, one, one[None], 10_000.0)  # 1 rad apart, and 0
+    tensor([0.5403, 1.0000], dtype=torch.float64)
     """
-    return float(base * factor ** (dim / (dim - 2)))
+    n = len(cached)
+    keys = torch.cat((cached, rotate(key, n, base)[None]))
+    return keys @ rotate(query, n, base)
 
 
-def _base_times_factor(base: float, dim: int, factor: float) -> float:
-    return base * factor
+def _from_zero(query: Tensor, key: Tensor, cached: Tensor, base: float) -> Tensor:
+    return torch.cat((cached, key[None])) @ query
 
 
-def _dim_minus_two_below(base: float, dim: int, factor: float) -> float:
-    return float(base * factor ** ((dim - 2) / dim))
+def _turned_again(query: Tensor, key: Tensor, cached: Tensor, base: float) -> Tensor:
+    keys = torch.cat((cached, key[None]))
+    keys = torch.stack([rotate(k, p, base) for p, k in enumerate(keys)])
+    return keys @ rotate(query, len(cached), base)
 
 
-def _smaller_base(base: float, dim: int, factor: float) -> float:
-    return float(base * factor ** (-dim / (dim - 2)))
+def _own_key_unturned(query: Tensor, key: Tensor, cached: Tensor, base: float) -> Tensor:
+    return torch.cat((cached, key[None])) @ rotate(query, len(cached), base)
 
 
-def _pairs_for_dim(base: float, dim: int, factor: float) -> float:
-    return float(base * factor ** ((dim // 2) / (dim // 2 - 2)))
+def _one_too_far(query: Tensor, key: Tensor, cached: Tensor, base: float) -> Tensor:
+    n = len(cached) + 1
+    return torch.cat((cached, rotate(key, n, base)[None])) @ rotate(query, n, base)
 
 
 EXERCISES = [
@@ -142,7 +150,7 @@ EXERCISES = [
         wrong=[
             Wrong(
                 _clockwise,
-                "The hands turn clockwise: the signs of the sines are exchanged. With queries and "
+                "The pairs turn clockwise: the signs of the sines are exchanged. With queries and "
                 "keys turned alike a new model would not mind; trained weights do.",
             ),
             Wrong(
@@ -161,7 +169,7 @@ EXERCISES = [
             ),
             Wrong(
                 _half_exponent,
-                "The exponent is i/d where 2i/d was meant, so the later hands turn too fast.",
+                "The exponent is i/d where 2i/d was meant, so the later pairs turn too fast.",
             ),
         ],
     ),
@@ -193,29 +201,29 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        name="rope.ntk_base",
-        cases=_base_cases,
-        reference=ntk_base,
+        name="rope.next_scores",
+        cases=_next_cases,
+        reference=next_scores,
         wrong=[
             Wrong(
-                _base_times_factor,
-                "With base · factor the slowest hand is slowed by a little less than the factor, "
-                "since its exponent is (d − 2)/d. Solve for the base that makes it exact.",
+                _from_zero,
+                "The new token is treated as if it stood at position 0. Its position is the number "
+                "of keys in the cache; its own score comes out right all the same, which hides it.",
             ),
             Wrong(
-                _dim_minus_two_below,
-                "The exponent is turned over. The slowest hand has base^(−(d−2)/d), so the base "
-                "needs the factor to the power d/(d − 2).",
+                _turned_again,
+                "The cached keys are turned a second time. They were turned when they came in, "
+                "and stay as they are.",
             ),
             Wrong(
-                _smaller_base,
-                "This base is smaller, and all hands turn faster. Longer texts need slower hands, "
-                "and a slower hand needs a larger base.",
+                _own_key_unturned,
+                "The query is turned and the token's own key is not, so a token at distance 0 from "
+                "itself looks as if it stood far away.",
             ),
             Wrong(
-                _pairs_for_dim,
-                "This counts pairs where the formula counts components: d is the width that turns, "
-                "twice the number of hands.",
+                _one_too_far,
+                "Positions begin at 0, so n cached keys stand at 0 to n − 1 and the new token at "
+                "n, not n + 1.",
             ),
         ],
     ),

@@ -1,6 +1,6 @@
-"""Chapter 06, rope: slower hands, so that a model reads further than it was trained to.
+"""Chapter 06, rope: slower rotations, so that a model reads further than it was trained to.
 
-Beyond the trained length the slow hands reach angles that were never seen. Each scaling here maps
+Beyond the trained length the slow pairs reach angles that were never seen. Each scaling here maps
 the frequencies ``ω_i`` of ``d = 2 · pairs`` rotated components to slower ones, for a text
 ``factor`` times as long. They are plain values, used by ``Rope(…, scaling=…)``.
 """
@@ -56,9 +56,9 @@ class LengthScaling(RopeScaling, ABC):
 
 @dataclass(frozen=True)
 class LinearScaling(RopeScaling):
-    """Position interpolation, Chen et al. (2023): ``ω_i / factor``, every hand slower alike.
+    """Position interpolation, Chen et al. (2023): ``ω_i / factor``, every pair slower alike.
 
-    Positions are squeezed into the trained range, at the price of the fast hands, which tell
+    Positions are squeezed into the trained range, at the price of the fast pairs, which tell
     neighbours apart.
 
     >>> LinearScaling(4).scale(torch.tensor([1.0, 0.01]), 10_000)
@@ -77,7 +77,7 @@ class NtkScaling(LengthScaling):
     """NTK-aware scaling (bloc97, 2023; restated by Peng et al. 2024): a larger base.
 
     ``base' = base · factor^(d/(d−2))``, which is the same as ``ω_i · factor^(−2i/(d−2))``: the
-    fastest hand keeps its speed, the slowest is divided by ``factor``, those between lie between.
+    fastest pair keeps its speed, the slowest is divided by ``factor``, those between lie between.
     The factor is fixed when the model is built. "Dynamic NTK" grows it with the text, which makes
     keys cached earlier disagree with new queries.
 
@@ -97,15 +97,15 @@ class NtkScaling(LengthScaling):
 
 @dataclass(frozen=True)
 class YarnScaling(LengthScaling):
-    """YaRN, Peng et al. (2024): each hand by how often it goes round in the trained length.
+    """YaRN, Peng et al. (2024): each pair by its turns in the trained length.
 
-    A hand with more than ``beta_fast`` rounds is kept, one with fewer than ``beta_slow`` is divided
+    A pair with more than ``beta_fast`` turns is kept, one with fewer than ``beta_slow`` is divided
     by ``factor``, those between are mixed. Queries and keys are also multiplied by
     ``0.1 · ln(factor) + 1``, which sharpens the softmax that a longer text flattens.
 
-    The paper's ramp is linear in the number of rounds; ours is linear in the index ``i``, taken
+    The paper's ramp is linear in the number of turns; ours is linear in the index ``i``, taken
     between whole indices, as the authors' code and the checkpoints made with it do. That code turns
-    the ramp round when every hand is fast enough to be kept; here all are kept.
+    the ramp round when every pair is fast enough to be kept; here all are kept.
 
     Raises:
         ValueError: betas not ``fast > slow > 0``; ``sharpen`` not above 0.
@@ -113,9 +113,9 @@ class YarnScaling(LengthScaling):
 
     kind: ClassVar[str] = "yarn"
     beta_fast: float = 32
-    """rounds in the trained length from which a hand is kept"""
+    """turns in the trained length from which a pair is kept"""
     beta_slow: float = 1
-    """rounds in the trained length below which a hand is divided by the factor"""
+    """turns in the trained length below which a pair is divided by the factor"""
     sharpen: float | None = None
     """factor on queries and keys; None for ``0.1 · ln(factor) + 1``"""
     truncate: bool = True
@@ -127,7 +127,7 @@ class YarnScaling(LengthScaling):
             check_number("sharpen", self.sharpen, above=0)
         if not self.beta_fast > self.beta_slow > 0:
             raise ValueError(
-                "expected beta_fast > beta_slow > 0 (rounds in the trained length), "
+                "expected beta_fast > beta_slow > 0 (turns in the trained length), "
                 f"got beta_fast = {self.beta_fast}, beta_slow = {self.beta_slow}"
             )
 
@@ -137,7 +137,7 @@ class YarnScaling(LengthScaling):
         return 0.1 * math.log(self.factor) + 1 if self.sharpen is None else self.sharpen
 
     def scale(self, frequencies: Float[Tensor, " pairs"], base: float) -> Float[Tensor, " pairs"]:
-        """Kept, mixed or divided, by rounds in the trained length."""
+        """Kept, mixed or divided, by turns in the trained length."""
         dim = 2 * len(frequencies)
         first, last = (min(max(index, 0), dim - 1) for index in self.ramp(dim, base))
         width = last - first or 1e-3  # a ramp of no width becomes a step
@@ -145,12 +145,12 @@ class YarnScaling(LengthScaling):
         return frequencies * (1 - slowed) + frequencies / self.factor * slowed
 
     def ramp(self, dim: int, base: float) -> tuple[float, float]:
-        """Between which indices hands of ``dim`` components are mixed; both may lie outside."""
+        """Between which indices pairs of ``dim`` components are mixed; both may lie outside."""
         length = self.original_max_seq_len
-        # The index i whose hand goes round so often solves ω_i · length = 2π · rounds.
+        # The index i whose pair turns so often solves ω_i · length = 2π · turns.
         first, last = (
-            dim * math.log(length / (math.tau * rounds)) / (2 * math.log(base))
-            for rounds in (self.beta_fast, self.beta_slow)
+            dim * math.log(length / (math.tau * turns)) / (2 * math.log(base))
+            for turns in (self.beta_fast, self.beta_slow)
         )
         return (math.floor(first), math.ceil(last)) if self.truncate else (first, last)
 

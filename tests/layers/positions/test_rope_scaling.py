@@ -1,4 +1,4 @@
-"""Frequencies of `transformers`, the formulas one hand at a time, and the ends of each scale."""
+"""Frequencies of `transformers`, the formulas one pair at a time, and the ends of each scale."""
 
 import dataclasses
 import itertools
@@ -117,10 +117,10 @@ def test_ntk_by_hand():
 
 
 def test_yarn_by_hand():
-    """d = 8, base 10^4, 2000 tokens: rounds of the hands 318, 31.8, 3.18 and 0.318.
+    """d = 8, base 10^4, 2000 tokens: turns of the pairs 318, 31.8, 3.18 and 0.318.
 
     32 rounds lie at index 0.998 (down to 0), 1 round at 2.503 (up to 3): the ramp is 0, 1/3, 2/3, 1
-    and with factor 10 a hand keeps 1 − 0.9 · ramp of its speed.
+    and with factor 10 a pair keeps 1 − 0.9 · ramp of its speed.
     """
     got = ours(YarnScaling(10, 2000), head_dim=8)
     assert got.tolist() == pytest.approx([1, 0.1 * 0.7, 0.01 * 0.4, 0.001 * 0.1])
@@ -148,7 +148,7 @@ def test_llama3_keeps_the_fast_and_divides_the_slow(pairs, base, factor, trained
     turns = plain * trained / math.tau
     torch.testing.assert_close(got[turns > 4], plain[turns > 4], rtol=1e-12, atol=0)
     torch.testing.assert_close(got[turns < 1], plain[turns < 1] / factor, rtol=1e-12, atol=0)
-    assert (got.diff() <= 0).all()  # the order of the hands stays
+    assert (got.diff() <= 0).all()  # the order of the pairs stays
 
 
 @given(st.integers(2, 64), st.floats(10, 1e6), st.floats(1, 100))
