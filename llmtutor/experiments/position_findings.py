@@ -7,6 +7,7 @@ family of its own, and p-values are adjusted inside of it.
 import math
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ TASKS = ("copy", "reverse")
 BySeed = dict[int, float]
 
 
-def by_seed(record: Record, scheme: str, key: str) -> dict[int, object]:
+def by_seed(record: Record, scheme: str, key: str) -> dict[int, Any]:
     """One number or list of each run of a scheme."""
     return {
         run["settings"]["seed"]: run["result"][key]
@@ -42,7 +43,7 @@ def bits(record: Record) -> dict[str, BySeed]:
     """Bits per byte in windows of the trained length, by scheme and seed."""
     found = {scheme: by_seed(record, scheme, "valid_loss") for scheme in SCHEMES}
     return {
-        scheme: {seed: float(loss) / math.log(2) for seed, loss in losses.items()}  # type: ignore[arg-type]
+        scheme: {seed: loss / math.log(2) for seed, loss in losses.items()}
         for scheme, losses in found.items()
     }
 
@@ -57,7 +58,7 @@ def stretch(record: Record, scheme: str, places: tuple[int, int]) -> BySeed:
     """Mean bits per byte between two places of a long window, by seed."""
     first, last = (place // PIECE for place in places)
     return {
-        seed: float(np.mean(long[first:last])) / math.log(2)  # type: ignore[index]
+        seed: float(np.mean(long[first:last])) / math.log(2)
         for seed, long in by_seed(record, scheme, "long").items()
     }
 
@@ -104,15 +105,14 @@ def counted(seq_len: int = SEQ_LEN) -> Mapping[str, float]:
 
 def shares(record: Record, scheme: str, task: str) -> BySeed:
     """The share of right letters at the end, by seed."""
-    return {seed: float(right) for seed, right in by_seed(record, scheme, task).items()}  # type: ignore[arg-type]
+    return by_seed(record, scheme, task)
 
 
 def by_step(record: Record) -> dict[str, list[float]]:
     """Mean held-out loss of the puzzle at each of PUZZLE_MARKS, in nats per letter."""
-    return {
-        scheme: [
-            float(np.mean([marks[str(step)] for marks in by_seed(record, scheme, "marks").values()]))  # type: ignore[index]
-            for step in PUZZLE_MARKS
-        ]
-        for scheme in SCHEMES
-    }
+    found = {}
+    for scheme in SCHEMES:
+        marks = by_seed(record, scheme, "marks").values()
+        losses = np.array([[of_run[str(step)] for step in PUZZLE_MARKS] for of_run in marks])
+        found[scheme] = losses.mean(0).tolist()
+    return found
