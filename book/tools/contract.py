@@ -26,7 +26,6 @@ CHAPTERS = ROOT / "book" / "chapters"
 COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
 TO_BRING_OVER = {
-    "05_positions",
     "07_norms",
     "10_optimizers",
     "11_training",

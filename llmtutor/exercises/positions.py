@@ -190,7 +190,7 @@ EXERCISES = [
             ),
             Wrong(
                 _half_exponent,
-                "The exponent is i/d where 2i/d was meant: your slowest hand is only about the "
+                "The exponent is i/d where 2i/d was meant: your slowest pair is only about the "
                 "square root of base slower than the fastest.",
             ),
             Wrong(

@@ -21,7 +21,7 @@ _BASELINE = ModelConfig.uniform(
     ffn="gelu",
     position="sinusoidal",
     tie_weights=False,
-    init="glorot",  # an embedding of deviation 0.02 would drown in sinusoids of amplitude 1
+    init="glorot",  # untied: the embedding has deviation 1 and needs no √d beside sinusoids
 )
 _NANO = {"vocab_size": 1024, "max_seq_len": 256, "n_layers": 4, "d_model": 128, "n_heads": 4}
 

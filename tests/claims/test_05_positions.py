@@ -1,9 +1,36 @@
-"""What chapter 05 says of T5's encoder and of torch's fused kernels, neither of which it runs."""
+"""Chapter 05: what its text says of records, of published models and of torch's fused kernels."""
 
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
 import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
+from transformers import BertConfig, BloomConfig, Llama4TextConfig, SmolLM3Config, WhisperConfig
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder, sinusoids
+
+from llmtutor.experiments.choosing.verdicts import findings
+from llmtutor.experiments.staircase import steps
+from llmtutor.experiments.study import load_record
+from llmtutor.layers.attention.core import attention
+from llmtutor.layers.positions import T5Bias
+from llmtutor.layers.positions.alibi import alibi_slopes
+
+CHAPTERS = Path(__file__).resolve().parents[2] / "book" / "chapters"
+
+
+def page(name: str) -> tuple[str, str]:
+    """Its Markdown, and all text of its outputs."""
+    cells = nbformat.read(CHAPTERS / f"{name}.ipynb", as_version=4).cells
+    prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
+    shown = [o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs]
+    return prose, "\n".join(shown)
 
 
 def test_the_encoder_of_t5_gives_half_of_its_buckets_to_each_direction() -> None:
@@ -36,3 +63,72 @@ def test_a_fused_kernel_of_the_gpu_returns_the_gradient_of_a_bias() -> None:
     on_gpu = aten._scaled_dot_product_efficient_attention_backward.default._schema
     on_cpu = aten._scaled_dot_product_flash_attention_for_cpu_backward.default._schema
     assert (len(on_gpu.returns), len(on_cpu.returns)) == (4, 3)
+
+
+def test_short_trained_transformers_prefer_biases_and_none_is_past_the_trigram() -> None:
+    prose, shown = page("05_positions")
+    gaps = {name: found.gap for name, found in findings(load_record("choosing"), "small").items()}
+    behind = [gaps[name] for name in ("no position", "learned", "sinusoidal")]
+    ahead = [gaps[name] for name in ("alibi", "t5", "shaw")]
+    assert all(gap.verdict == "worse" for gap in behind)
+    assert all(gap.verdict == "better" for gap in ahead)
+    sizes = [sorted(round(abs(gap.difference), 2) for gap in some) for some in (behind, ahead)]
+    (low, *_, high), (least, *_, most) = sizes
+    assert f"behind RoPE by {low} to {high} bits" in prose
+    assert f"ahead of it by {least} to {most}" in prose
+    trigram = re.search(r"Level line “trigram” at (\d\.\d+)", page("20_comparison")[1])
+    assert trigram and re.search(rf"trigram \(chapter 20\) +{trigram[1]}", shown)
+    bits = re.search(r"^RoPE +(\d\.\d+)", shown, re.M)
+    assert bits and float(bits[1]) + min(gap.difference for gap in ahead) > float(trigram[1])
+
+
+def test_the_rung_of_this_chapter() -> None:
+    prose, _ = page("05_positions")
+    by_rung = {step.rung: step for step in steps(load_record("staircase"))}
+    rung, before = by_rung["positions"], by_rung["attention"]
+    gain = before.bits_per_byte - rung.bits_per_byte
+    assert rung.better and f"brings {gain:.2f} bits per byte" in prose
+    assert by_rung["trigram"].bits_per_byte < before.bits_per_byte
+    assert 0 < by_rung["bigram"].bits_per_byte - before.bits_per_byte < 0.1  # hardly better
+    assert abs(by_rung["mlp"].bits_per_byte - rung.bits_per_byte) < 0.01
+
+
+@pytest.mark.parametrize("config", [SmolLM3Config(num_hidden_layers=36),
+                                    Llama4TextConfig(num_hidden_layers=48)])  # fmt: skip
+def test_every_fourth_layer_of_two_models_is_without_rope(config) -> None:
+    assert config.no_rope_layers == [1, 1, 1, 0] * (config.num_hidden_layers // 4)
+
+
+def test_bloom_has_slopes_and_bert_and_whisper_have_tables() -> None:
+    bias = build_alibi_tensor(torch.ones(1, 5), 8, torch.float32)
+    torch.testing.assert_close(bias[:, 0], torch.tensor(alibi_slopes(8))[:, None] * torch.arange(5))
+    assert BloomConfig().model_type == "bloom"
+    small = BertConfig(vocab_size=9, hidden_size=8, num_attention_heads=2)
+    assert BertEmbeddings(small).position_embeddings.weight.shape == (512, 8)
+    sizes = {"d_model": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes |= {"vocab_size": 9, "encoder_layers": 1, "decoder_layers": 1, "pad_token_id": 0}
+    config = WhisperConfig(**sizes)
+    encoder, decoder = WhisperEncoder(config), WhisperDecoder(config)
+    torch.testing.assert_close(encoder.embed_positions.weight.detach(),
+                               sinusoids(*encoder.embed_positions.weight.shape))  # fmt: skip
+    assert not encoder.embed_positions.weight.requires_grad
+    assert decoder.embed_positions.weight.requires_grad
+
+
+def test_a_position_that_restarts_puts_all_keys_into_one_bucket() -> None:
+    """Find the bug: the first token is right; counting on from the stored keys mends the rest."""
+    torch.manual_seed(3)
+    bias = T5Bias(n_heads=2, n_buckets=8, max_distance=16)
+    torch.nn.init.normal_(bias.weight)
+    q, k, v = torch.randn(3, 2, 6, 4)
+    six = torch.arange(6)
+    at_once = attention(q, k, v, causal=True, bias=bias.score_bias(q, six, six))
+    for t in range(4):
+        query, keys = q[:, t : t + 1], torch.arange(t + 1)
+        for position, wrong in ((torch.tensor([0]), t > 0), (torch.arange(t, t + 1), False)):
+            added = bias.score_bias(query, position, keys)
+            alone = attention(query, k[:, : t + 1], v[:, : t + 1], bias=added)
+            error = (alone - at_once[:, t : t + 1]).abs().max()
+            assert error > 0.05 if wrong else error < 1e-6
+            if wrong:
+                assert torch.equal(added[0, 0], bias.weight[0, 0].expand(t + 1))

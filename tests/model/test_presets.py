@@ -160,3 +160,11 @@ def test_names_of_both_kinds_are_known_and_the_nearest_is_offered() -> None:
     assert preset("gemma3-1b", n_layers=12).blocks[5].mixer.window is None
     with pytest.raises(ValueError, match="unknown preset 'gemma-3-1b'; did you mean 'gemma3-1b'"):
         preset("gemma-3-1b")
+
+
+def test_the_embedding_of_the_baseline_is_as_large_as_its_sinusoids() -> None:
+    """Untied, it starts with deviation 1: a factor √d_model would drown the positions."""
+    config = preset("baseline-nano", n_layers=1)
+    assert config.position.kind == "sinusoidal" and config.embedding_scale == 1
+    assert build(config).embedding.weight.std().item() == pytest.approx(1, abs=0.05)
+    assert build(config.replace(tie_weights=True)).embedding.weight.std() < 0.1
