@@ -16,8 +16,9 @@ import torch
 from llmtutor.data.batches import random_batches
 from llmtutor.experiments.curve import spread_windows, train_curve
 from llmtutor.experiments.rates import search
+from llmtutor.experiments.scaling import lowest
 from llmtutor.experiments.studies import learning_rate_rule, n_params
-from llmtutor.experiments.study import Study, load_record
+from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import (
     SEQ_LEN,
     VALID_WINDOWS,
@@ -69,6 +70,24 @@ def search_run(*, budget: str, d_model: int, seed: int) -> dict[str, Any]:
     losses = search(loss_at, round(_usual_rate(d_model), 5))
     kept = {str(lr): None if loss == inf else loss for lr, loss in losses.items()}
     return {"lr": min(losses, key=losses.__getitem__), "losses": kept}
+
+
+def losses_of(record: Record, budget: str) -> dict[int, dict[int, float]]:
+    """Held-out losses of a budget by width and seed, for the seeds that all widths have by now."""
+    found: dict[int, dict[int, float]] = {d: {} for d in WIDTHS[budget]}
+    for run in record.runs:
+        if run["settings"]["budget"] == budget:
+            found[run["settings"]["d_model"]][run["settings"]["seed"]] = run["result"]["valid_loss"]
+    whole = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
+    return {d: {seed: by_seed[seed] for seed in whole} for d, by_seed in found.items()}
+
+
+def best_sizes(record: Record, budget: str) -> list[tuple[float, float]]:
+    """For each seed, the best number of parameters for a budget and the loss expected there."""
+    by_width = losses_of(record, budget)
+    sizes = [n_params(d) for d in by_width]
+    seeds = next(iter(by_width.values()))
+    return [lowest(sizes, [by_width[d][seed] for d in by_width]) for seed in seeds]
 
 
 def repeated_run(*, epochs: int, lr: float, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from llmtutor.experiments import budgets
 from llmtutor.experiments.budgets import BUDGETS, EPOCHS, WIDTHS, n_tokens, repeated_run
 from llmtutor.experiments.studies import n_params
+from llmtutor.experiments.study import Record
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -16,6 +17,24 @@ def test_every_size_spends_the_budget(budget: str, whole) -> None:
         for result in whole("isoflop").results(budget=budget, d_model=d):
             assert 0 <= n_tokens(budget, d) - result["n_tokens"] < 1024  # whole batches
             assert result["n_params"] == n_params(d)
+
+
+def test_the_best_size_of_a_budget_is_found_seed_by_seed() -> None:
+    """Losses of two seeds are parabolas around 16,000 and 32,000 parameters."""
+    runs = [
+        {
+            "settings": {"budget": "small", "d_model": d, "seed": seed},
+            "result": {"valid_loss": 2 + seed + np.log(n_params(d) / best) ** 2},
+        }
+        for seed, best in ((0, 16_000), (1, 32_000))
+        for d in WIDTHS["small"]
+    ]
+    record = Record("isoflop", "", {}, "", [], runs)
+    assert budgets.losses_of(record, "small")[8].keys() == {0, 1}
+    first, second = budgets.best_sizes(record, "small")
+    assert first == pytest.approx((16_000, 2)) and second == pytest.approx((32_000, 3))
+    record.runs.pop()  # the last width of the second seed is still to come
+    assert len(budgets.best_sizes(record, "small")) == 1
 
 
 def test_the_best_size_of_a_budget_is_not_an_end(whole) -> None:
