@@ -116,17 +116,14 @@ def repeated_run(*, epochs: int, lr: float, seed: int) -> dict[str, Any]:
 
 
 def _plan(written: Mapping[str, Any]) -> dict[str, Any]:
-    if written:
-        return {}
-    record = load_record("isoflop-rates")
-    return {
-        "lr": {
-            budget: {
-                str(d): record.results(budget=budget, d_model=d)[0]["lr"] for d in WIDTHS[budget]
-            }
-            for budget in BUDGETS
-        }
-    }
+    """The rates that the search found, for sizes that have none yet."""
+    record, known = load_record("isoflop-rates"), written.get("lr", {})
+    new: dict[str, dict[str, float]] = {}
+    for budget, d in _points():
+        found = record.results(budget=budget, d_model=d)
+        if found and str(d) not in known.get(budget, {}):
+            new.setdefault(budget, {})[str(d)] = found[0]["lr"]
+    return {"lr": new} if new else {}
 
 
 def _points() -> list[tuple[str, int]]:

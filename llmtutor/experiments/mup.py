@@ -119,21 +119,28 @@ def by_rate(record: Record, mup: bool) -> dict[int, dict[float, float]]:
 
 
 def moved(d_model: int, vocab_size: int, mup: bool, step: float = 0.001) -> float:
-    """How far one step of all hidden matrices moves the logits of a new model, root mean square.
+    """How far one step of all hidden matrices moves the last residual stream, root mean square.
 
-    Each weight goes by ``step``, or its part of it, against the sign of its gradient: what AdamW
-    does in its first step.
+    Each weight of a new model goes by ``step``, or its part of it, against the sign of its
+    gradient: what AdamW does in its first step.
     """
     torch.manual_seed(0)
     net, part = parametrised(d_model, vocab_size, mup)
+    inner = net.model if isinstance(net, Divided) else net
+    streams: list[Tensor] = []
+    inner.get_submodule("norm").register_forward_pre_hook(
+        lambda _, inputs: streams.append(inputs[0].detach())
+    )
     ids = torch.randint(vocab_size, (8, 32), generator=torch.Generator().manual_seed(1))
-    before = net(ids)
-    nn.functional.cross_entropy(before.flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
+    logits = net(ids).flatten(0, 1)
+    nn.functional.cross_entropy(logits, ids.roll(-1, 1).flatten()).backward()
     with torch.no_grad():
         for weight in split(net)["hidden"]:
             assert weight.grad is not None
             weight -= step * part * weight.grad.sign()
-        return float((net(ids) - before).square().mean().sqrt())
+        net(ids)
+    before, after = streams
+    return float((after - before).square().mean().sqrt())
 
 
 MUP = Study(

@@ -67,6 +67,20 @@ def test_repeated_text_is_the_beginning_alone(monkeypatch, whole) -> None:
     assert set(EPOCHS) == {run["settings"]["epochs"] for run in whole("repeated").runs}
 
 
+def test_a_size_that_is_added_later_gets_the_rate_of_its_own_search(monkeypatch) -> None:
+    """A study may grow: what is in its plan stays, what is missing comes from the search."""
+    runs = [
+        {"settings": {"budget": "small", "d_model": d, "seed": 100}, "result": {"lr": lr}}
+        for d, lr in ((8, 0.05), (16, 0.03))
+    ]
+    found = Record("isoflop-rates", "", {}, "", [], runs)
+    monkeypatch.setattr(budgets, "load_record", lambda name: found)
+    study = budgets.BUDGET[1]
+    assert study.plan({}) == {"lr": {"small": {"8": 0.05, "16": 0.03}}}
+    assert study.plan({"lr": {"small": {"8": 0.04}}}) == {"lr": {"small": {"16": 0.03}}}
+    assert study.plan({"lr": {"small": {"8": 0.04, "16": 0.02}}}) == {}
+
+
 def test_every_point_was_tuned(whole) -> None:
     plan = whole("isoflop").plan["lr"]
     for run in whole("isoflop-rates").runs:

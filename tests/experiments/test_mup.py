@@ -31,11 +31,11 @@ def test_at_the_base_width_both_are_one_model(monkeypatch) -> None:
     assert runs[0] == runs[1]
 
 
-def test_a_step_moves_the_logits_as_far_at_every_width_in_mup_and_farther_without() -> None:
+def test_a_step_moves_the_stream_as_far_at_every_width_in_mup_and_farther_without() -> None:
     """Yang et al. (2022), section 2: the coordinate check."""
     plain, scaled = ([moved(d, 84, is_mup) for d in (32, 256)] for is_mup in (False, True))
-    assert plain[1] > 3 * plain[0]
-    assert 0.4 < scaled[1] / scaled[0] < 1.5
+    assert plain[0] == scaled[0] and 5 < plain[1] / plain[0] < 10
+    assert 0.7 < scaled[1] / scaled[0] < 1.2
 
 
 def test_the_record_holds_every_width_and_rate(whole) -> None:
