@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from llmtutor.evaluate.compare import compare, holm
 from llmtutor.experiments.scaling import Law, Prediction, bootstrap, compute_optimal, fit_law
@@ -244,6 +245,34 @@ def test_the_last_rung_reads_two_and_a_half_tokens_a_parameter() -> None:
     assert f"{run['n_params']:,} parameters" in prose()
     before = load_record("staircase").results(rung="training")[0]
     assert run["bytes_seen"] == 4 * before["bytes_seen"]
+
+
+def test_a_fit_to_a_mean_stops_early_and_one_to_the_sum_does_not(sizes) -> None:
+    """The bug: SciPy's tolerance is absolute for objectives below 1."""
+    x, loss = sizes
+
+    def fitted(average) -> tuple[Law, int]:
+        def objective(constants: np.ndarray) -> float:
+            a, b, e, alpha, beta = constants
+            terms = a - alpha * np.log(x[:, 0]), b - beta * np.log(x[:, 1]), e + 0 * x[:, 0]
+            error = np.abs(np.logaddexp.reduce(terms) - np.log(loss))
+            return average(np.where(error < 1e-3, error**2 / 2, 1e-3 * (error - 5e-4)))
+
+        found = minimize(objective, [0, 0, 0, 0.3, 0.3], method="L-BFGS-B")
+        assert found.success
+        a, b, e, alpha, beta = found.x
+        return Law(math.exp(e), (math.exp(a), math.exp(b)), (alpha, beta)), found.nit
+
+    hasty, few = fitted(np.mean)
+    patient, more = fitted(np.sum)
+    missed, missed_by_sum, best = (
+        np.abs([law(*row) for row in x] - loss).mean()
+        for law in (hasty, patient, fit_law(x, loss))
+    )
+    assert few < 10 < more and missed > 10 * best and missed_by_sum < 0.015
+    bet = load_record("held-out").plan
+    at = bet["n_params"], bet["n_tokens"]
+    assert round(hasty(*at) - 1.83, 1) == 0.2 and round(patient(*at), 2) == 1.83
 
 
 def test_conclusions_that_were_wrong_are_gone() -> None:
