@@ -105,7 +105,7 @@ def mup_run(*, d_model: int, mup: bool, lr: float, seed: int) -> dict[str, Any]:
 
 
 def by_rate(record: Record, mup: bool) -> dict[int, dict[float, float]]:
-    """Of one parametrisation: mean losses over seeds by width and rate; infinite if one diverged."""
+    """Of one parametrisation: mean losses by width and rate; infinite if a run diverged."""
     found: dict[int, dict[float, list[float]]] = {}
     for run in record.runs:
         settings, loss = run["settings"], run["result"]["valid_loss"]

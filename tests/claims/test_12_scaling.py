@@ -152,9 +152,7 @@ def test_noise_is_not_the_same_at_every_width_and_weighting_moves_a_constant(siz
     x, loss = sizes
     assert 1.3 < loss.max() / loss.min() < 1.4  # "differ by a third"
     by_width = np.array([deviation(row) for row in differences]).clip(0.005)
-    plain, weighted = (
-        weighted_law(x, loss, weights) for weights in (np.ones(6), by_width**-2)
-    )
+    plain, weighted = (weighted_law(x, loss, weights) for weights in (np.ones(6), by_width**-2))
     assert (round(plain.exponents[1], 2), round(weighted.exponents[1], 2)) == (0.39, 0.26)
     at = n_params(HELD_OUT["d_model"]), HELD_OUT["n_tokens"] // 1024 * 1024
     assert round(abs(plain(*at) - weighted(*at)), 3) == 0.003
@@ -165,8 +163,8 @@ def weighted_law(x: np.ndarray, loss: np.ndarray, by_width: np.ndarray) -> Law:
     """Least squares with a weight for each width."""
     weights = np.sqrt(np.repeat(by_width, len(TOKENS)))[:, None]
     best, law = math.inf, None
-    for alpha in np.geomspace(0.15, 0.8, 60):
-        for beta in np.geomspace(0.1, 1.0, 80):
+    for alpha in np.geomspace(0.25, 0.45, 60):
+        for beta in np.geomspace(0.2, 0.5, 90):
             columns = np.stack([x[:, 0] ** 0, x[:, 0] ** -alpha, x[:, 1] ** -beta], axis=1)
             found = np.linalg.lstsq(columns * weights, loss * weights[:, 0], rcond=None)[0]
             error = float(((columns @ found - loss) ** 2 @ weights**2).item())
@@ -174,6 +172,14 @@ def weighted_law(x: np.ndarray, loss: np.ndarray, by_width: np.ndarray) -> Law:
                 best, law = error, Law(found[0], (found[1], found[2]), (alpha, beta))
     assert law is not None
     return law
+
+
+def test_errors_of_a_width_go_together(sizes) -> None:
+    x, loss = sizes
+    law = fit_law(x, loss)
+    errors = (loss - [law(*row) for row in x]).reshape(len(WIDTHS), len(TOKENS))
+    assert np.corrcoef(errors[:, 1], errors[:, 2])[0, 1] > 0.8
+    assert "errors of a width go together" in prose()
 
 
 def test_from_two_lengths_most_laws_of_the_bootstrap_have_a_floor_near_zero(sizes) -> None:
@@ -266,8 +272,7 @@ def test_a_fit_to_a_mean_stops_early_and_one_to_the_sum_does_not(sizes) -> None:
     hasty, few = fitted(np.mean)
     patient, more = fitted(np.sum)
     missed, missed_by_sum, best = (
-        np.abs([law(*row) for row in x] - loss).mean()
-        for law in (hasty, patient, fit_law(x, loss))
+        np.abs([law(*row) for row in x] - loss).mean() for law in (hasty, patient, fit_law(x, loss))
     )
     assert few < 10 < more and missed > 10 * best and missed_by_sum < 0.015
     bet = load_record("held-out").plan

@@ -48,7 +48,10 @@ def test_the_record_holds_every_width_and_rate(whole) -> None:
 
 def test_losses_by_rate_are_means_and_infinite_where_a_run_diverged() -> None:
     runs = [
-        {"settings": {"d_model": 32, "mup": mup, "lr": lr, "seed": seed}, "result": {"valid_loss": x}}
+        {
+            "settings": {"d_model": 32, "mup": mup, "lr": lr, "seed": seed},
+            "result": {"valid_loss": x},
+        }
         for mup, lr, seed, x in (
             (True, 0.2, 0, 2.0),
             (True, 0.1, 0, 3.0),

@@ -34,16 +34,19 @@ def draw_budget(flops: float, sizes: Sequence[float]) -> Drawing:
     divisions = [(n, product / n) for n in sorted(sizes)]
     most_n, most_d = divisions[-1][0], divisions[0][1]
     left, top, label = 20.0, 30.0, 1.3 * SMALL
-    placed, said = [], []
+    placed, inner, said = [], [], []
     for n, d in divisions:
         width, height = SIDE * d / most_d, SIDE * n / most_n
         frame = f'<rect class="lt-weight" width="{width:.4g}" height="{height:.4g}" '
         frame += 'style="fill-opacity:0.45"/>'
         placed.append((Shape(width, height, frame), left, top + SIDE - height))
         words = text(f"N = {n:,.0f}, D = {d:,.0f}", SMALL)
-        x = min(left + width + 6, WIDEST - 2 - words.width)
-        y = top + SIDE - height - label - 3 if width > 0.5 * SIDE else top + SIDE - height
-        placed.append((words, x, y))
+        if inside := width > words.width + 12 and height > label + 4:
+            x, y = left + width - words.width - 6, top + SIDE - (height + label) / 2
+        else:
+            x, y = min(left + width + 6, WIDEST - 2 - words.width), top + SIDE - height
+        # Later rectangles are narrower: what stands inside of one keeps clear of them.
+        (inner if inside else placed).append((words, x, y))
         said.append(f"{n:,.0f} parameters with {d:,.0f} tokens")
     steps = [math.exp(t / 40 * math.log(most_n / divisions[0][0])) for t in range(41)]
     curve = [(left + SIDE / s, top + SIDE - SIDE * s * divisions[0][0] / most_n) for s in steps]
@@ -57,6 +60,7 @@ def draw_budget(flops: float, sizes: Sequence[float]) -> Drawing:
             top + SIDE + 22,
             *placed,
             (Shape(0, 0, line(curve, "off") + axes), 0, 0),
+            *inner,
             (up, 2, 0),
             (across, left + SIDE - across.width, top + SIDE + 4),
         ),
@@ -142,7 +146,7 @@ def draw_two_lengths(
 
     The last length is hidden from the fit; ``measured`` is the loss that was found there.
     """
-    wide, high, left, top = 230.0, 190.0, 42.0, 16.0
+    wide, high, left, top = 214.0, 190.0, 42.0, 16.0
     every = [loss for losses in laws.values() for loss in losses] + [measured]
     low, most = min(every), max(every)
     first, last = math.log(lengths[0]), math.log(lengths[-1])
@@ -163,8 +167,9 @@ def draw_two_lengths(
         ways += f'<circle class="lt-token" cx="{x:.4g}" cy="{y:.4g}" r="5"/>'
     x, y = place(lengths[-1], measured)
     ways += f'<circle class="lt-new" cx="{x:.4g}" cy="{y:.4g}" r="5"/>'
-    found = text(f"measured {measured:.2f}", SMALL, bold=True)
-    placed.append((found, x - found.width - 10, y - 4))
+    low_row = top + high + 26
+    ways += f'<circle class="lt-new" cx="{left:.4g}" cy="{low_row + 9:.4g}" r="5"/>'
+    placed.append((text(f"measured {measured:.2f}", SMALL, bold=True), left + 10, low_row))
     for length in (lengths[0], lengths[_second(lengths, laws)], lengths[-1]):
         words = text(f"{length / 1000:,.0f}k", SMALL)
         x, _ = place(length, low)
@@ -173,12 +178,12 @@ def draw_two_lengths(
     name = text("characters read", SMALL)
     return Drawing(
         over(
-            left + wide + 85,
+            left + wide + 100,
             top + high + 44,
             (Shape(0, 0, axis + ways), 0, 0),
             *placed,
             (text("loss", SMALL), 0, 0),
-            (name, left + wide - name.width, top + high + 26),
+            (name, left + wide - name.width, low_row),
         ),
         "All go through the same two points",
         f"Losses against the characters read. {len(laws)} laws agree at the two lengths that were "
