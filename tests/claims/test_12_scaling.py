@@ -65,7 +65,7 @@ def test_what_the_count_leaves_out_of_the_narrowest_model() -> None:
     assert count.embedding / count.non_embedding == pytest.approx(0.20, abs=0.005)
     exact = (forward_flops(config, 16, 64) + backward_flops(config, 16, 64)) / (16 * 64)
     assert 0.4 < 1 - 6 * count.non_embedding / exact < 0.5  # "nearly half of its work"
-    assert "would add 20 %" in prose() and "nearly half of its work" in prose()
+    assert "would add 20 %" in prose() and "nearly half of the work" in prose()
 
 
 def test_one_rate_for_two_widths_gives_any_answer() -> None:
