@@ -106,6 +106,8 @@ def tying_at_best() -> dict[str, dict[int, float]]:
         }
         best = min(at, key=lambda lr: sum(at[lr]))
         assert min(TYING_RATES) < best < max(TYING_RATES)
+        runs = [run["settings"] for run in record.runs if run["settings"]["lr"] == best]
+        assert [r["seed"] for r in runs if r["model"] == model] == [0, 1, 2]  # as they are paired
         found[name] = dict(enumerate(at[best]))
     return found
 
@@ -175,11 +177,15 @@ def weighted_law(x: np.ndarray, loss: np.ndarray, by_width: np.ndarray) -> Law:
 
 
 def test_errors_of_a_width_go_together(sizes) -> None:
+    """At the two longer lengths; runs of one width share their rate and their seeds."""
     x, loss = sizes
     law = fit_law(x, loss)
-    errors = (loss - [law(*row) for row in x]).reshape(len(WIDTHS), len(TOKENS))
-    assert np.corrcoef(errors[:, 1], errors[:, 2])[0, 1] > 0.8
+    errors = {(n, d): value - law(n, d) for (n, d), value in zip(x, loss, strict=True)}
+    _, second, third = np.unique(x[:, 1])
+    middle, long = ([errors[n, d] for n in np.unique(x[:, 0])] for d in (second, third))
+    assert np.corrcoef(middle, long)[0, 1] > 0.8
     assert "errors of a width go together" in prose()
+    assert tuple(x[-1]) == (n_params(96), third)  # the one that the drawing shows as measured
 
 
 def test_from_two_lengths_most_laws_of_the_bootstrap_have_a_floor_near_zero(sizes) -> None:

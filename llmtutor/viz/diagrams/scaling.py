@@ -44,7 +44,7 @@ def draw_budget(flops: float, sizes: Sequence[float]) -> Drawing:
         if inside := width > words.width + 12 and height > label + 4:
             x, y = left + width - words.width - 6, top + SIDE - (height + label) / 2
         else:
-            x, y = min(left + width + 6, WIDEST - 2 - words.width), top + SIDE - height
+            x, y = min(left + width + 6, WIDEST - 2 - words.width), top + SIDE - height - 12
         # Later rectangles are narrower: what stands inside of one keeps clear of them.
         (inner if inside else placed).append((words, x, y))
         said.append(f"{n:,.0f} parameters with {d:,.0f} tokens")
@@ -167,19 +167,19 @@ def draw_two_lengths(
         ways += f'<circle class="lt-token" cx="{x:.4g}" cy="{y:.4g}" r="5"/>'
     x, y = place(lengths[-1], measured)
     ways += f'<circle class="lt-new" cx="{x:.4g}" cy="{y:.4g}" r="5"/>'
-    low_row = top + high + 26
+    low_row = top + high + 30
     ways += f'<circle class="lt-new" cx="{left:.4g}" cy="{low_row + 9:.4g}" r="5"/>'
     placed.append((text(f"measured {measured:.2f}", SMALL, bold=True), left + 10, low_row))
     for length in (lengths[0], lengths[_second(lengths, laws)], lengths[-1]):
         words = text(f"{length / 1000:,.0f}k", SMALL)
         x, _ = place(length, low)
-        placed.append((words, x - words.width / 2, top + high + 8))
-    axis = line([(left, top + high + 6), (left + wide + 10, top + high + 6)], head=True)
+        placed.append((words, x - words.width / 2, top + high + 12))
+    axis = line([(left, top + high + 10), (left + wide + 10, top + high + 10)], head=True)
     name = text("characters read", SMALL)
     return Drawing(
         over(
             left + wide + 100,
-            top + high + 44,
+            top + high + 48,
             (Shape(0, 0, axis + ways), 0, 0),
             *placed,
             (text("loss", SMALL), 0, 0),
