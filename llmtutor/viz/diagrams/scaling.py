@@ -34,7 +34,8 @@ def draw_budget(flops: float, sizes: Sequence[float]) -> Drawing:
     divisions = [(n, product / n) for n in sorted(sizes)]
     most_n, most_d = divisions[-1][0], divisions[0][1]
     left, top, label = 20.0, 30.0, 1.3 * SMALL
-    placed, inner, said = [], [], []
+    placed, said = [], []
+    inner: list[tuple[Shape, float, float]] = []
     for n, d in divisions:
         width, height = SIDE * d / most_d, SIDE * n / most_n
         frame = f'<rect class="lt-weight" width="{width:.4g}" height="{height:.4g}" '
