@@ -29,7 +29,6 @@ TO_BRING_OVER = {
     "07_norms",
     "10_optimizers",
     "11_training",
-    "12_scaling",
 }
 """Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""
 WORDS = (1800, 3500)  # of prose, outside collapsed answers

@@ -6,94 +6,57 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from llmtutor.exercises.core import Exercise, Property, Wrong
+from llmtutor.experiments.scaling import Law
 
-# Exercise 1: what a budget buys.
+# Exercise 1: the cheapest of several equally good models.
 
-
-def _budgets() -> Iterator[tuple[float, int]]:
-    yield 6e12, 1_000_000
-    yield 1e13, 250_000
-    yield 3.6e10, 6_000
+REFIT = Law(1.8172, (482.01, 2085.43), (0.3478, 0.3658))
+"""That of Besiroglu et al. (2024), a loss in nats a token."""
 
 
-def tokens_for(flops: float, n_params: int) -> float:
-    """Tokens that a model of ``n_params`` parameters can train on with this many operations.
+def _equals() -> Iterator[tuple[list[tuple[float, float]], float]]:
+    for sizes, served in (
+        ((7e9, 13e9, 26e9), 2e12),
+        ((7e9, 13e9, 26e9), 0.0),
+        ((2e9, 4e9, 8e9, 16e9), 1e13),
+        ((26e9, 13e9, 7e9), 1.5e11),
+    ):
+        loss = REFIT(sizes[1], 20 * sizes[1])
+        yield [(n, _length(n, loss)) for n in sizes if loss > REFIT(n, math.inf)], served
 
-    >>> tokens_for(6e12, 1_000_000)
-    1000000.0
+
+def _length(n_params: float, loss: float) -> float:
+    """Tokens with which a model of this size reaches the loss."""
+    left = loss - REFIT(n_params, math.inf)
+    return float((REFIT.coefficients[1] / left) ** (1 / REFIT.exponents[1]))
+
+
+def cheapest(pairs: Sequence[tuple[float, float]], served: float) -> int:
+    """Which (parameters, tokens) costs least, trained once and run forward on ``served`` tokens.
+
+    >>> cheapest([(10.0, 100.0), (5.0, 220.0)], 0.0), cheapest([(10.0, 100.0), (5.0, 220.0)], 100.0)
+    (0, 1)
     """
-    return flops / (6 * n_params)
+    return _least([6 * n * d + 2 * n * served for n, d in pairs])
 
 
-def _forward_only(flops: float, n_params: int) -> float:
-    return flops / (2 * n_params)
+def _least(costs: Sequence[float]) -> int:
+    return min(range(len(costs)), key=lambda i: costs[i])
 
 
-def _backward_only(flops: float, n_params: int) -> float:
-    return flops / (4 * n_params)
+def _training_only(pairs: Sequence[tuple[float, float]], served: float) -> int:
+    return _least([6 * n * d for n, d in pairs])
 
 
-def _one_product(flops: float, n_params: int) -> float:
-    return flops / n_params
+def _served_alone(pairs: Sequence[tuple[float, float]], served: float) -> int:
+    return _least([n for n, _ in pairs])
 
 
-def _twenty(flops: float, n_params: int) -> float:
-    return 20 * n_params
+def _as_in_training(pairs: Sequence[tuple[float, float]], served: float) -> int:
+    return _least([6 * n * (d + served) for n, d in pairs])
 
 
-# Exercise 2: the floor and the coefficient, when the exponent is known.
-
-
-def _curves() -> Iterator[tuple[list[float], list[float], float]]:
-    yield [4.0, 16.0, 64.0], [5.0, 3.0, 2.0], 0.5
-    yield [1e4, 3e4, 1e5, 3e5], [2.5, 2.31, 2.13, 2.02], 0.3
-    yield [10.0, 100.0, 1000.0], [4.1, 2.3, 2.2], 0.8
-
-
-def floor_and_coefficient(
-    sizes: Sequence[float], losses: Sequence[float], exponent: float
-) -> tuple[float, float]:
-    """E and A of the curve E + A · size^(−exponent) nearest to the losses (least squares).
-
-    >>> e, a = floor_and_coefficient([4.0, 16.0, 64.0], [5.0, 3.0, 2.0], 0.5)
-    >>> round(e, 6), round(a, 6)
-    (1.0, 8.0)
-    """
-    return _line(np.asarray(sizes) ** -exponent, losses)
-
-
-def _line(x: np.ndarray, losses: Sequence[float]) -> tuple[float, float]:
-    slope, start = np.polyfit(x, losses, 1)
-    return float(start), float(slope)
-
-
-def _no_floor(
-    sizes: Sequence[float], losses: Sequence[float], exponent: float
-) -> tuple[float, float]:
-    x = np.asarray(sizes) ** -exponent
-    return 0.0, float(x @ np.asarray(losses) / (x @ x))
-
-
-def _grows(sizes: Sequence[float], losses: Sequence[float], exponent: float) -> tuple[float, float]:
-    return _line(np.asarray(sizes) ** exponent, losses)
-
-
-def _other_order(
-    sizes: Sequence[float], losses: Sequence[float], exponent: float
-) -> tuple[float, float]:
-    floor, coefficient = floor_and_coefficient(sizes, losses, exponent)
-    return coefficient, floor
-
-
-def _last_is_floor(
-    sizes: Sequence[float], losses: Sequence[float], exponent: float
-) -> tuple[float, float]:
-    x = np.asarray(sizes) ** -exponent
-    above = np.asarray(losses) - min(losses)
-    return min(losses), float(x @ above / (x @ x))
-
-
-# Exercise 3: between the learning rates tried.
+# Exercise 2: between the learning rates tried.
 
 
 def _sweeps() -> Iterator[tuple[dict[float, float]]]:
@@ -131,15 +94,15 @@ def _all_points(losses: Mapping[float, float]) -> float:
     return float(np.exp(-b / (2 * a)))
 
 
-def _lowest_tried(losses: Mapping[float, float]) -> float:
-    return min(losses, key=lambda rate: losses[rate])
-
-
 def _left_in_logs(losses: Mapping[float, float]) -> float:
     return math.log(best_rate(losses))
 
 
-# Exercise 4: an interval for a run to come.
+def _lowest_tried(losses: Mapping[float, float]) -> float:
+    return min(losses, key=lambda rate: losses[rate])
+
+
+# Exercise 3: an interval for a run to come.
 
 
 def _draws() -> Iterator[tuple[list[float], list[float], float]]:
@@ -195,62 +158,24 @@ def _one_deviation(
 
 EXERCISES = [
     Exercise(
-        name="scaling.tokens_for",
-        cases=_budgets,
-        reference=tokens_for,
+        name="scaling.cheapest",
+        cases=_equals,
+        reference=cheapest,
         wrong=[
             Wrong(
-                _forward_only,
-                "Two operations a parameter and token are the forward pass alone. The backward "
-                "pass takes twice as many again.",
+                _training_only,
+                "This is the cheapest to train. Each token that is served costs a forward pass, "
+                "two operations a parameter, on top.",
             ),
             Wrong(
-                _backward_only,
-                "Four operations a parameter and token are the backward pass alone. The forward "
-                "pass comes before it and takes two.",
+                _served_alone,
+                "This is the cheapest to serve. A small model needs far more tokens to become as "
+                "good, and its training is paid as well.",
             ),
             Wrong(
-                _one_product,
-                "This is one operation a parameter and token. A product and a sum are two, and "
-                "there are three passes' worth of them.",
-            ),
-            Wrong(
-                _twenty,
-                "Twenty tokens a parameter is advice for dividing a budget. What a given budget "
-                "buys at a given size is arithmetic.",
-            ),
-        ],
-    ),
-    Exercise(
-        name="scaling.floor_and_coefficient",
-        cases=_curves,
-        reference=floor_and_coefficient,
-        properties=[
-            Property(
-                "the answer is a pair of numbers",
-                lambda received, *_: len(received) == 2,
-            ),
-        ],
-        wrong=[
-            Wrong(
-                _no_floor,
-                "The floor is fixed at 0. Text has an entropy, which no size removes; the floor "
-                "is one of the two numbers to fit.",
-            ),
-            Wrong(
-                _grows,
-                "The line is one in size^exponent, so the curve grows without end. The loss falls "
-                "with size^(−exponent).",
-            ),
-            Wrong(
-                _other_order,
-                "Both numbers are there, in the other order: the floor comes first, then the "
-                "coefficient.",
-            ),
-            Wrong(
-                _last_is_floor,
-                "The lowest loss measured is taken as the floor. The floor lies below all of them, "
-                "or the largest model would be as good as an infinite one.",
+                _as_in_training,
+                "Served tokens count six operations a parameter here. Nobody runs a backward "
+                "pass for them: it is two.",
             ),
         ],
     ),

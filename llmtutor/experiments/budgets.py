@@ -16,8 +16,9 @@ import torch
 from llmtutor.data.batches import random_batches
 from llmtutor.experiments.curve import spread_windows, train_curve
 from llmtutor.experiments.rates import search
+from llmtutor.experiments.scaling import lowest
 from llmtutor.experiments.studies import learning_rate_rule, n_params
-from llmtutor.experiments.study import Study, load_record
+from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import (
     SEQ_LEN,
     VALID_WINDOWS,
@@ -32,8 +33,8 @@ BUDGETS: Mapping[str, float] = {"small": 2e10, "middle": 8e10, "large": 3.2e11}
 """Floating-point operations of a training, by 6 N D with N without the embedding."""
 WIDTHS: Mapping[str, tuple[int, ...]] = {
     "small": (8, 16, 24, 32, 48),
-    "middle": (16, 24, 32, 48, 64),
-    "large": (24, 32, 48, 64, 96),
+    "middle": (8, 16, 24, 32, 48),
+    "large": (16, 24, 32, 48, 64),
 }
 TUNING_SEED, SEEDS = 100, 3
 
@@ -71,6 +72,24 @@ def search_run(*, budget: str, d_model: int, seed: int) -> dict[str, Any]:
     return {"lr": min(losses, key=losses.__getitem__), "losses": kept}
 
 
+def losses_of(record: Record, budget: str) -> dict[int, dict[int, float]]:
+    """Held-out losses of a budget by width and seed, for the seeds that all widths have by now."""
+    found: dict[int, dict[int, float]] = {d: {} for d in WIDTHS[budget]}
+    for run in record.runs:
+        if run["settings"]["budget"] == budget:
+            found[run["settings"]["d_model"]][run["settings"]["seed"]] = run["result"]["valid_loss"]
+    whole = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
+    return {d: {seed: by_seed[seed] for seed in whole} for d, by_seed in found.items()}
+
+
+def best_sizes(record: Record, budget: str) -> list[tuple[float, float]]:
+    """For each seed, the best number of parameters for a budget and the loss expected there."""
+    by_width = losses_of(record, budget)
+    sizes = [n_params(d) for d in by_width]
+    seeds = next(iter(by_width.values()))
+    return [lowest(sizes, [by_width[d][seed] for d in by_width]) for seed in seeds]
+
+
 def repeated_run(*, epochs: int, lr: float, seed: int) -> dict[str, Any]:
     """Train on the first 1/epochs of a text, as many steps whatever that is."""
     train, valid, vocab_size = tokens()
@@ -97,17 +116,14 @@ def repeated_run(*, epochs: int, lr: float, seed: int) -> dict[str, Any]:
 
 
 def _plan(written: Mapping[str, Any]) -> dict[str, Any]:
-    if written:
-        return {}
-    record = load_record("isoflop-rates")
-    return {
-        "lr": {
-            budget: {
-                str(d): record.results(budget=budget, d_model=d)[0]["lr"] for d in WIDTHS[budget]
-            }
-            for budget in BUDGETS
-        }
-    }
+    """The rates that the search found, for sizes that have none yet."""
+    record, known = load_record("isoflop-rates"), written.get("lr", {})
+    new: dict[str, dict[str, float]] = {}
+    for budget, d in _points():
+        found = record.results(budget=budget, d_model=d)
+        if found and str(d) not in known.get(budget, {}):
+            new.setdefault(budget, {})[str(d)] = found[0]["lr"]
+    return {"lr": new} if new else {}
 
 
 def _points() -> list[tuple[str, int]]:

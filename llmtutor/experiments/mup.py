@@ -8,6 +8,7 @@ the output layer keeps its variance of the base width.
 
 import math
 from itertools import product
+from statistics import mean
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 
 from llmtutor.data.batches import batch_at
 from llmtutor.experiments.curve import spread_windows, train_curve
-from llmtutor.experiments.study import Study
+from llmtutor.experiments.study import Record, Study
 from llmtutor.experiments.training import SEQ_LEN, model_config, schedule, tokens
 from llmtutor.model.presets import build
 from llmtutor.model.transformer import Transformer
@@ -101,6 +102,45 @@ def mup_run(*, d_model: int, mup: bool, lr: float, seed: int) -> dict[str, Any]:
         marks=(STEPS,),
     )
     return {"valid_loss": None if curve.diverged else round(curve.marks[STEPS], 5)}
+
+
+def by_rate(record: Record, mup: bool) -> dict[int, dict[float, float]]:
+    """Of one parametrisation: mean losses by width and rate; infinite if a run diverged."""
+    found: dict[int, dict[float, list[float]]] = {}
+    for run in record.runs:
+        settings, loss = run["settings"], run["result"]["valid_loss"]
+        if settings["mup"] is mup:
+            at = found.setdefault(settings["d_model"], {}).setdefault(settings["lr"], [])
+            at.append(math.inf if loss is None else loss)
+    return {
+        d: {lr: mean(losses) for lr, losses in sorted(rates.items())}
+        for d, rates in sorted(found.items())
+    }
+
+
+def moved(d_model: int, vocab_size: int, mup: bool, step: float = 0.001) -> float:
+    """How far one step of all hidden matrices moves the last residual stream, root mean square.
+
+    Each weight of a new model goes by ``step``, or its part of it, against the sign of its
+    gradient: what AdamW does in its first step.
+    """
+    torch.manual_seed(0)
+    net, part = parametrised(d_model, vocab_size, mup)
+    inner = net.model if isinstance(net, Divided) else net
+    streams: list[Tensor] = []
+    inner.get_submodule("norm").register_forward_pre_hook(
+        lambda _, inputs: streams.append(inputs[0].detach())
+    )
+    ids = torch.randint(vocab_size, (8, 32), generator=torch.Generator().manual_seed(1))
+    logits = net(ids).flatten(0, 1)
+    nn.functional.cross_entropy(logits, ids.roll(-1, 1).flatten()).backward()
+    with torch.no_grad():
+        for weight in split(net)["hidden"]:
+            assert weight.grad is not None
+            weight -= step * part * weight.grad.sign()
+        net(ids)
+    before, after = streams
+    return float((after - before).square().mean().sqrt())
 
 
 MUP = Study(

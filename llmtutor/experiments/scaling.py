@@ -158,6 +158,29 @@ def best_learning_rate(losses: Mapping[float, float]) -> float:
     return float(np.exp(-b / (2 * a)))
 
 
+def lowest(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """The size at which the parabola in log size nearest to the losses is lowest, and its loss.
+
+    Of models that were trained with one budget this is the best size (Hoffmann et al. 2022,
+    section 3.2).
+
+    >>> size, loss = lowest([100.0, 1000.0, 10000.0], [2.1, 2.0, 2.1])
+    >>> round(size), round(loss, 3)
+    (1000, 2.0)
+
+    Raises:
+        ValueError: the lowest point is no minimum, or lies outside the sizes tried.
+    """
+    a, b, c = np.polyfit(np.log(sizes), losses, 2)
+    size = float(np.exp(-b / (2 * a)))
+    if a <= 0 or not min(sizes) < size < max(sizes):
+        raise ValueError(
+            f"no lowest point among the sizes {min(sizes):g} to {max(sizes):g}: try smaller or "
+            "larger models"
+        )
+    return size, float(c - b**2 / (4 * a))
+
+
 def _check(x: Array, losses: Array) -> tuple[Array, Array]:
     x, losses = np.asarray(x, float), np.asarray(losses, float)
     if x.ndim != 2 or losses.shape != x.shape[:1]:

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from llmtutor.viz.style import INK
+from llmtutor.viz.style import GREY, INK
 
 SIZE = 13  # points
 GAP = 0.04  # of the axes' width, between a line's end and its name: room for the leader
@@ -16,7 +16,8 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
     """Write each line's label right of its end, moved apart where two would overlap.
 
     The x axis grows so that the names stand inside the axes; a thin leader in the line's own
-    colour and style joins an end to its name.
+    colour and style joins an end to its name. Where a line ends before the others the leader is
+    long, and grey and dotted, so that nobody takes it for more of the line.
     """
     lines = list(ax.get_lines())
     ends = [_end(line) for line in lines]
@@ -26,7 +27,10 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
     _widen(ax, last, GAP + width + GAP / 2)
     wanted = [ax.transAxes.inverted().transform(ax.transData.transform((x, y))) for x, y in ends]
     heights = spread([float(y) for _, y in wanted], height, height / 2, 1 - height / 2)
-    for line, (x, y), text, place in zip(lines, wanted, texts, heights, strict=True):
+    for line, (end, _), (x, y), text, place in zip(
+        lines, ends, wanted, texts, heights, strict=True
+    ):
+        color, style = (line.get_color(), line.get_linestyle()) if end == last else (GREY, ":")
         ax.annotate(
             text,
             xy=(float(x), float(y)),
@@ -39,8 +43,8 @@ def label_at_right(fig: Figure, ax: Axes) -> None:
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": line.get_color(),
-                "linestyle": line.get_linestyle(),
+                "color": color,
+                "linestyle": style,
                 "lw": 1.0,
                 "shrinkA": 1,
                 "shrinkB": 2,

@@ -6,6 +6,7 @@ import pytest
 from llmtutor.experiments import budgets
 from llmtutor.experiments.budgets import BUDGETS, EPOCHS, WIDTHS, n_tokens, repeated_run
 from llmtutor.experiments.studies import n_params
+from llmtutor.experiments.study import Record
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -16,6 +17,24 @@ def test_every_size_spends_the_budget(budget: str, whole) -> None:
         for result in whole("isoflop").results(budget=budget, d_model=d):
             assert 0 <= n_tokens(budget, d) - result["n_tokens"] < 1024  # whole batches
             assert result["n_params"] == n_params(d)
+
+
+def test_the_best_size_of_a_budget_is_found_seed_by_seed() -> None:
+    """Losses of two seeds are parabolas around 16,000 and 32,000 parameters."""
+    runs = [
+        {
+            "settings": {"budget": "small", "d_model": d, "seed": seed},
+            "result": {"valid_loss": 2 + seed + np.log(n_params(d) / best) ** 2},
+        }
+        for seed, best in ((0, 16_000), (1, 32_000))
+        for d in WIDTHS["small"]
+    ]
+    record = Record("isoflop", "", {}, "", [], runs)
+    assert budgets.losses_of(record, "small")[8].keys() == {0, 1}
+    first, second = budgets.best_sizes(record, "small")
+    assert first == pytest.approx((16_000, 2)) and second == pytest.approx((32_000, 3))
+    record.runs.pop()  # the last width of the second seed is still to come
+    assert len(budgets.best_sizes(record, "small")) == 1
 
 
 def test_the_best_size_of_a_budget_is_not_an_end(whole) -> None:
@@ -46,6 +65,20 @@ def test_repeated_text_is_the_beginning_alone(monkeypatch, whole) -> None:
         "8",
     }
     assert set(EPOCHS) == {run["settings"]["epochs"] for run in whole("repeated").runs}
+
+
+def test_a_size_that_is_added_later_gets_the_rate_of_its_own_search(monkeypatch) -> None:
+    """A study may grow: what is in its plan stays, what is missing comes from the search."""
+    runs = [
+        {"settings": {"budget": "small", "d_model": d, "seed": 100}, "result": {"lr": lr}}
+        for d, lr in ((8, 0.05), (16, 0.03))
+    ]
+    found = Record("isoflop-rates", "", {}, "", [], runs)
+    monkeypatch.setattr(budgets, "load_record", lambda name: found)
+    study = budgets.BUDGET[1]
+    assert study.plan({}) == {"lr": {"small": {"8": 0.05, "16": 0.03}}}
+    assert study.plan({"lr": {"small": {"8": 0.04}}}) == {"lr": {"small": {"16": 0.03}}}
+    assert study.plan({"lr": {"small": {"8": 0.04, "16": 0.02}}}) == {}
 
 
 def test_every_point_was_tuned(whole) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from llmtutor.experiments import mup
-from llmtutor.experiments.mup import BASE, WIDTHS, mup_run, parametrised
+from llmtutor.experiments.mup import BASE, WIDTHS, by_rate, moved, mup_run, parametrised
+from llmtutor.experiments.study import Record
 from llmtutor.optim.groups import split
 
 
@@ -30,37 +31,34 @@ def test_at_the_base_width_both_are_one_model(monkeypatch) -> None:
     assert runs[0] == runs[1]
 
 
-def moved(d_model: int, is_mup: bool) -> float:
-    """How far one sign step of all hidden matrices moves the logits, root mean square."""
-    torch.manual_seed(0)
-    net, part = parametrised(d_model, 84, is_mup)
-    ids = torch.randint(84, (8, 32), generator=torch.Generator().manual_seed(1))
-    before = net(ids)
-    torch.nn.functional.cross_entropy(before.flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
-    with torch.no_grad():
-        for weight in split(net)["hidden"]:
-            weight -= 0.001 * part * weight.grad.sign()
-        return float((net(ids) - before).square().mean().sqrt())
-
-
-def test_a_step_moves_the_logits_as_far_at_every_width_in_mup_and_farther_without() -> None:
+def test_a_step_moves_the_stream_as_far_at_every_width_in_mup_and_farther_without() -> None:
     """Yang et al. (2022), section 2: the coordinate check."""
-    plain, scaled = ([moved(d, is_mup) for d in (32, 256)] for is_mup in (False, True))
-    assert plain[1] > 3 * plain[0]
-    assert 0.4 < scaled[1] / scaled[0] < 1.5
+    plain, scaled = ([moved(d, 84, is_mup) for d in (32, 256)] for is_mup in (False, True))
+    assert plain[0] == scaled[0] and 5 < plain[1] / plain[0] < 10
+    assert 0.7 < scaled[1] / scaled[0] < 1.2
 
 
 def test_the_record_holds_every_width_and_rate(whole) -> None:
     record = whole("mup")
     widths = {run["settings"]["d_model"] for run in record.runs}
     assert widths == set(WIDTHS)
-    for d in WIDTHS:
-        for is_mup in (False, True):
-            losses: dict[float, list[float]] = {}
-            for run in record.runs:
-                if run["settings"]["d_model"] == d and run["settings"]["mup"] is is_mup:
-                    loss = run["result"]["valid_loss"]
-                    at = losses.setdefault(run["settings"]["lr"], [])
-                    at.append(float("inf") if loss is None else loss)
-            best = min(losses, key=lambda lr: sum(losses[lr]))
-            assert min(losses) < best < max(losses)
+    for losses in (*by_rate(record, False).values(), *by_rate(record, True).values()):
+        assert min(losses) < min(losses, key=losses.__getitem__) < max(losses)
+
+
+def test_losses_by_rate_are_means_and_infinite_where_a_run_diverged() -> None:
+    runs = [
+        {
+            "settings": {"d_model": 32, "mup": mup, "lr": lr, "seed": seed},
+            "result": {"valid_loss": x},
+        }
+        for mup, lr, seed, x in (
+            (True, 0.2, 0, 2.0),
+            (True, 0.1, 0, 3.0),
+            (True, 0.1, 1, 4.0),
+            (True, 0.2, 1, None),
+            (False, 0.1, 0, 9.0),
+        )
+    ]
+    found = by_rate(Record("mup", "", {}, "", [], runs), mup=True)
+    assert found == {32: {0.1: 3.5, 0.2: float("inf")}} and [*found[32]] == [0.1, 0.2]

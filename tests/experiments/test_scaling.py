@@ -13,6 +13,7 @@ from llmtutor.experiments.scaling import (
     bootstrap,
     compute_optimal,
     fit_law,
+    lowest,
     power_law,
     predict,
 )
@@ -167,3 +168,19 @@ def test_power_law_is_a_line_between_logarithms() -> None:
 def test_what_cannot_be_fitted_is_refused(x: np.ndarray, losses: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_law(x, losses)
+
+
+def test_the_lowest_point_of_losses_with_one_budget_is_that_of_their_law() -> None:
+    """Hoffmann's second approach against his third, where the exponents are alike."""
+    law, product = Law(1.0, (20.0, 20.0), (0.4, 0.4)), 1e10
+    sizes = [3e4, 6e4, 1e5, 2e5, 4e5]
+    best, loss = lowest(sizes, [law(n, product / n) for n in sizes])
+    wanted, length = compute_optimal(law, 6 * product)
+    assert best == pytest.approx(wanted, rel=0.05)
+    assert loss == pytest.approx(law(wanted, length), abs=0.01)
+
+
+@pytest.mark.parametrize("losses", [[3.0, 2.0, 1.2], [1.0, 2.0, 1.0]], ids=["falling", "a hill"])
+def test_a_budget_without_a_lowest_point_is_refused(losses: list[float]) -> None:
+    with pytest.raises(ValueError, match="no lowest point"):
+        lowest([1e3, 1e4, 1e5], losses)

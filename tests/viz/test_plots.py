@@ -6,7 +6,7 @@ from functools import cache
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -337,6 +337,17 @@ def test_a_leader_crosses_no_name_of_another_line() -> None:
     for mine, other in itertools.permutations(notes, 2):
         leader = mine.arrow_patch.get_path().transformed(mine.arrow_patch.get_transform())
         assert not leader.intersects_bbox(Text.get_window_extent(other), filled=False)
+
+
+def test_the_leader_of_a_line_that_ends_early_is_not_drawn_like_the_line() -> None:
+    """Else it passes for more of the data."""
+    x = {"short": [1, 2], "long": [1, 4]}
+    fig = lines(x, {"short": [3, 2], "long": [3, 1]}, **AXES)
+    short, long = (note.arrow_patch for note in fig.axes[0].texts)
+    drawn = {line.get_label(): line for line in fig.axes[0].get_lines()}
+    colors = [to_hex(patch.get_edgecolor()) for patch in (short, long)]
+    assert colors == [to_hex(GREY), to_hex(drawn["long"].get_color())]
+    assert short.get_linestyle() == ":" and long.get_linestyle() == drawn["long"].get_linestyle()
 
 
 def test_a_title_too_long_for_a_line_goes_on_in_the_next() -> None:
