@@ -139,10 +139,10 @@ def after_proposal(p: Probs, q: Probs, proposed: int) -> list[float]:
 
 
 def _accept_or(p: Probs, q: Probs, proposed: int, instead: Probs) -> list[float]:
-    stands = min(1.0, p[proposed] / q[proposed])
+    accepted = min(1.0, p[proposed] / q[proposed])
     total = sum(instead) or 1.0
-    out = [(1 - stands) * share / total for share in instead]
-    out[proposed] += stands
+    out = [(1 - accepted) * share / total for share in instead]
+    out[proposed] += accepted
     return out
 
 
@@ -254,29 +254,29 @@ EXERCISES = [
         wrong=[
             Wrong(
                 _from_p,
-                "After a refusal the id is drawn from p. But p has had its share by acceptance "
+                "After a rejection the id is drawn from p. But p has had its share by acceptance "
                 "already: tokens that the draft likes come out too often. Draw from what the "
                 "draft gave too little, max(0, p − q).",
             ),
             Wrong(
                 _from_p_without_it,
-                "After a refusal the id is drawn from p without the refused token. Other tokens "
+                "After a rejection the id is drawn from p without the rejected token. Other tokens "
                 "that the draft likes too much still come out too often: draw from max(0, p − q).",
             ),
             Wrong(
                 _from_q,
-                "After a refusal the draft is asked again. That brings in more of q, where the "
+                "After a rejection the draft is asked again. That brings in more of q, where the "
                 "text should follow p: draw from max(0, p − q).",
             ),
             Wrong(
                 _likelier_always,
                 "Accepted or not is decided without a draw. A proposal that the draft likes too "
-                "much must still stand with probability p/q.",
+                "much must still be accepted with probability p/q.",
             ),
             Wrong(
                 _by_its_own_probability,
-                "The proposal stands with probability p. It was already drawn with probability q, "
-                "so that p is met when it stands with p/q (1 at most).",
+                "The proposal is accepted with probability p. It was already drawn with "
+                "probability q, so that p is met when it is accepted with p/q (1 at most).",
             ),
         ],
     ),

@@ -1,7 +1,7 @@
 """Chapter 21, generation: somebody guesses ahead, the model checks all guesses at once.
 
 Reading several tokens costs a model about as much time as reading one, because the time goes into
-fetching its weights. So a draft proposes a few tokens, and the model accepts or refuses them by a
+fetching its weights. So a draft proposes a few tokens, and the model accepts or rejects them by a
 rule after which the text has exactly the distribution of its own (Leviathan et al. 2023).
 """
 
@@ -32,7 +32,7 @@ class Speculation:
     n_accepted: int
     """Proposals that were accepted."""
     n_rejected: int
-    """Proposals that were refused, one a round at most: those after it are never looked at."""
+    """Proposals that were rejected, one a round at most: those after it are never looked at."""
 
 
 def accept(
@@ -41,11 +41,11 @@ def accept(
     proposed: Int[Tensor, "batch n"],
     generator: torch.Generator | None = None,
 ) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
-    """How many proposals of each row stand, and the id that comes after them.
+    """How many proposals of each row are accepted, and the id that comes after them.
 
     ``proposed`` was drawn from ``q``; ``p`` is what the text should follow, one position further.
-    A proposal x stands with probability min(1, p(x) / q(x)). After the first that falls, the next
-    id is drawn from what ``q`` gave too little, max(0, p − q); after n that stand, from the last
+    A proposal x is accepted with probability min(1, p(x) / q(x)). After the first rejected one, the
+    next id is drawn from what ``q`` gave too little, max(0, p − q); after n accepted, from the last
     ``p``. Either way each id is distributed as ``p`` (Leviathan et al. 2023, appendix A.1).
 
     >>> p = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
@@ -56,14 +56,14 @@ def accept(
     device = p.device if generator is None else generator.device
     luck = torch.rand(proposed.shape, generator=generator, device=device).to(p.device)
     chosen = proposed[..., None]
-    stands = luck * q.gather(-1, chosen)[..., 0] < p[:, :n].gather(-1, chosen)[..., 0]
-    n_stand = stands.cumprod(1).sum(1)
-    here = torch.arange(len(p), device=p.device), n_stand
-    # Where all stand nothing was proposed after them: q is 0 there, and p − q is p.
+    accepted = luck * q.gather(-1, chosen)[..., 0] < p[:, :n].gather(-1, chosen)[..., 0]
+    n_accepted = accepted.cumprod(1).sum(1)
+    here = torch.arange(len(p), device=p.device), n_accepted
+    # Where all are accepted nothing was proposed after them: q is 0 there, and p − q is p.
     lacking = (p - torch.cat([q, torch.zeros_like(p[:, :1])], dim=1)).clamp(min=0)[here]
-    # Rounding can refuse a proposal of q = p; then nothing is lacking.
+    # Rounding can reject a proposal of q = p; then nothing is lacking.
     lacking = torch.where(lacking.sum(-1, keepdim=True) > 0, lacking, p[here])
-    return n_stand, draw(lacking, generator)
+    return n_accepted, draw(lacking, generator)
 
 
 @torch.inference_mode()

@@ -54,7 +54,7 @@ def test_shares_of_a_cut_part_add_up_to_the_layer() -> None:
 
 
 def test_how_wide_a_layer_must_be() -> None:
-    """Where 6 · 12 d² / N operations take as long as four all-reduces of d numbers in 16 bits."""
+    """Where 6 · 12 d² / R operations take as long as four all-reduces of d numbers in 16 bits."""
     for bandwidth, width in ((MACHINE, 3_419), (CARD, 30_769)):
         computing = 6 * 12 * width**2 / 8 / PEAK
         sending = 4 * 2 * 7 / 8 * 2 * width / bandwidth

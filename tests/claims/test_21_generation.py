@@ -181,7 +181,7 @@ def test_accepted_most_often_is_not_fastest() -> None:
     rows = draft_rows(load_record("multi-token"))
     assert [row[4] for row in rows] == ["0.75", "0.71", "0.53"]
     assert [row[5] for row in rows] == ["1.05", "1.40", "1.53"]
-    assert [round((1 + alpha) / (1 + 1 / 61), 2) for alpha in (0.85, 0.9)] == [1.82, 1.87]
+    assert [round((1 + a) / (1 + 1 / 61), 2) for a in (0.85, 0.9)] == [1.82, 1.87]
 
 
 def test_heat_makes_model_and_counts_alike(writer: Writer) -> None:

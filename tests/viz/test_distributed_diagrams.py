@@ -25,6 +25,7 @@ def tables(n: int = 4) -> list[list[list[int]]]:
 def test_a_hop_shows_who_sends_what_to_whom() -> None:
     drawing = draw_hop(tables()[1], step=1)
     assert drawing.shape.body.count('class="lt-new"') == 4  # one part a rank
+    assert drawing.shape.body.count("lt-bold") == 4  # and not by its colour alone
     assert drawing.shape.body.count("<polygon") == 4  # arrows
     assert "rank 1 holds 11, 10, 10, 10 and sends part 0, 11, to rank 2" in drawing.description
     assert "sends part 3, 1001, to rank 1" in drawing.description
@@ -35,6 +36,7 @@ def test_a_hop_shows_who_sends_what_to_whom() -> None:
 def test_steps_mark_what_was_received_and_end_with_the_sum() -> None:
     drawing = draw_steps(tables())
     assert drawing.shape.body.count('class="lt-new"') == 6 * 4
+    assert drawing.shape.body.count("lt-bold") == 6 * 4 + 2  # and two headings
     assert "after step 2: rank 0 1, 1111, 1101, 1001" in drawing.description
     assert drawing.description.endswith("rank 3 1111, 1111, 1111, 1111.")
     assert drawing.shape.width <= shapes.WIDEST
@@ -70,7 +72,7 @@ def test_between_them_two_ranks_hold_everything_of_what_is_cut() -> None:
         assert sorted({*way.stages[0], *way.stages[1]}) == list(range(4))
     drawing = draw_map()
     assert "pipeline: a rank has the whole batch and half of the layers" in drawing.description
-    assert "context: a rank has half of each text and all weights" in drawing.description
+    assert "context: a rank has half of each sequence and all weights" in drawing.description
     tokens = drawing.shape.body.count('class="lt-token"')
     assert tokens == 4 * 8 + 2 * 16 + 1  # four ways cut the batch, two do not; the legend
     assert drawing.shape.width <= shapes.WIDEST

@@ -155,7 +155,7 @@ def draw_acceptance(words: Sequence[str], p: Sequence[float], q: Sequence[float]
         over_, lacking = number(b - common), number(a - common)
         said.append(
             f"{word.strip()!r}: q {number(b)}, p {number(a)}, accepted {number(common)}"
-            + (f", refused {over_}" if b > a else "")
+            + (f", rejected {over_}" if b > a else "")
             + (f", lacking {lacking}" if a > b else "")
         )
     legend = column(
@@ -163,7 +163,7 @@ def draw_acceptance(words: Sequence[str], p: Sequence[float], q: Sequence[float]
             row(_slot("", CELL, role), text(words_, SMALL), gap=5)
             for role, words_ in (
                 ("cache", f"proposed and accepted, {number(accepted)} together"),
-                ("off", f"proposed and refused, {number(1 - accepted)}"),
+                ("off", f"proposed and rejected, {number(1 - accepted)}"),
                 ("new", f"drawn instead, {number(1 - accepted)}"),
             )
         ),

@@ -68,7 +68,7 @@ def draw_hop(table: Table, step: int = 0) -> Drawing:
 def _holding(rank: int, parts: Sequence[float], sent: int) -> Shape:
     """A rank with its parts, of which the one that it sends stands out."""
     marked = np.arange(len(parts))[:, None] == sent
-    cells = matrix(np.array(parts)[:, None], "vector", digits=0, marked=marked)
+    cells = matrix(np.array(parts)[:, None], "vector", digits=0, marked=marked, bold=True)
     width = text(WIDEST_PART, SMALL).width + 28
     return named(box(cells, "rank", pad=5, corner=2, width=width), f"rank {rank}")
 
@@ -84,7 +84,7 @@ def draw_steps(tables: Sequence[Table]) -> Drawing:
     marked.
 
     Raises:
-        ValueError: not the 2 (N − 1) + 1 tables of N ranks.
+        ValueError: not the 2 (R − 1) + 1 tables of R ranks.
     """
     n = len(tables[0])
     if len(tables) != 2 * (n - 1) + 1:
@@ -98,7 +98,7 @@ def draw_steps(tables: Sequence[Table]) -> Drawing:
         )
         title = "at the start" if step < 0 else f"after step {step}"
         names = [f"rank {r}" for r in range(n)] if i < n else ()
-        grid = matrix(np.array(table), "vector", digits=0, rows=names, marked=marked)
+        grid = matrix(np.array(table), "vector", digits=0, rows=names, marked=marked, bold=True)
         grids.append(column(text(title, SMALL), grid, gap=2, align="end"))
         rows = "; ".join(f"rank {r} {_said(parts)}" for r, parts in enumerate(table))
         said.append(f"{title}: {rows}")

@@ -66,10 +66,12 @@ def matrix(
     columns: Sequence[str] = (),
     shown: np.ndarray | Tensor | None = None,
     marked: np.ndarray | Tensor | None = None,
+    bold: bool = False,
 ) -> Shape:
     """A grid in a frame: numbers, or so many empty cells, with names of rows and columns.
 
-    Cells that are False in ``shown`` are crossed out, those that are True in ``marked`` stand out.
+    Cells that are False in ``shown`` are crossed out, those that are True in ``marked`` stand out,
+    with ``bold`` also by their numbers: beside a vector, whose colour is much like theirs.
     """
     if isinstance(values, tuple):
         n_rows, n_columns = values
@@ -93,9 +95,11 @@ def matrix(
         for j, label in enumerate(some):
             visible = shown is None or bool(shown[i][j])
             look = role if visible else "off"
-            if marked is not None and bool(marked[i][j]):
+            strong = marked is not None and bool(marked[i][j])
+            if strong:
                 look = "new"
-            cells.append(_labelled_cell(label if visible else "", width, look, not visible))
+            words = label if visible else ""
+            cells.append(_labelled_cell(words, width, look, not visible, bold and strong))
         grid.append(row(*cells, gap=0))
     inside = column(*grid, gap=0)
     frame = _cell(inside.width + 4, inside.height + 4, role)
@@ -234,12 +238,12 @@ def _cell(width: float, height: float, role: str) -> str:
     return f'<rect class="lt-{role}" width="{width:.4g}" height="{height:.4g}"/>'
 
 
-def _labelled_cell(label: str, width: float, role: str, crossed: bool) -> Shape:
+def _labelled_cell(label: str, width: float, role: str, crossed: bool, bold: bool = False) -> Shape:
     """One cell; a crossed one has a line through it, for those who do not see its colour."""
     body = _cell(width, CELL, role)
     if crossed:
         body += f'<path class="lt-hatch" d="M3 {CELL - 3}L{width - 3:.4g} 3"/>'
-    words = text(label, SMALL)
+    words = text(label, SMALL, bold=bold)
     inside = words.at((width - words.width) / 2, (CELL - words.height) / 2) if label else ""
     return Shape(width, CELL, body + inside)
 

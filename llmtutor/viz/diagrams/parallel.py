@@ -92,7 +92,7 @@ def _rect(place: Rect, role: str, dashed: bool = False) -> str:
 
 # The map: which tokens and which weights a rank works with.
 
-TEXTS, TOKENS, LAYERS = 2, 4, 4
+SEQUENCES, TOKENS, LAYERS = 2, 4, 4
 """Of the batch and the model in the little pictures."""
 SIDE, LONG, THICK = 12.0, 56.0, 14.0
 """Of a token; of a layer."""
@@ -107,7 +107,7 @@ class Way:
     sends: str
     """What travels, and when."""
     batch: tuple[Rect, Rect] = (ALL, ALL)
-    """The part of the batch, texts from top to bottom and tokens from left to right."""
+    """The part of the batch, sequences from top to bottom and tokens from left to right."""
     layers: tuple[Rect, Rect] = (ALL, ALL)
     """The part of every layer."""
     stages: tuple[Sequence[int], Sequence[int]] = (range(LAYERS), range(LAYERS))
@@ -153,6 +153,8 @@ def draw_map(ways: Sequence[Way] = WAYS) -> Drawing:
         text("token", SMALL),
         Shape(24, SIDE, _rect((0, 0, 24, SIDE), "weight")),
         text("weights of a layer", SMALL),
+        Shape(SIDE, THICK, _rect((0, 0, SIDE, THICK), "expert")),
+        text("expert", SMALL),
         Shape(24, SIDE, _rect((0, 0, 24, SIDE), "off", dashed=True)),
         text("not held", SMALL),
         gap=6,
@@ -167,7 +169,7 @@ def draw_map(ways: Sequence[Way] = WAYS) -> Drawing:
 
 def _in_words(way: Way) -> str:
     """Which share of the batch and of the layers a rank has."""
-    names = {TOP: "half of the texts", LEFT: "half of each text", ALL: "the whole batch"}
+    names = {TOP: "half of the sequences", LEFT: "half of each sequence", ALL: "the whole batch"}
     if way.experts:
         weights = "half of the experts of each layer"
     elif way.stages[0] != way.stages[1]:
@@ -186,15 +188,15 @@ def _rank(rank: int, way: Way) -> Shape:
 
 
 def _batch(share: Rect) -> Shape:
-    """Texts of tokens, of which those outside of the share are not held."""
+    """Sequences of tokens, of which those outside of the share are not held."""
     x0, y0, width, height = share
     body = ""
-    for i in range(TEXTS):
+    for i in range(SEQUENCES):
         for j in range(TOKENS):
-            mine = y0 <= i / TEXTS < y0 + height and x0 <= j / TOKENS < x0 + width
+            mine = y0 <= i / SEQUENCES < y0 + height and x0 <= j / TOKENS < x0 + width
             place = (j * (SIDE + 2), i * (SIDE + 2), SIDE, SIDE)
             body += _rect(place, "token" if mine else "off", dashed=not mine)
-    return Shape(TOKENS * (SIDE + 2) - 2, TEXTS * (SIDE + 2) - 2, body)
+    return Shape(TOKENS * (SIDE + 2) - 2, SEQUENCES * (SIDE + 2) - 2, body)
 
 
 def _layer(i: int, rank: int, way: Way) -> Shape:
