@@ -49,9 +49,7 @@ RINGS = (1, 2, 3, 4, 5, 7, 9)
 """Where contours cross the axis of the flat direction."""
 
 
-def draw_valley(
-    paths: Mapping[str, Tensor], curvature: tuple[float, float], title: str
-) -> Drawing:
+def draw_valley(paths: Mapping[str, Tensor], curvature: tuple[float, float], title: str) -> Drawing:
     """The ways (steps + 1, 2) of weights (a, b) in the valley of ½ (c_a a² + c_b b²), each alone.
 
     A ring joins points of equal loss. All ways begin at the same place and have as many steps.
@@ -83,9 +81,7 @@ def _valley(path: Tensor, curvature: tuple[float, float]) -> Shape:
         f'rx="{SCALE * ring:g}" ry="{SCALE * ring * narrow:.4g}"/>'
         for ring in RINGS
     )
-    points = [
-        (x0 + SCALE * a, y0 - SCALE * b) for a, b in path.double().clamp(-20, 20).tolist()
-    ]
+    points = [(x0 + SCALE * a, y0 - SCALE * b) for a, b in path.double().clamp(-20, 20).tolist()]
     body += line(points) + "".join(_dot(x, y, "weight", 2.4) for x, y in points[1:])
     return _window(WIDTH, HEIGHT, body + _dot(*points[0], "new", 4) + _dot(x0, y0, "value", 4))
 
@@ -192,7 +188,9 @@ def draw_schedules(
         for i, (label, start, end) in enumerate(stretches):
             x, wide = width * start / steps, width * (end - start) / steps
             look = ("off", "plain")[i % 2]
-            body += f'<rect class="lt-{look}" x="{x:.4g}" width="{wide:.4g}" height="{HIGH + 12:g}"/>'
+            body += (
+                f'<rect class="lt-{look}" x="{x:.4g}" width="{wide:.4g}" height="{HIGH + 12:g}"/>'
+            )
             words = text(label, SMALL)
             body += words.at(x + (wide - words.width) / 2, HIGH - 6)
         points = [
@@ -201,7 +199,9 @@ def draw_schedules(
         ]
         body += line([(0, zero), (width, zero)], "off") + line(points, "query", width=2.4)
         panels.append(
-            column(text(name, SMALL, bold=True), Shape(width, HIGH + 12, body), gap=3, align="start")
+            column(
+                text(name, SMALL, bold=True), Shape(width, HIGH + 12, body), gap=3, align="start"
+            )
         )
         parts = ", ".join(f"{label} from {start} to {end}" for label, start, end in stretches)
         said.append(f"{name}: {parts}; it ends at {number(factors[-1], 2)} of the peak")
