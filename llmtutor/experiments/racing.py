@@ -40,11 +40,15 @@ UNDECAYED: Mapping[str, dict[str, Any]] = {
 """SGD without the decay of 0.1 that all of RULES have: through the gradient, at SGD's rates, it
 shrinks a weight by up to a sixth in each step."""
 STARTS: Mapping[str, float] = {
-    **{"sgd": 0.4, "momentum": 0.05, "adamw": 0.008, "muon": 0.016},
-    **{"sgd, undecayed": 1.6, "momentum, undecayed": 0.2},
+    "sgd": 0.4,
+    "momentum": 0.05,
+    "adamw": 0.008,
+    "muon": 0.016,
+    "sgd, undecayed": 1.6,
+    "momentum, undecayed": 0.2,
 }
 """Where the search for a rate begins."""
-ADAM_RATES = (0.004, 0.008, 0.016, 0.032)
+ADAM_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Tried for the embedding and the output layer beside Muon."""
 SCHEDULES = ("both", "no warm-up", "no decay")
 D_MODEL, N_LAYERS, N_HEADS = 48, 3, 3

@@ -3,31 +3,49 @@
 Losses are in bits per byte here, which in this corpus is per character.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, log
 from statistics import mean
+from typing import Any
 
 from llmtutor.evaluate.compare import Comparison, compare, holm
 from llmtutor.experiments.curve import spread_windows
-from llmtutor.experiments.racing import RULES, SCHEDULES, WINDOWS
-from llmtutor.experiments.study import Record
+from llmtutor.experiments.racing import SCHEDULES, WINDOWS
+from llmtutor.experiments.study import Record, load_record
 from llmtutor.experiments.training import SEQ_LEN, tokens
 from llmtutor.model.language_modelling import NGram
 
-NAMES = {"sgd": "SGD", "momentum": "momentum", "adamw": "AdamW", "muon": "Muon"}
-STEPS_UP = (("momentum", "sgd"), ("adamw", "momentum"), ("muon", "adamw"))
-"""Each rule, and the one that it is held against."""
+RACERS: Mapping[str, tuple[str, str]] = {
+    "SGD, L2": ("racing", "sgd"),
+    "momentum, L2": ("racing", "momentum"),
+    "SGD": ("racing-undecayed", "sgd, undecayed"),
+    "momentum": ("racing-undecayed", "momentum, undecayed"),
+    "AdamW": ("racing", "adamw"),
+    "Muon": ("racing", "muon"),
+}
+"""By name, the study and its rule. For SGD weight decay is L2 in the gradient."""
+PAIRS = (
+    ("SGD, L2", "SGD"),
+    ("momentum, L2", "momentum"),
+    ("momentum", "SGD"),
+    ("AdamW", "momentum"),
+    ("Muon", "AdamW"),
+)
+"""Which is held against which."""
+ABLATED = ("AdamW", "Muon")
 COUNTS = {"bigram": 2, "trigram": 3}
 
 
-def tried(rates: Record, rule: str, plan: str = "both") -> dict[float, float]:
-    """Held-out losses by learning rate, infinite where training diverged.
+def searched(name: str, plan: str = "both") -> dict[float, float]:
+    """Held-out losses of the search by learning rate, infinite where training diverged.
 
     For Muon those beside the best rate of the AdamW for embedding and output layer.
     """
+    study, rule = RACERS[name]
     runs = [
         run["result"]
-        for run in rates.runs
+        for run in load_record(f"{study}-rates").runs
         if run["settings"]["rule"] == rule and run["settings"]["plan"] == plan
     ]
     best = min(runs, key=lambda result: result["valid_loss"])
@@ -45,33 +63,40 @@ def beside_muon(rates: Record, plan: str = "both") -> dict[float, float]:
     return {run["settings"]["adam_lr"]: run["result"]["valid_loss"] / log(2) for run in runs}
 
 
-def by_seed(record: Record, rule: str, plan: str = "both") -> dict[int, float]:
-    """Held-out losses of the tuned rule, infinite where training diverged."""
+def runs_of(name: str, plan: str = "both") -> list[dict[str, Any]]:
+    """The runs of the race, tuned, by seed."""
+    study, rule = RACERS[name]
+    runs = [
+        run
+        for run in load_record(study).runs
+        if run["settings"]["rule"] == rule and run["settings"]["plan"] == plan
+    ]
+    return sorted(runs, key=lambda run: run["settings"]["seed"])
+
+
+def by_seed(name: str, plan: str = "both") -> dict[int, float]:
+    """Held-out losses by seed, infinite where training diverged."""
     found = {}
-    for run in record.runs:
-        settings, nats = run["settings"], run["result"]["valid_loss"]
-        if settings["rule"] == rule and settings["plan"] == plan:
-            found[settings["seed"]] = inf if nats is None else nats / log(2)
+    for run in runs_of(name, plan):
+        nats = run["result"]["valid_loss"]
+        found[run["settings"]["seed"]] = inf if nats is None else nats / log(2)
     return found
 
 
-def race(record: Record) -> dict[str, Comparison]:
-    """Each rule against the one before it, with Holm's correction."""
-    pairs = {
-        f"{NAMES[a]} − {NAMES[b]}": compare(by_seed(record, a), by_seed(record, b))
-        for a, b in STEPS_UP
-    }
-    return _corrected(pairs)
+def race() -> dict[str, Comparison]:
+    """PAIRS, with Holm's correction."""
+    return _corrected({f"{a} − {b}": compare(by_seed(a), by_seed(b)) for a, b in PAIRS})
 
 
-def ablations(record: Record) -> dict[str, Comparison]:
-    """Each rule without warm-up, and without decay, against itself with both; corrected."""
-    pairs = {
-        f"{NAMES[rule]}, {plan}": compare(by_seed(record, rule, plan), by_seed(record, rule))
-        for plan in SCHEDULES[1:]
-        for rule in RULES
-    }
-    return _corrected(pairs)
+def ablations() -> dict[str, Comparison]:
+    """A rule without warm-up, and without decay, against itself with both; corrected."""
+    return _corrected(
+        {
+            f"{name}, {plan}": compare(by_seed(name, plan), by_seed(name))
+            for name in ABLATED
+            for plan in SCHEDULES[1:]
+        }
+    )
 
 
 def _corrected(pairs: dict[str, Comparison]) -> dict[str, Comparison]:
