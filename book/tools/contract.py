@@ -29,7 +29,6 @@ TO_BRING_OVER = {
     "05_positions",
     "06_rope",
     "07_norms",
-    "10_optimizers",
     "11_training",
     "12_scaling",
 }
