@@ -1,7 +1,7 @@
-"""Chapter 10: what its page says of steps of Muon, of rates, of the race, of noise and of batches."""
+"""Chapter 10: what its page says of Muon, of rates, of the race, of noise and of batches."""
 
-import math
 from pathlib import Path
+from statistics import mean
 
 import nbformat
 import pytest
@@ -126,3 +126,88 @@ def test_the_next_rung_is_lower_by_what_the_page_says(prose: str) -> None:
     by_rung = {step.rung: step for step in steps(load_record("staircase"))}
     assert by_rung["training"].better and round(by_rung["training"].gain, 2) == 0.04
     assert "0.04 bits per byte lower" in prose
+
+
+def cost(name: str, factor: float) -> float:
+    """Bits per byte that a rate costs, as a multiple of the best."""
+    tried = verdicts.searched(name)
+    best = min(tried, key=tried.__getitem__)
+    return tried[best * factor] - tried[best]
+
+
+def test_only_sgd_has_its_best_rate_beside_a_cliff(prose: str) -> None:
+    assert round(cost("SGD", 2), 2) == 1.86 and "twice that costs 1.86 bits per byte" in prose
+    found = {
+        name: (round(cost(name, 2), 2), round(cost(name, 0.5), 2)) for name in ("AdamW", "Muon")
+    }
+    assert found == {"AdamW": (0.01, 0.06), "Muon": (0.02, 0.04)}
+    assert (
+        "AdamW loses 0.01 at twice its best rate and 0.06 at half of it, Muon 0.02 and 0.04"
+        in prose
+    )
+    assert cost("momentum", 2) < 0.1
+    best = {n: min(t := verdicts.searched(n), key=t.__getitem__) for n in ("SGD", "momentum")}
+    assert best == {"SGD": 6.4, "momentum": 0.8}
+    of_l2 = {
+        n: min(t := verdicts.searched(n), key=t.__getitem__) for n in ("SGD, L2", "momentum, L2")
+    }
+    assert best["SGD"] == 4 * of_l2["SGD, L2"] == 6.4
+    assert best["momentum"] == 4 * of_l2["momentum, L2"]
+    assert of_l2["SGD, L2"] * 0.1 == pytest.approx(0.16)  # of a weight, in a step
+
+
+def test_the_adamw_beside_muon_matters_little(prose: str) -> None:
+    found = verdicts.beside_muon(load_record("racing-rates"))
+    assert min(found) == 0.002 and max(found) == 0.064
+    assert round(max(found.values()) - min(found.values()), 2) == 0.02
+    assert "between 0.002 and 0.064, worst and best are 0.02 bits apart" in prose
+
+
+def test_l2_through_the_gradient_puts_sgd_above_the_bigram() -> None:
+    levels = verdicts.counted()
+    for name in ("SGD", "momentum"):
+        assert min(verdicts.by_seed(f"{name}, L2").values()) > levels["bigram"]
+    assert abs(mean(verdicts.by_seed("SGD").values()) - levels["trigram"]) < 0.01
+    assert max(verdicts.by_seed("momentum").values()) < levels["trigram"] - 0.1
+
+
+def test_the_order_of_the_race(prose: str) -> None:
+    found = verdicts.race()
+    cost_of_l2 = [found[f"{name}, L2 − {name}"].difference for name in ("SGD", "momentum")]
+    assert [round(bits, 2) for bits in cost_of_l2] == [0.95, 1.07]
+    assert "cost SGD 0.95 and momentum 1.07 bits per byte" in prose
+    gaps = {"momentum − SGD": 0.2, "AdamW − momentum": 0.1, "Muon − AdamW": 0.09}
+    assert min(cost_of_l2) > 2 * sum(gaps.values())
+    for pair, gap in gaps.items():
+        assert found[pair].verdict == "better" and found[pair].n_seeds == 5
+        assert round(-found[pair].difference, 2) == gap
+        first, second = (verdicts.by_seed(name) for name in pair.split(" − "))
+        assert all(first[seed] < second[seed] for seed in range(5))
+        told = f"{gap:.2f} ahead of {pair.split(' − ')[1]}"
+        assert prose.count(told.replace("0.09 ahead", "0.09 bits per byte ahead")) >= 1
+
+
+def test_what_warm_up_and_a_falling_rate_are_worth(prose: str) -> None:
+    found = verdicts.ablations()
+    falls = [found[f"{name}, no decay"] for name in verdicts.ABLATED]
+    assert [round(gap.difference, 2) for gap in falls] == [0.08, 0.13]
+    assert {gap.verdict for gap in falls} == {"worse"}
+    assert "0.08 bits per byte to AdamW and 0.13 to Muon" in prose
+    for name, reach in zip(verdicts.ABLATED, (0.015, 0.005), strict=True):
+        gap = found[f"{name}, no warm-up"]
+        assert gap.verdict == "not distinguishable" and abs(gap.difference) < 0.0015
+        assert round((gap.t_interval[1] - gap.t_interval[0]) / 2, 3) == reach
+    assert "±0.015 and ±0.005 around nothing" in prose
+
+
+def test_the_noise_scale_grows_because_the_signal_fades(prose: str) -> None:
+    found = verdicts.noise(load_record("gradient-noise"))
+    assert [round(found[step]["windows"]) for step in (0, 50, 200, 800)] == [3, 33, 22, 281]
+    assert found[0]["windows"] < 16 < found[50]["windows"]
+    assert 100 < found[0]["signal"] / found[800]["signal"] < 150
+    assert 0.8 < found[800]["noise"] / found[0]["noise"] < 1
+    for run in load_record("gradient-noise").runs:  # in every seed
+        ends = [run["result"]["noise"][step] for step in ("0", "800")]
+        first, last = (part["noise"] / part["signal"] for part in ends)
+        assert first < 4 and last > 200
+    assert "after 50 steps it is 33, after 200 it is 22, at the end 281" in prose
