@@ -56,10 +56,11 @@ def draw_valley(paths: Mapping[str, Tensor], curvature: tuple[float, float], tit
     """
     panels, said = [], []
     for name, path in paths.items():
-        loss = _loss(path[-1], curvature)
-        panels.append(named(_valley(path, curvature), f"{name}: loss {loss:.2g}"))
+        loss = f"{_loss(path[-1], curvature):.2g}"
+        loss = f"{float(loss):g}"  # 110, not 1.1e+02
+        panels.append(named(_valley(path, curvature), f"{name}: loss {loss}"))
         a, b = path[-1].tolist()
-        said.append(f"{name} is at ({number(a, 2)}, {number(b, 2)}), loss {loss:.2g}")
+        said.append(f"{name} is at ({number(a, 2)}, {number(b, 2)}), loss {loss}")
     start, steps = next(iter(paths.values()))[0].tolist(), len(next(iter(paths.values()))) - 1
     rows = [row(*panels[i : i + 2], gap=10, align="start") for i in range(0, len(panels), 2)]
     return Drawing(
