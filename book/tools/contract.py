@@ -30,7 +30,6 @@ TO_BRING_OVER = {
     "06_rope",
     "07_norms",
     "10_optimizers",
-    "11_training",
     "12_scaling",
 }
 """Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""
