@@ -222,7 +222,7 @@ def ours(recipe: Recipe, ids: np.ndarray, vocab_size: int, steps: int, seed: int
         recipe.schedule,
         steps=steps,
         warmup=min(recipe.warmup, steps // 3),
-        decay=steps * 6 // 10,
+        decay=max(1, steps * 6 // 10),
         final=recipe.final,
     )
     return Run(model, optimizer, schedule, windows(ids, recipe.batch_size, seed), recipe.clip)

@@ -213,7 +213,7 @@ def rows(
     starts: Mapping[str, Start], valid: np.ndarray, seconds: float, seeds: int
 ) -> dict[str, Any]:
     """All rows in the same time: an ingredient that saves time is paid."""
-    steps = {name: int(seconds / each) for name, each in step_seconds(starts, rounds=5).items()}
+    steps = {name: max(1, int(seconds / each)) for name, each in step_seconds(starts, 5).items()}
     losses: dict[str, list[float]] = {name: [] for name in starts}
     for seed in range(seeds):
         for name, curve in race(starts, steps, seed, valid, points=1).items():
@@ -286,7 +286,7 @@ def main(quick: bool) -> None:
         return of(replace(WITHOUT_MUON, lr=lr))
 
     each = step_seconds({"": without_muon(ADAMW_RATES[0])}, rounds=5)[""]
-    tried[IN_MUONS_PLACE] = sweep(without_muon, ADAMW_RATES, int(seconds / each), valid)
+    tried[IN_MUONS_PLACE] = sweep(without_muon, ADAMW_RATES, max(1, int(seconds / each)), valid)
     chosen[IN_MUONS_PLACE] = shown_sweep(IN_MUONS_PLACE, tried[IN_MUONS_PLACE])
     recipes = left_out(chosen["baseline"], chosen[IN_MUONS_PLACE])
     found = rows({k: of(r) for k, r in recipes.items()}, valid, seconds, 1 if quick else SEEDS)
