@@ -27,7 +27,6 @@ COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
 TO_BRING_OVER = {
     "07_norms",
-    "11_training",
 }
 """Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""
 WORDS = (1800, 3500)  # of prose, outside collapsed answers

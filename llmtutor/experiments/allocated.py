@@ -1,9 +1,10 @@
 """The bytes that some work allocates, counted operation by operation."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,6 +23,34 @@ def allocated_bytes(work: Callable[[], object]) -> int:
     with _Made() as watch:
         work()
     return watch.nbytes
+
+
+T = TypeVar("T")
+
+
+def kept_bytes(model: nn.Module, work: Callable[[], T]) -> tuple[int, T]:
+    """Bytes that autograd keeps of ``work`` for its backward pass, and what ``work`` returns.
+
+    Parameters of ``model`` are there anyway and are not counted; memory that several tensors share
+    counts once. The result has to be kept, too: with it goes all that was counted.
+
+    >>> import torch
+    >>> layer, x = nn.Linear(3, 2), torch.ones(5, 3)
+    >>> kept_bytes(layer, lambda: layer(x).sum())[0]
+    60
+    """
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    return sum(kept.values()), result
 
 
 class _Made(TorchDispatchMode):

@@ -20,6 +20,7 @@ from llmtutor.experiments.positions import POSITIONS
 from llmtutor.experiments.quantisation import QUANTISATION
 from llmtutor.experiments.racing import RACING
 from llmtutor.experiments.recall import RECALL
+from llmtutor.experiments.sick_curves import SICK_CURVES
 from llmtutor.experiments.sinks import SINKS
 from llmtutor.experiments.staircase import STAIRCASE
 from llmtutor.experiments.state_space import STATE_SPACE
@@ -54,6 +55,7 @@ CATALOGUE: Mapping[str, Study] = {
         TOKENIZERS_TODAY,
         *FEED_FORWARD,
         *RACING,
+        SICK_CURVES,
     )
 }
 BEING_MADE: Mapping[str, Study] = {

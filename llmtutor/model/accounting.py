@@ -132,6 +132,26 @@ def activation_bytes(
     return _stack(config, load).activation_bytes + last + logits
 
 
+def training_bytes(config: ModelConfig, batch: int, seq: int) -> dict[str, int]:
+    """What memory holds when the forward pass of a step ends, with AdamW in float32.
+
+    A number for each parameter, one for its gradient and two for its moments, and
+    ``activation_bytes``.
+
+    >>> from llmtutor.model.presets import preset
+    >>> sizes = training_bytes(preset("gpt2"), 1, 1024)
+    >>> sizes["weights"] // 4, sizes["optimizer state"] // sizes["gradients"]
+    (124439808, 2)
+    """
+    weights = 4 * parameters(config).total
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer state": 2 * weights,
+        "activations": activation_bytes(config, batch, seq),
+    }
+
+
 def cache_bytes(
     config: ModelConfig, batch: int, seq: int, dtype: torch.dtype = torch.float32
 ) -> int:

@@ -1,13 +1,19 @@
-"""Chapter 11: what its page says of the record's two recipes, and of pickled checkpoints."""
+"""Chapter 11: what its page says of the record, of curves that are ill, of pickled checkpoints."""
 
 import importlib.util
+import json
+import math
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from llmtutor.experiments import sick_curves as sick
+from llmtutor.experiments.study import load_record, results_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book" / "chapters" / "11_training.ipynb"
@@ -31,7 +37,11 @@ def speedrun() -> ModuleType:
 IDS = np.zeros(100, np.int64)
 
 
-def test_the_baseline_has_the_settings_of_nanogpt_on_a_cpu(speedrun: ModuleType) -> None:
+def parameters(run: Any) -> int:
+    return sum(p.numel() for p in run.model.parameters())
+
+
+def test_the_baseline_is_nanogpts_recipe_for_a_cpu(speedrun: ModuleType) -> None:
     run = speedrun.baseline(IDS, 65, speedrun.BASELINE_STEPS, seed=0)
     assert (len(run.model.blocks), run.model.tokens.weight.shape) == (4, (65, 128))
     assert next(run.batches)[0].shape == (12, 64) and speedrun.BASELINE_STEPS == 2000
@@ -39,20 +49,70 @@ def test_the_baseline_has_the_settings_of_nanogpt_on_a_cpu(speedrun: ModuleType)
     assert (first["lr"], first["betas"], first["weight_decay"]) == (1e-3, (0.9, 0.99), 0.1)
     assert run.schedule(99) < 1 == run.schedule(100)  # 100 steps of warm-up
     assert run.schedule(1999) == pytest.approx(0.1, abs=1e-3)
+    assert run.clip == 1 and not any(n.endswith("bias") for n, _ in run.model.named_parameters())
+    other = speedrun.baseline(IDS, 65, speedrun.BASELINE_STEPS, seed=0, lr=4e-3)
+    assert {group["lr"] for group in other.optimizer.param_groups} == {4e-3}
 
 
-def test_five_differences_stand_in_every_variant(speedrun: ModuleType) -> None:
+def test_every_row_gives_up_one_difference_and_together_they_are_all(speedrun: ModuleType) -> None:
+    rows = dict(speedrun.left_out(0.004, 0.003))
+    whole = vars(rows.pop("nothing"))
+    given_up: list[str] = []
+    for name, recipe in rows.items():
+        changed = {field for field, value in vars(recipe).items() if value != whole[field]}
+        together = {"Muon": {"optimizer", "lr"}, "decay to zero": {"schedule", "final"}}
+        together["two blocks instead of four"] = {"n_layers", "d_ff"}
+        assert changed == together.get(name, changed) and (name in together or len(changed) == 1)
+        given_up += changed
+    # Muon's momentum goes with Muon; nothing else is left that the baseline does otherwise.
+    assert set(whole) - set(given_up) == {"momentum"} and len(given_up) == len(set(given_up))
+
+
+def test_a_row_does_what_it_says(speedrun: ModuleType) -> None:
+    rows = speedrun.left_out(0.004, 0.003)
+    runs = {name: speedrun.ours(recipe, IDS, 65, 1000, seed=0) for name, recipe in rows.items()}
+    plain, tied = runs["nothing"].model, runs["head of its own"].model
+    assert tied.head.weight is tied.embedding.weight and tied.head.weight.any()
+    assert plain.head.weight is not plain.embedding.weight and not plain.head.weight.any()
+    settings = {name: run.optimizer.param_groups for name, run in runs.items()}
+    assert {g["betas"] for g in settings["beta2 of 0.95"] if "betas" in g} == {(0.9, 0.99)}
+    assert {g["lr"] for g in settings["rate of AdamW"] if "betas" in g} == {0.004}
+    assert {g["lr"] for g in settings["Muon"]} == {0.003}
+    assert max(g["weight_decay"] for g in settings["no weight decay"]) == 0.1
+    assert runs["no clipping"].clip == 1 and runs["nothing"].clip is None
+    assert runs["short warm-up"].schedule(99) < 1 == runs["short warm-up"].schedule(100)
+    assert hasattr(runs["rotary positions"].model.position, "weight")
+    assert runs["zeros at the start"].model.blocks[0].mixer.output.weight.any()
+    assert len(runs["n-gram embedding"].model.embedding.tables) == 0
+    assert next(runs["batch of 32 windows"].batches)[0].shape == (12, 64)
+
+
+def test_a_sweep_goes_on_while_the_largest_rate_is_the_best(speedrun: ModuleType) -> None:
+    def start(lr: float) -> Any:
+        run = SimpleNamespace(train=lambda n: None, evaluate=lambda v: None)
+        run.curve = [(1, 1.0, math.inf if lr > 8 else abs(lr - 6.0))]
+        return lambda steps, seed: run
+
+    assert list(speedrun.sweep(start, (1, 2), 10, IDS)) == [1, 2, 4, 8]
+    assert list(speedrun.sweep(start, (4, 8, 16), 10, IDS)) == [4, 8, 16]
+
+
+def test_what_the_page_says_of_the_record(speedrun: ModuleType) -> None:
+    """Its baseline kept GPT-2's biases; five differences stood in every row."""
+    record = json.loads((results_dir() / "bench-speedrun.json").read_text(encoding="utf-8"))
     page = PAGE.read_text(encoding="utf-8")
-    assert "Five differences more stand in *every* variant" in page
-    for name, recipe in speedrun.LEFT_OUT.items():
-        run = speedrun.ours(recipe, IDS, 65, 1000, seed=0)
-        assert run.model.head.weight is not run.model.embedding.weight, name
-        assert all(group["weight_decay"] == 0 for group in run.optimizer.param_groups), name
-        betas = {group["betas"] for group in run.optimizer.param_groups if "betas" in group}
-        assert betas == {(0.9, 0.95)}, name
-        of_adam = {g["lr"] for g in run.optimizer.param_groups if "betas" in g}
-        assert of_adam == ({0.003} if name == "Muon" else {0.01}), name
-        assert run.schedule(9) < 1 and run.schedule(10) == pytest.approx(1), name
+    biases = 4 * (128 + 384 + 128 + 128 + 512 + 128) + 128
+    run = speedrun.baseline(IDS, 65, 100, seed=0)
+    assert record["parameters"]["baseline"] == parameters(run) + biases
+    assert "nobody tuned its learning rate" in page and "rates" not in record
+    assert "Five differences more stand in *every* row" in page
+    rows = speedrun.left_out(0.001, 0.003)
+    in_every_row = {"head of its own", "no weight decay", "short warm-up", "beta2 of 0.95"}
+    apart = {"squared ReLU", "rotary positions", "Glorot's start"}  # the parts of Llama
+    now = {"rate of AdamW", "no clipping"}  # its baseline did not clip
+    assert set(rows) - set(record["left_out"]) == in_every_row | apart | now
+    four = speedrun.ours(rows["two blocks instead of four"], IDS, 65, 100, seed=0)
+    assert round(parameters(four) / 1e6, 2) == 1.26 and "1.26 million parameters" in page
 
 
 def test_the_page_has_the_tables_of_the_recipe(speedrun: ModuleType) -> None:
@@ -60,6 +120,50 @@ def test_the_page_has_the_tables_of_the_recipe(speedrun: ModuleType) -> None:
     pairs, triples = speedrun.RECIPE.rows
     assert f"a table of {pairs:,} and one of {triples:,}" in page
     assert f"{65**2:,} possible pairs and {65**3:,} triples" in page
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, list[dict[str, Any]]]:
+    record = load_record(sick.STUDY)
+    found = {name: record.results(illness=name) for name in (*sick.ALL, *sick.COUNTS)}
+    assert all(len(found[name]) == sick.SEEDS == 3 for name in sick.ALL)
+    return found
+
+
+def test_ill_curves_have_the_signs_that_the_page_names(runs: dict[str, list[Any]]) -> None:
+    bigram = runs["bigram"][0]["valid_loss"]
+    for seed, healthy in enumerate(runs[sick.HEALTHY]):
+        of = {name: runs[name][seed] for name in sick.ILLNESSES}
+        curves = {name: run["curve"]["loss"] for name, run in of.items()}
+        reported = {name: run["marks"]["loss"] for name, run in of.items()}
+        trigram = runs["trigram"][0]["valid_loss"]
+        assert trigram < healthy["valid_loss"] < bigram
+        assert reported["leak"][-1] < 0.01 and of["leak"]["valid_loss"] > 10
+        assert set(of["dead"]["grad_norm"]) == {0.0}
+        assert {round(loss, 2) for loss in curves["dead"]} == {4.43} == {round(math.log(84), 2)}
+        assert reported["little"][-1] > min(reported["little"]) + 0.1
+        assert curves["little"][-1] < reported["little"][-1] - 1
+        assert min(curves["pile"][-6:]) > bigram + 0.7  # as a rate that is too high
+        assert of["pile"]["grad_norm"][-1] > 50 * healthy["grad_norm"][-1]
+        assert of["rate"]["grad_norm"][-1] < 2 * healthy["grad_norm"][-1]
+        assert curves["rate"][-1] > bigram + 0.3
+        late, before = np.mean(curves["order"][-6:]), min(curves["order"][:-6])
+        assert late > before + 0.1 and reported["order"][-1] > min(reported["order"]) + 0.1
+        assert of["decay"]["grad_norm"][-1] > 2 * healthy["grad_norm"][-1]
+        assert reported["decay"][-1] > healthy["marks"]["loss"][-1] + 0.15
+
+
+def test_every_illness_costs_in_every_pair_and_a_cold_start_need_not(runs: dict[str, Any]) -> None:
+    record = load_record(sick.STUDY)
+    found = sick.verdicts(record)
+    healthy = sick.by_seed(record, sick.HEALTHY)
+    for name in sick.ILLNESSES:
+        if name != sick.HEALTHY:
+            losses = sick.by_seed(record, name)
+            assert all(losses[seed] > healthy[seed] for seed in healthy)
+            assert found[name].verdict == "worse", name
+    low, high = found["cold"].t_interval
+    assert found["cold"].verdict == "not distinguishable" and low < 0 < high
 
 
 class Program:
