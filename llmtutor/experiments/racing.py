@@ -211,7 +211,8 @@ RACING = (
         name="racing-undecayed-rates",
         description="Learning rates of SGD and momentum without weight decay",
         runs=lambda plan: [
-            {"rule": rule, "plan": "both", "seed": TUNING_SEED} for rule in reversed(list(UNDECAYED))
+            {"rule": rule, "plan": "both", "seed": TUNING_SEED}
+            for rule in reversed(list(UNDECAYED))
         ],
         run=search_run,
     ),
