@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import nbformat
 import pytest
@@ -42,7 +43,7 @@ def test_muon_gets_the_hidden_matrices_and_adamw_the_rest() -> None:
     torch.manual_seed(0)
     model = build(preset("gpt2-nano", vocab_size=9, max_seq_len=4, n_layers=1))
 
-    def rates(*args, **given) -> dict[str, float]:
+    def rates(*args: Any, **given: Any) -> dict[str, float]:
         groups = make_optimizer(model, *args, **given).param_groups
         by_parameter = {id(p): group["lr"] for group in groups for p in group["params"]}
         return {name: by_parameter[id(p)] for name, p in model.named_parameters()}
