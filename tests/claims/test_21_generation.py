@@ -1,5 +1,6 @@
 """What chapter 21 says of choosing tokens, of masks, and of a second head."""
 
+import json
 import math
 from itertools import product
 
@@ -12,7 +13,7 @@ from llmtutor.data import load_corpus
 from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments.kept import load_kept
 from llmtutor.experiments.multi_token import config_of, draft_rows, losses
-from llmtutor.experiments.study import load_record
+from llmtutor.experiments.study import load_record, results_dir
 from llmtutor.experiments.training import SEQ_LEN
 from llmtutor.generate import grammar, sampling
 from llmtutor.generate.free_drafts import LookupDraft, NGramDraft
@@ -213,3 +214,18 @@ def test_counts_draft_as_well_in_the_library_as_on_the_page(writer: Writer) -> N
         made = speculative(writer.model, draft, ids, n_draft=4, **settings)
         assert [made.ids] == generate(writer.model, [ids], **settings)
         assert 1.6 < 200 / made.n_rounds < 2.0
+
+
+def test_what_the_pages_say_of_drafts_in_seconds() -> None:
+    """The chapter and the performance page: counts save time, looking up the text does not."""
+    made = json.loads((results_dir() / "bench-speculation.json").read_text("utf-8"))
+    assert round(made["pass_of_n_to_pass_of_1"]["4"], 1) == 1.2
+    assert [round(1 / made[f"{way}_time_to_plain"], 1) for way in ("greedy", "sampled")] == [
+        1.3,
+        1.4,
+    ]
+    for way, plain, counts in (("greedy", 171, 230), ("sampled", 154, 220)):
+        assert made[f"{way}_plain_tokens_per_second"] == plain
+        assert made[f"{way}_ours_tokens_per_second"] == counts
+        assert made[f"{way}_ours, lookup_tokens_per_second"] <= plain
+        assert 1.85 < made[f"{way}_ours_tokens_per_pass"] < 2
