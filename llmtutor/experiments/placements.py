@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmtutor.data.batches import random_batches
 from llmtutor.evaluate.compare import Comparison, compare, holm
@@ -22,6 +22,7 @@ from llmtutor.experiments.study import Record
 from llmtutor.experiments.training import SEQ_LEN, tokens
 from llmtutor.model.language_modelling import NGram
 from llmtutor.model.losses import Batch
+from llmtutor.model.transformer import Transformer
 
 BySeed = dict[int, float]
 Question = TypeVar("Question", bound=Hashable)
@@ -34,14 +35,14 @@ def a_batch(seed: int = 0) -> Batch:
     return next(random_batches(train, BATCH, SEQ_LEN, generator=generator))
 
 
-def new_stack(placement: str, n_layers: int, seed: int = 0) -> nn.Module:
+def new_stack(placement: str, n_layers: int, seed: int = 0) -> Transformer:
     """A stack of the study before its first step: one seed gives all placements one start."""
     torch.manual_seed(seed)
     return stack(placement, n_layers, tokens()[2])
 
 
 @torch.no_grad()
-def stream_sizes(model: nn.Module, ids: Tensor) -> list[float]:
+def stream_sizes(model: Transformer, ids: Tensor) -> list[float]:
     """Root mean square of the residual stream: of the embedding, and after each block."""
     sizes: list[float] = []
 
@@ -56,14 +57,15 @@ def stream_sizes(model: nn.Module, ids: Tensor) -> list[float]:
     return sizes
 
 
-def gradient_sizes(model: nn.Module, batch: Batch) -> list[float]:
+def gradient_sizes(model: Transformer, batch: Batch) -> list[float]:
     """Norm of the gradient of each block's matrices, for the loss of one batch."""
     inputs, targets = batch
     F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
-    return [
-        sum(float(p.grad.square().sum()) for p in block.parameters() if p.ndim > 1) ** 0.5
-        for block in model.blocks
-    ]
+    sizes = []
+    for block in model.blocks:
+        gradients = [p.grad for p in block.parameters() if p.ndim > 1 and p.grad is not None]
+        sizes.append(sum(float(g.square().sum()) for g in gradients) ** 0.5)
+    return sizes
 
 
 @cache
@@ -139,11 +141,12 @@ def sensitivity(found: Mapping[float, BySeed]) -> BySeed:
     A run that diverged counts as one that has learned nothing, log(vocabulary): the learning-rate
     sensitivity of Wortsman et al. (2023).
     """
-    most, found_by_seed = log(tokens()[2]), {}
+    most = log(tokens()[2])
+    costs: BySeed = {}
     for seed in next(iter(found.values())):
         of_seed = [min(of[seed], most) for of in found.values()]
-        found_by_seed[seed] = float(np.mean(of_seed)) - min(of_seed)
-    return found_by_seed
+        costs[seed] = float(np.mean(of_seed)) - min(of_seed)
+    return costs
 
 
 def qk_gaps(record: Record) -> dict[str, Comparison]:

@@ -52,12 +52,14 @@ def test_sizes_are_those_of_the_stream_and_one_seed_gives_one_start() -> None:
 def depth_record(lost: tuple[str, int] | None = None) -> Record:
     """Post-norm is 0.1 worse at each depth, no norm not the same twice; depth brings 0.05 each."""
     shift = {"pre": 0.0, "post": 0.1, "res-post": 0.0, "sandwich": -0.1, "none": 0.0}
-    wobble = {name: (0.001, -0.002, 0.001) for name in PLACEMENTS} | {"none": (0.3, -0.3, 0.1)}
+    wobble = dict.fromkeys(PLACEMENTS, (0.001, -0.002, 0.001)) | {"none": (0.3, -0.3, 0.1)}
     runs: list[tuple[dict[str, object], float | None]] = []
     for name in PLACEMENTS:
         for i, n in enumerate(DEPTHS):
             for seed in range(3):
-                loss = 2 + shift[name] - 0.05 * i + 0.1 * seed + wobble[name][(seed + (n == 16)) % 3]
+                loss = (
+                    2 + shift[name] - 0.05 * i + 0.1 * seed + wobble[name][(seed + (n == 16)) % 3]
+                )
                 gone = lost == (name, n) and seed == 1
                 settings = {"placement": name, "n_layers": n, "lr": 0.01, "seed": seed}
                 runs.append((settings, None if gone else loss))

@@ -5,8 +5,7 @@ read from the configuration of a block.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -40,11 +39,9 @@ def draw_steps(norms: Mapping[str, Sequence[tuple[str, Tensor]]], title: str) ->
     All lines have one scale, so that a shift is seen as parallel threads from row to row, and a
     division as threads that close in on 0.
     """
-    entries = [float(v) for steps in norms.values() for _, vector in steps for v in vector]
+    entries = [float(v) for steps in norms.values() for _, after in steps for v in after]
     low, high = min(0.0, *entries), max(0.0, *entries)
-    strips = [
-        vector(after, digits=_digits(after)).width for s in norms.values() for _, after in s
-    ]
+    strips = [vector(after, digits=_digits(after)).width for s in norms.values() for _, after in s]
     left = max(strips) + 16
     unit = (WIDEST - left - 2 * DOT - 2) / ((high - low) or 1.0)
     blocks, said = [], []
@@ -55,11 +52,14 @@ def draw_steps(norms: Mapping[str, Sequence[tuple[str, Tensor]]], title: str) ->
     return Drawing(column(*blocks, gap=14, align="start"), title, " ".join(said))
 
 
-def _threads(name: str, steps: Sequence[tuple[str, Tensor]], left: float, place) -> Shape:
+def _threads(
+    name: str, steps: Sequence[tuple[str, Tensor]], left: float, place: Callable[[float], float]
+) -> Shape:
     """Number lines below each other, the strip of each at its left, threads between the entries."""
     title = text(name, bold=True)
     height = title.height + ROW * len(steps)
-    drawn, placed = [], [(title, 0.0, 0.0)]
+    drawn: list[str] = []
+    placed = [(title, 0.0, 0.0)]
     ends = [title.height + ROW * i + 32 for i in range(len(steps))]
     for (_, before), (_, after), y0, y1 in zip(steps, steps[1:], ends, ends[1:], strict=False):
         for a, b in zip(before, after, strict=True):
@@ -102,7 +102,7 @@ def draw_shared(sharing: Mapping[str, Bool[Tensor, "batch seq d_model"]], title:
             for i, rows in enumerate(shared)
         ]
         panels.append(column(lines(name, SMALL, bold=True), *grids, gap=7))
-        batch, seq, width = (int(shared.any(dim).sum()) for dim in _others(shared))
+        batch, seq, width = (int(shared.any(dim).sum()) for dim in OTHER_AXES)
         said.append(
             f"{name.replace(chr(10), ' ')}: {int(shared.sum())} numbers, of {batch} of "
             f"{len(shared)} sequences, {seq} of {shared.shape[1]} positions, "
@@ -111,9 +111,8 @@ def draw_shared(sharing: Mapping[str, Bool[Tensor, "batch seq d_model"]], title:
     return Drawing(row(*panels, gap=14, align="start"), title, " ".join(said))
 
 
-def _others(shared: Tensor) -> list[tuple[int, int]]:
-    """For each axis the two others."""
-    return [(1, 2), (0, 2), (0, 1)]
+OTHER_AXES = ((1, 2), (0, 2), (0, 1))
+"""Of batch, positions and channels, for each the two others."""
 
 
 def _grid(marked: Bool[Tensor, "seq d_model"]) -> Shape:
@@ -187,9 +186,7 @@ STEP, DOUBLING = 11.0, 8.0
 """Units from one block to the next, and by which a stream is wider where it is twice as large."""
 
 
-def draw_growth(
-    sizes: Mapping[str, Sequence[float]], marks: Sequence[int], title: str
-) -> Drawing:
+def draw_growth(sizes: Mapping[str, Sequence[float]], marks: Sequence[int], title: str) -> Drawing:
     """The residual stream of several models, from the embedding down: the wider, the larger.
 
     ``sizes`` holds the size after so many blocks, from 0; those in ``marks`` are written beside it.
