@@ -108,8 +108,9 @@ def _step_cases() -> Iterator[tuple[Tensor, Tensor, float]]:
 def make_up(row: Tensor, hessian: Tensor, value: float) -> Tensor:
     """The row with its first weight set to ``value`` and the others moved to make up for it.
 
-    >>> make_up(torch.tensor([0.4, 1.2]), torch.tensor([[2.0, 1.8], [1.8, 2.0]]), 0.0)
-    tensor([0.0000, 1.5600])
+    >>> new = make_up(torch.tensor([0.4, 1.2]), torch.tensor([[2.0, 1.8], [1.8, 2.0]]), 0.0)
+    >>> [round(weight, 2) + 0 for weight in new.tolist()]
+    [0.0, 1.56]
     """
     inverse = torch.linalg.inv(hessian)
     return row - (row[0] - value) / inverse[0, 0] * inverse[0]

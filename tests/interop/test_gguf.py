@@ -209,7 +209,8 @@ def test_llama_cpp_writes_the_same_200_tokens(pair) -> None:
     """With log-probabilities of all tokens.
 
     GELU is looked up there in a table of half precision, without whose rounding they differ by
-    8e-4. With it they do by 2e-4: now and then a number falls on the other side.
+    8e-4. With it they do by 2e-4, or 6e-4, as the processor is: now and then a number falls on the
+    other side, and is off by a thousandth of itself.
     """
     name, model, tokenizer, peer = pair
     if name == "gpt2":
@@ -219,7 +220,7 @@ def test_llama_cpp_writes_the_same_200_tokens(pair) -> None:
     ours, wanted = greedy(model, prompt, 200)
     theirs, got = peer.greedy(prompt, 200, model.config.vocab_size)
     assert theirs == ours
-    assert float((got - wanted).abs().max()) < (4e-4 if name == "gpt2" else 1e-4)
+    assert float((got - wanted).abs().max()) < (1e-3 if name == "gpt2" else 1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("f16", 0.01), ("q8_0", 0.1), ("q4_0", 0.3)])

@@ -600,7 +600,8 @@ def test_onnx_takes_texts_of_any_length(case: str, tmp_path) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch, seq in ((2, 3), (1, 8), (3, SEQ)):
         (got,) = session.run(None, {"ids": tokens(batch, seq).numpy()})
-        close(torch.from_numpy(got), model(tokens(batch, seq)), 1e-5)
+        # float32, and a chunk of the delta rule is solved for: 2.5e-5 on some processors
+        close(torch.from_numpy(got), model(tokens(batch, seq)), 1e-4)
 
 
 def test_every_mixer_is_exported_or_says_why_not() -> None:

@@ -62,7 +62,9 @@ def test_it_is_the_layer_of_qwen3_next(sizes: tuple[int, ...]) -> None:
     x = numbers(2, 70, sizes[0])  # longer than a chunk
     want = theirs(x)
     assert want.std() > 0.3
-    torch.testing.assert_close(ours(x), want, rtol=1e-5, atol=1e-5)
+    # Theirs computes in float32 whatever it is given, and solves for 64 tokens at once: processors
+    # differ by 2e-5 in what rounding leaves.
+    torch.testing.assert_close(ours(x), want, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
