@@ -53,7 +53,9 @@
         found.push(`drawing without title or description: ${name}`);
       const whole = svg.getBoundingClientRect();
       if (!whole.width) continue;
-      const shapes = [...svg.querySelectorAll("rect, circle, polygon:not(.lt-head)")];
+      const shapes = [...svg.querySelectorAll("rect, circle, polygon:not(.lt-head)")].filter(
+        (shape) => getComputedStyle(shape).fill !== "none",
+      );
       for (const text of svg.querySelectorAll("text")) {
         const at = text.getBoundingClientRect();
         const [x, y] = [(at.left + at.right) / 2, (at.top + at.bottom) / 2];
@@ -98,7 +100,8 @@
   code() {
     for (const fold of document.querySelectorAll("details")) fold.open = true;
     return [...document.querySelectorAll("div.highlight pre")]
-      .filter((box) => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
+      .filter((box) => !box.closest(".cell_output") && box.clientWidth)
+      .filter((box) => box.scrollWidth > box.clientWidth + 1)
       .map((box) => {
         const longest = box.textContent.split("\n").sort((a, b) => b.length - a.length)[0];
         return `code wider than its box: ${longest.trim()}`;
