@@ -88,7 +88,8 @@ def speculative(
     ``LookupDraft``.
 
     Distributed as the text of ``generate``, though other draws make it; decoded greedily it is the
-    same text, ties in the last bit aside. The sampler's knobs are applied to both. The text
+    same text, ties in the last bit aside. The sampler's knobs are applied to both (its
+    penalties not to an ``NGramDraft``). The text
     ends as with ``generate``; ``on_token(id)`` is called for each.
     ``n_ids`` is the tokenizer's ``vocab_size``, needed where a vocabulary is padded.
 
