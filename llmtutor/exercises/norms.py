@@ -56,46 +56,7 @@ def _no_eps(x: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
 
 
-# Exercise 2: RMSNorm with its gain.
-
-
-def _gain_cases() -> Iterator[tuple[Tensor, Tensor]]:
-    yield torch.tensor([3.0, -3.0]), torch.ones(2)
-    yield _draw(3, 4, seed=2), _draw(4, seed=3)
-    yield _draw(2, 3, 5, seed=4), _draw(5, seed=5)
-    yield torch.zeros(2, 3), torch.ones(3)
-
-
-def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """``x / √(mean(x²) + 1e-5) · gain`` over the last dimension; gain (d_model,).
-
-    >>> rms_norm(torch.tensor([30.0, -30.0]), torch.tensor([1.0, 2.0])).round().tolist()
-    [1.0, -2.0]
-    """
-    return x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * gain
-
-
-def _centred(x: Tensor, gain: Tensor) -> Tensor:
-    return layer_norm(x) * gain
-
-
-def _length(x: Tensor, gain: Tensor) -> Tensor:
-    return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt() * gain
-
-
-def _over_everything(x: Tensor, gain: Tensor) -> Tensor:
-    return x / (x.square().mean() + EPS).sqrt() * gain
-
-
-def _without_gain(x: Tensor, gain: Tensor) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
-
-
-def _no_root(x: Tensor, gain: Tensor) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True) + EPS) * gain
-
-
-# Exercise 3: a pre-norm block.
+# Exercise 2: a sub-layer with its norms in one of five places.
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -108,46 +69,96 @@ def _turn(x: Tensor) -> Tensor:
     return x.flip(-1) + 1
 
 
-def _block_cases() -> Iterator[tuple[Tensor, Layer, Layer]]:
-    yield _draw(2, 4, seed=6), _double, _turn
-    yield _draw(1, 3, 4, seed=7), _turn, _double
-    yield _draw(3, 5, seed=8), torch.tanh, _turn
+def _sub_layer_cases() -> Iterator[tuple[Tensor, Layer, str]]:
+    for seed, placement in enumerate(("pre", "post", "res-post", "sandwich", "none")):
+        yield _draw(2, 4, seed=seed), _turn, placement
+        yield _draw(1, 3, 5, seed=10 + seed), _double, placement
 
 
-def pre_norm_block(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    """A block whose two layers read a normalised copy of x and add to x itself.
+def sub_layer(x: Tensor, f: Layer, placement: str) -> Tensor:
+    """``x`` after the sub-layer ``f`` has added to it; all norms are ``layer_norm``.
 
-    >>> pre_norm_block(torch.tensor([2.0, 8.0]), lambda x: 0 * x, lambda x: 0 * x)
+    >>> sub_layer(torch.tensor([2.0, 8.0]), lambda x: 0 * x, "pre")
     tensor([2., 8.])
     """
-    x = x + attention(layer_norm(x))
-    return x + feed_forward(layer_norm(x))
+    y = f(layer_norm(x) if placement in ("pre", "sandwich") else x)
+    if placement in ("res-post", "sandwich"):
+        y = layer_norm(y)
+    return layer_norm(x + y) if placement == "post" else x + y
 
 
-def _overwritten(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    x = layer_norm(x)
-    x = x + attention(x)
-    x = layer_norm(x)
-    return x + feed_forward(x)
+def _overwritten(x: Tensor, f: Layer, placement: str) -> Tensor:
+    if placement in ("pre", "sandwich"):
+        x = layer_norm(x)
+        y = f(x)
+        return x + (layer_norm(y) if placement == "sandwich" else y)
+    return sub_layer(x, f, placement)
 
 
-def _post(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    x = layer_norm(x + attention(x))
-    return layer_norm(x + feed_forward(x))
+def _res_post_is_post(x: Tensor, f: Layer, placement: str) -> Tensor:
+    return sub_layer(x, f, "post" if placement == "res-post" else placement)
 
 
-def _no_residual(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    return feed_forward(layer_norm(attention(layer_norm(x))))
+def _post_on_the_branch(x: Tensor, f: Layer, placement: str) -> Tensor:
+    return sub_layer(x, f, "res-post" if placement == "post" else placement)
 
 
-def _normed_once(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    x = x + attention(layer_norm(x))
-    return x + feed_forward(x)
+def _no_sum(x: Tensor, f: Layer, placement: str) -> Tensor:
+    return f(layer_norm(x)) if placement == "pre" else sub_layer(x, f, placement)
 
 
-def _parallel(x: Tensor, attention: Layer, feed_forward: Layer) -> Tensor:
-    normed = layer_norm(x)
-    return x + attention(normed) + feed_forward(normed)
+def _sandwich_on_the_stream(x: Tensor, f: Layer, placement: str) -> Tensor:
+    if placement == "sandwich":
+        return layer_norm(x + f(layer_norm(x)))
+    return sub_layer(x, f, placement)
+
+
+# Exercise 3: the gradient through RMSNorm.
+
+
+def _gradient_cases() -> Iterator[tuple[Tensor, Tensor]]:
+    yield torch.tensor([[3.0, -3.0]]), torch.tensor([[1.0, 0.0]])
+    yield _draw(3, 4, seed=2), _draw(3, 4, seed=3)
+    yield 100 * _draw(2, 8, seed=4), _draw(2, 8, seed=5)
+    yield _draw(1, 6, seed=6), torch.ones(1, 6)
+
+
+def rms_norm_gradient(x: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient by ``x`` of a loss whose gradient by ``RMSNorm(x)`` is ``upstream``.
+
+    Both are (seq, d_model); the norm has no gain, and an eps of 1e-5.
+
+    >>> rms_norm_gradient(torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0, 1.0]])).round().tolist()
+    [[2.0, 2.0]]
+    """
+    size = (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    y = x / size
+    return (upstream - y * (upstream * y).mean(-1, keepdim=True)) / size
+
+
+def _size_is_constant(x: Tensor, upstream: Tensor) -> Tensor:
+    return upstream / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+
+
+def _not_divided(x: Tensor, upstream: Tensor) -> Tensor:
+    y = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    return upstream - y * (upstream * y).mean(-1, keepdim=True)
+
+
+def _sum_for_mean(x: Tensor, upstream: Tensor) -> Tensor:
+    size = (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    y = x / size
+    return (upstream - y * (upstream * y).sum(-1, keepdim=True)) / size
+
+
+def _along_x(x: Tensor, upstream: Tensor) -> Tensor:
+    size = (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    return (upstream - x * (upstream * x).mean(-1, keepdim=True)) / size
+
+
+def _centred(x: Tensor, upstream: Tensor) -> Tensor:
+    gradient = rms_norm_gradient(x, upstream)
+    return gradient - gradient.mean(-1, keepdim=True)
 
 
 EXERCISES = [
@@ -184,64 +195,66 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        name="norms.rms_norm",
-        cases=_gain_cases,
-        reference=rms_norm,
+        name="norms.sub_layer",
+        cases=_sub_layer_cases,
+        reference=sub_layer,
         wrong=[
             Wrong(
-                _centred,
-                "The mean is subtracted, so this is LayerNorm with a gain. RMSNorm leaves the mean "
-                "where it is.",
+                _overwritten,
+                "x itself was replaced by its normalised copy before the sum. A norm in front of f "
+                "is for f alone: what travels on is x, untouched.",
             ),
             Wrong(
-                _length,
-                "This divides by the length of the vector, the root of the sum of squares. RMS is "
-                "the root of the mean of squares, so that entries stay near 1 at any width.",
+                _res_post_is_post,
+                'For "res-post" the sum is normalised, which is post-norm. Here the norm is on the '
+                "branch: what f returns is normalised, and then added.",
             ),
             Wrong(
-                _over_everything,
-                "The mean runs over all positions. Each would be divided by a number that depends "
-                "on the others, also on later ones.",
+                _post_on_the_branch,
+                'For "post" the norm is on the branch, which is res-post. Post-norm normalises '
+                "the sum itself, x and all.",
             ),
             Wrong(
-                _without_gain,
-                "The gain is missing: multiply each of the d_model entries by its own number.",
+                _no_sum,
+                "The sum is missing: f must add to x, or the path that carries the gradient down "
+                "is cut.",
             ),
             Wrong(
-                _no_root,
-                "The root is missing: this divides by the mean square, so doubling x would halve "
-                "the result.",
+                _sandwich_on_the_stream,
+                "The second norm of the sandwich is on the stream. Both of its norms are on the "
+                "branch, one on either side of f.",
             ),
         ],
     ),
     Exercise(
-        name="norms.pre_norm_block",
-        cases=_block_cases,
-        reference=pre_norm_block,
+        name="norms.rms_norm_gradient",
+        cases=_gradient_cases,
+        reference=rms_norm_gradient,
         wrong=[
             Wrong(
-                _overwritten,
-                "x itself was replaced by its normalised copy before the sum. In pre-norm only the "
-                "layer reads the copy; what travels on is x, untouched.",
+                _size_is_constant,
+                "This takes the size for a constant. It depends on x too: the quotient rule adds a "
+                "second term, which removes what points along x.",
             ),
             Wrong(
-                _post,
-                "This normalises after each sum, which is post-norm. In pre-norm the norm stands "
-                "on the branch, before the layer.",
+                _not_divided,
+                "The direction is right and the length is not: all of it is divided by the size, "
+                "so that large vectors get small gradients.",
             ),
             Wrong(
-                _no_residual,
-                "The sums are missing: each layer must add to x, or the path that carries the "
-                "gradient down is cut.",
+                _sum_for_mean,
+                "This subtracts the sum over the entries where the mean belongs: the derivative of "
+                "the size by an entry is y divided by d_model.",
             ),
             Wrong(
-                _normed_once,
-                "The second layer reads x without a norm. Each of the two layers has its own.",
+                _along_x,
+                "The part along x is measured with x itself. It takes the normalised vector, "
+                "y = x / size, in both places; for x of another size the two differ.",
             ),
             Wrong(
-                _parallel,
-                "Both layers read the same input here. The feed-forward layer comes second and "
-                "reads x after attention has added to it.",
+                _centred,
+                "The mean of the gradient was subtracted. That is LayerNorm's, which ignores "
+                "shifts; RMSNorm does not.",
             ),
         ],
     ),
