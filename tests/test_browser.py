@@ -18,7 +18,7 @@ FRONT = "index.html"  # leads to the landing page
 BUILT = [path.relative_to(pages.HTML).as_posix() for path in pages.built()]
 SHOTS = pages.ROOT / "_build" / "screenshots"
 LOOKED_AT = ("book/intro.html", "book/models.html", "book/drawings.html", "book/chapters/")
-CHECKS = ["math", "explore", "axe", "pictures", "drawings", "overflow"]
+CHECKS = ["math", "explore", "axe", "pictures", "drawings", "overflow", "code"]
 NARROW_CHECKS = [
     "math",
     "pictures",
@@ -150,6 +150,11 @@ FAULTS = {
     "pale letters": (
         DRAWING.format(words=TITLED, ink="#bbb", text="a"),
         "letters too pale in A: a",
+    ),
+    "code cut": (
+        '<div class="highlight"><pre tabindex="0" style="width: 90px; overflow: auto">'
+        "a = far_too_long</pre></div>",
+        "code wider than its box: a = far_too_long",
     ),
     "formula in error": ("<mjx-merror>\\frac</mjx-merror>", "formula in error"),
     "formula not drawn": ('<span class="math">\\(x^2\\)</span>', "formula not drawn"),

@@ -96,6 +96,18 @@
     return [`page scrolls sideways at ${root.clientWidth} px: ${name}`];
   },
 
+  // Lines of code that are cut at the edge of their box, with all folds open.
+  code() {
+    for (const fold of document.querySelectorAll("details")) fold.open = true;
+    return [...document.querySelectorAll("div.highlight pre")]
+      .filter((box) => !box.closest(".cell_output") && box.clientWidth)
+      .filter((box) => box.scrollWidth > box.clientWidth + 1)
+      .map((box) => {
+        const longest = box.textContent.split("\n").sort((a, b) => b.length - a.length)[0];
+        return `code wider than its box: ${longest.trim()}`;
+      });
+  },
+
   // Controls of viz.explore that change nothing, whatever the other controls of the box say, and
   // boxes that do not come back to where they started.
   explore() {

@@ -99,7 +99,7 @@ class Visit:
 
 
 def look(page: Page, check: str) -> list[str]:
-    """Run one check of browser.js: "math", "pictures", "drawings", "explore", "axe", "overflow"."""
+    """Run one check of browser.js: "math", "pictures", "drawings", "code", "explore", "axe", …."""
     if check == "axe":
         # A colour on its way from one theme to the other has any contrast: all are at their end.
         page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
