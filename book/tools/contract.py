@@ -45,7 +45,8 @@ LANDMARKS = [
     ("## Further reading", "the section 'Further reading'"),
 ]
 EXERCISE_HEADING = re.compile(r"^### Exercise \d+: .+ \(difficulty [★☆]{3}, \d+ minutes\)$", re.M)
-TAG = re.compile(r"</?[a-zA-Z!][^>]*>")  # not the "<" of a formula
+TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>|<!--.*?-->", re.S)
+FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
 DETAILS = re.compile(r"<details>.*?</details>", re.S)
 QUIZ_OPTION = re.compile(
     r"<details>\s*<summary>[A-Z]\. .+?</summary>\s*(Right|Wrong): \S.{15,}?</details>", re.S
@@ -55,6 +56,15 @@ QUIZ_OPTION = re.compile(
 def prose(notebook: NotebookNode) -> str:
     """All Markdown of the notebook, in order."""
     return "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+
+
+def words(text: str) -> list[str]:
+    """What is read at a first pass: no folds, no tags; a formula is one word.
+
+    >>> words("<b>Two</b> probabilities: $p(a < b)$.<details>A long answer.</details>")
+    ['Two', 'probabilities:', 'x.']
+    """
+    return TAG.sub(" ", FORMULA.sub("x", DETAILS.sub(" ", text))).split()
 
 
 def section(text: str, heading: str) -> str:
@@ -119,7 +129,7 @@ def figures(notebook: NotebookNode) -> Iterator[str]:
 
 def size(notebook: NotebookNode) -> Iterator[str]:
     """Long enough to teach, short enough to finish."""
-    n_words = len(TAG.sub(" ", DETAILS.sub(" ", prose(notebook))).split())
+    n_words = len(words(prose(notebook)))
     if not WORDS[0] <= n_words <= WORDS[1]:
         yield f"{n_words} words of prose, expected {WORDS[0]} to {WORDS[1]}"
     lines = [
