@@ -113,7 +113,8 @@ def deeper(record: Record) -> dict[str, Comparison]:
     """For each placement the deepest stack minus the shallowest, at as many steps."""
     found = by_depth(record)
     ends = {name: (of[DEPTHS[-1]], of[DEPTHS[0]]) for name, of in found.items()}
-    return _family({n: e for n, e in ends.items() if all(map(isfinite, e[0].values()))})
+    finite = {n: e for n, e in ends.items() if all(isfinite(x) for end in e for x in end.values())}
+    return _family(finite)
 
 
 def _family(questions: Mapping[Question, tuple[BySeed, BySeed]]) -> dict[Question, Comparison]:

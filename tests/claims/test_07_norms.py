@@ -12,7 +12,7 @@ import torch
 
 from llmtutor.experiments import placements
 from llmtutor.experiments.catalogue import find_study
-from llmtutor.experiments.depth import DEPTHS, PLACEMENTS, QK_RATES
+from llmtutor.experiments.depth import DEPTHS, PLACEMENTS, QK_RATES, SEEDS
 from llmtutor.experiments.rungs import RUNGS
 from llmtutor.experiments.staircase import steps
 from llmtutor.experiments.study import Record, load_record, results_dir
@@ -140,7 +140,7 @@ def test_verdicts_on_placements() -> None:
     gaps = placements.against(whole("depth"), [n for n in PLACEMENTS if n != "pre"], "pre")
     found: dict[str, dict[str, list[int]]] = {}
     for (name, n), gap in gaps.items():
-        assert gap.n_seeds == 3
+        assert gap.n_seeds == SEEDS
         if gap.verdict != "not distinguishable":
             found.setdefault(name, {}).setdefault(gap.verdict, []).append(n)
     assert found == VERDICTS
@@ -158,7 +158,7 @@ def test_every_stack_has_its_own_rate_and_all_its_seeds() -> None:
     record = whole("depth")
     for name, by_depth in placements.by_depth(record).items():
         for n in DEPTHS:
-            assert len(by_depth[n]) == 3 and str(n) in record.plan["lr"][name]
+            assert len(by_depth[n]) == SEEDS and str(n) in record.plan["lr"][name]
 
 
 def test_qk_norm_against_the_rate() -> None:
@@ -167,7 +167,7 @@ def test_qk_norm_against_the_rate() -> None:
     for qk_norm in (False, True):
         by_rate = placements.by_rate(record, qk_norm)
         assert tuple(by_rate) == QK_RATES
-        assert all(len(of_seed) == 3 for of_seed in by_rate.values())
+        assert all(len(of_seed) == SEEDS for of_seed in by_rate.values())
         assert np.isfinite(placements.best_rate(by_rate))
 
 
