@@ -87,14 +87,16 @@ def test_a_row_does_what_it_says(speedrun: ModuleType) -> None:
     assert next(runs["batch of 32 windows"].batches)[0].shape == (12, 64)
 
 
-def test_a_sweep_goes_on_while_the_largest_rate_is_the_best(speedrun: ModuleType) -> None:
+def test_a_sweep_goes_on_while_an_end_is_the_best(speedrun: ModuleType) -> None:
     def start(lr: float) -> Any:
         run = SimpleNamespace(train=lambda n: None, evaluate=lambda v: None)
         run.curve = [(1, 1.0, math.inf if lr > 8 else abs(lr - 6.0))]
         return lambda steps, seed: run
 
     assert list(speedrun.sweep(start, (1, 2), 10, IDS)) == [1, 2, 4, 8]
-    assert list(speedrun.sweep(start, (4, 8, 16), 10, IDS)) == [4, 8, 16]
+    assert list(speedrun.sweep(start, (4, 8, 16), 10, IDS)) == [2, 4, 8, 16]
+    assert list(speedrun.sweep(start, (6, 12), 10, IDS)) == [3, 6, 12]
+    assert list(speedrun.sweep(start, (2, 4, 6, 8), 10, IDS)) == [2, 4, 6, 8]
 
 
 def test_what_the_page_says_of_the_record(speedrun: ModuleType) -> None:
