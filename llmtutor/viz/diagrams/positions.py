@@ -82,7 +82,7 @@ def draw_places(schemes: Mapping[str, type[Position]]) -> Drawing:
     )
     boxes = [box(text(name, SMALL), name, pad=6) for name in ("query", "key", "value")]
     q, k, v = boxes
-    scores = named(matrix((3, 3), "query"), "scores q · k / √d", below=True)
+    scores = named(matrix((3, 3), "query"), "scores q · k / √dₕ", below=True)
     weighted = box("softmax, times values", "plain", pad=6)
     steps = [
         (below, "embed"),
@@ -149,6 +149,7 @@ def draw_buckets(n_buckets: int = 32, max_distance: int = 128, upto: int = 140) 
         words = text(str(distance), SMALL)
         parts.append(line([(x, 26), (x, 32)]))
         ticks.append((words, max(0.0, x - words.width / 2), 33.0))
+    parts.append(line([(upto * scale - 9, 40), (upto * scale - 1, 40)], head=True))  # and on
     ruler = over(upto * scale, 48, (Shape(0, 0, "".join(parts)), 0, 0), *labels, *ticks)
     exact = sum(end - start == 1 for start, end in spans)
     said = ", ".join(f"{b}: {a} to {e - 1}" for b, (a, e) in enumerate(spans) if e - a > 1)
@@ -190,15 +191,16 @@ def draw_asked(puzzles: Mapping[str, tuple[str, Sequence[int], Sequence[int]]]) 
         middles = [(n + 0.5) * step for n in range(len(pills))]
         high = 62.0
         arcs, labels = [], []
-        for query, source in zip(queries, sources, strict=True):
+        for n, (query, source) in enumerate(zip(queries, sources, strict=True)):
+            role = ("query", "value")[n % 2]  # neighbours are told apart
             x0, x1 = middles[query], middles[source]
             peak = high * (1 - 0.92 * (query - source) / len(pills) - 0.06)
             arcs.append(
-                f'<path class="lt-line lt-line-query" style="stroke-width:1.3" '
+                f'<path class="lt-line lt-line-{role}" style="stroke-width:1.3" '
                 f'd="M{x0:.4g} {high} C{x0:.4g} {peak:.4g} {x1:.4g} {peak:.4g} {x1:.4g} '
                 f'{high - 3}"/>'
             )
-            arcs.append(line([(x1, high - 4), (x1, high + 1)], "query", head=True))
+            arcs.append(line([(x1, high - 4), (x1, high + 1)], role, head=True))
             words = text(str(query - source), SMALL, bold=True)
             labels.append((words, x0 - words.width / 2, high + pills[0].height + 4))
         placed = [
