@@ -4,7 +4,7 @@
 
     GGUF | version 3 | how many tensors | how many facts
     fact:    its name | the type of its value | the value
-    tensor:  its name | its shape, innermost first | how its numbers are stored | where its data is
+    tensor:  its name | its shape, innermost first | how it is stored | where its data is
     padding to a multiple of 32, then the data of each tensor, padded alike
 
 All numbers are little-endian; a text is its length in 8 bytes, and then UTF-8.
