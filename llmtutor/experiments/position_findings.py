@@ -5,15 +5,25 @@ family of its own, and p-values are adjusted inside of it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from llmtutor.evaluate.compare import Comparison, compare_family
 from llmtutor.experiments.curve import spread_windows
-from llmtutor.experiments.positions import LONG, PIECE, PUZZLE_MARKS, SCHEMES, WINDOWS
+from llmtutor.experiments.positions import (
+    ASKED,
+    LONG,
+    PIECE,
+    PUZZLE_MARKS,
+    SCHEMES,
+    WINDOWS,
+    puzzles,
+)
 from llmtutor.experiments.study import Record
 from llmtutor.experiments.training import SEQ_LEN, tokens
 from llmtutor.model.language_modelling import NGram
@@ -116,3 +126,20 @@ def by_step(record: Record) -> dict[str, list[float]]:
         losses = np.array([[of_run[str(step)] for step in PUZZLE_MARKS] for of_run in marks])
         found[scheme] = losses.mean(0).tolist()
     return found
+
+
+@cache
+def crossing_off(texts: int = 2000) -> tuple[float, float]:
+    """The puzzle without any order: the share of right letters, and the loss in nats per letter.
+
+    Who has read the letters, and crosses off those already said, guesses among what is left: the
+    most frequent letter, with the probability that its count gives it.
+    """
+    _, answers = puzzles(texts, torch.Generator().manual_seed(0))
+    right, loss = [], []
+    for answer in answers.tolist():
+        for said in range(ASKED):
+            left = np.array(list(Counter(answer[said:]).values())) / (ASKED - said)
+            right.append(left.max())
+            loss.append(-float(left @ np.log(left)))
+    return float(np.mean(right)), float(np.mean(loss))

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from llmtutor.experiments import position_findings as found
 from llmtutor.experiments.positions import LONG, PIECE, PUZZLE_MARKS, SCHEMES
@@ -78,3 +79,13 @@ def test_models_that_count_see_no_more_than_the_window(monkeypatch) -> None:
     assert list(bits) == ["bigram", "trigram", "4-gram"]
     # After 1 comes 1 or 2: one bit for half of the tokens. Two characters tell, three as well.
     assert 0.4 < bits["bigram"] < 0.7 and bits["trigram"] < 0.2
+
+
+def test_who_crosses_letters_off_is_right_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two letters, all alike or all different, by hand: 1/2 and log 2 only while two are left."""
+    different = torch.tensor([[0, 1]] * 4)
+    monkeypatch.setattr(found, "ASKED", 2)
+    monkeypatch.setattr(found, "puzzles", lambda texts, generator: (None, different))
+    assert found.crossing_off(4) == pytest.approx((3 / 4, math.log(2) / 2))
+    monkeypatch.setattr(found, "puzzles", lambda texts, generator: (None, different * 0))
+    assert found.crossing_off(5) == (1, 0)
