@@ -1,5 +1,6 @@
 """Curves that are ill, chapter 11: a gallery without names, and what its runs are worth."""
 
+import math
 from collections.abc import Mapping
 from statistics import mean
 from typing import Any
@@ -32,12 +33,12 @@ def ends(letters: Mapping[str, str], record: Record) -> Table:
         low, high = found[name].t_interval
         around = f"{low:+.2f} to {high:+.2f}"
         rows.append(_row(letter, record.results(illness=name), around))
-    head = ("run", "reported, nats", "in truth, bits per byte", "minus healthy, 95 %")
-    return Table((*head, "gradient norm"), rows, "At the end of each run, three seeds")
+    head = ("run", "reported", "in truth", "minus healthy, 95 %", "gradient norm")
+    return Table(head, rows, "Bits per byte at the end of each run, mean of three seeds")
 
 
 def _row(label: str, results: list[dict[str, Any]], around: str) -> tuple[str, ...]:
-    reported = mean(result["marks"]["loss"][-1] for result in results)
+    reported = mean(result["marks"]["loss"][-1] for result in results) / math.log(2)
     truth = mean(result["bits_per_byte"] for result in results)
     norm = mean(result["grad_norm"][-1] for result in results)
     return label, f"{reported:.2f}", f"{truth:.2f}", around, f"{norm:.1f}"

@@ -55,7 +55,7 @@ def test_the_numbers_of_mup_are_those_of_the_model_of_the_study() -> None:
 def test_laws_agree_at_two_lengths_and_part_at_the_third() -> None:
     laws = {0.5: [2.5, 2.2, 2.0], 2.0: [2.5, 2.2, 2.1]}
     drawing = draw_two_lengths([1e5, 2e5, 4e5], laws, 2.02)
-    assert drawing.shape.body.count("<circle") == 4  # two fitted, one measured, and its name
+    assert drawing.shape.body.count("<circle") == 5  # two fitted, one measured, and both names
     assert {"β = 0.5: 2.00", "β = 2: 2.10", "measured 2.02", "100k", "400k"} <= {*words_of(drawing)}
     with pytest.raises(ValueError, match="agree at two lengths"):
         draw_two_lengths([1e5, 2e5, 4e5], {**laws, 1.0: [2.6, 2.3, 2.0]}, 2.02)

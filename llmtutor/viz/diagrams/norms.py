@@ -108,7 +108,9 @@ def draw_shared(sharing: Mapping[str, Bool[Tensor, "batch seq d_model"]], title:
             f"{len(shared)} sequences, {seq} of {shared.shape[1]} positions, "
             f"{width} of {shared.shape[2]} channels."
         )
-    return Drawing(row(*panels, gap=14, align="start"), title, " ".join(said))
+    key = text("a row for each position, a column for each channel", SMALL)
+    picture = column(row(*panels, gap=14, align="start"), key, gap=8)
+    return Drawing(picture, title, " ".join(said))
 
 
 OTHER_AXES = ((1, 2), (0, 2), (0, 1))

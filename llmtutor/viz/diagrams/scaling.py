@@ -147,7 +147,7 @@ def draw_two_lengths(
 
     The last length is hidden from the fit; ``measured`` is the loss that was found there.
     """
-    wide, high, left, top = 214.0, 190.0, 42.0, 16.0
+    wide, high, left, top = 214.0, 190.0, 42.0, 26.0
     every = [loss for losses in laws.values() for loss in losses] + [measured]
     low, most = min(every), max(every)
     first, last = math.log(lengths[0]), math.log(lengths[-1])
@@ -171,6 +171,8 @@ def draw_two_lengths(
     low_row = top + high + 30
     ways += f'<circle class="lt-new" cx="{left:.4g}" cy="{low_row + 9:.4g}" r="5"/>'
     placed.append((text(f"measured {measured:.2f}", SMALL, bold=True), left + 10, low_row))
+    ways += f'<circle class="lt-token" cx="{left:.4g}" cy="{low_row + 27:.4g}" r="5"/>'
+    placed.append((text("lengths of the fit", SMALL), left + 10, low_row + 18))
     for length in (lengths[0], lengths[_second(lengths, laws)], lengths[-1]):
         words = text(f"{length / 1000:,.0f}k", SMALL)
         x, _ = place(length, low)
@@ -180,10 +182,10 @@ def draw_two_lengths(
     return Drawing(
         over(
             left + wide + 100,
-            top + high + 48,
+            top + high + 66,
             (Shape(0, 0, axis + ways), 0, 0),
             *placed,
-            (text("loss", SMALL), 0, 0),
+            (text("loss (nats)", SMALL), 0, 0),
             (name, left + wide - name.width, low_row),
         ),
         "All go through the same two points",
