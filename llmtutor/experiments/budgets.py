@@ -130,7 +130,7 @@ def _points() -> list[tuple[str, int]]:
     return [(budget, d) for budget in BUDGETS for d in WIDTHS[budget]]
 
 
-BUDGET = (
+ISOFLOP = (
     Study(
         name="isoflop-rates",
         description="Learning rates of five sizes for each of three budgets",
@@ -149,14 +149,14 @@ BUDGET = (
         ],
         run=isoflop_run,
     ),
-    Study(
-        name="repeated",
-        description="The same steps on ever less text, read ever more often",
-        plan=lambda written: {} if written else {"lr": round(_usual_rate(REPEATED_WIDTH), 5)},
-        runs=lambda plan: [
-            {"epochs": epochs, "lr": plan["lr"], "seed": seed}
-            for seed, epochs in product(range(REPEATED_SEEDS), EPOCHS)
-        ],
-        run=repeated_run,
-    ),
+)
+REPEATED = Study(
+    name="repeated",
+    description="The same steps on ever less text, read ever more often",
+    plan=lambda written: {} if written else {"lr": round(_usual_rate(REPEATED_WIDTH), 5)},
+    runs=lambda plan: [
+        {"epochs": epochs, "lr": plan["lr"], "seed": seed}
+        for seed, epochs in product(range(REPEATED_SEEDS), EPOCHS)
+    ],
+    run=repeated_run,
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llmtutor.checks import check_name
 from llmtutor.experiments.benchmarks import BENCHMARKS
-from llmtutor.experiments.budgets import BUDGET
+from llmtutor.experiments.budgets import ISOFLOP, REPEATED
 from llmtutor.experiments.choosing.cost import COST
 from llmtutor.experiments.choosing.plan import CHOOSING
 from llmtutor.experiments.copying import COPYING
@@ -55,11 +55,12 @@ CATALOGUE: Mapping[str, Study] = {
         TOKENIZERS_TODAY,
         *FEED_FORWARD,
         *RACING,
+        *ISOFLOP,
         SICK_CURVES,
     )
 }
 BEING_MADE: Mapping[str, Study] = {
-    study.name: study for study in (*POSITIONS, *DEPTH, *BUDGET, MUP)
+    study.name: study for study in (*POSITIONS, *DEPTH, REPEATED, MUP)
 }
 """Studies that are not recorded whole yet; no page says anything that rests on them."""
 

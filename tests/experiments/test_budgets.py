@@ -75,7 +75,7 @@ def test_a_size_that_is_added_later_gets_the_rate_of_its_own_search(monkeypatch)
     ]
     found = Record("isoflop-rates", "", {}, "", [], runs)
     monkeypatch.setattr(budgets, "load_record", lambda name: found)
-    study = budgets.BUDGET[1]
+    study = budgets.ISOFLOP[1]
     assert study.plan({}) == {"lr": {"small": {"8": 0.05, "16": 0.03}}}
     assert study.plan({"lr": {"small": {"8": 0.04}}}) == {"lr": {"small": {"16": 0.03}}}
     assert study.plan({"lr": {"small": {"8": 0.04, "16": 0.02}}}) == {}
