@@ -25,10 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = ROOT / "book" / "chapters"
 COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
-TO_BRING_OVER = {
-    "07_norms",
-}
-"""Chapters from before ``reader``'s checks, which are asked of all others; none is ever added."""
 WORDS = (1800, 3500)  # of prose, outside collapsed answers
 CODE_CELLS = (15, 35)
 MAX_CELL_LINES, MAX_MEDIAN_LINES = 25, 8
@@ -254,10 +250,8 @@ def problems(path: Path, notebook: NotebookNode | None = None) -> list[str]:
         exercises,
         quiz,
         numbers,
-        reader.reasons,
+        *reader.CHECKS,
     ]
-    if path.stem not in TO_BRING_OVER:
-        checks += [check for check in reader.CHECKS if check is not reader.reasons]
     return [*(p for check in checks for p in check(notebook)), *cost(notebook, path.stem)]
 
 

@@ -1,7 +1,7 @@
 """What a chapter owes its reader beside the proofs: drawings, a story, checks that stand back.
 
 Each function takes a notebook and yields a sentence for each broken promise; ``contract.py`` asks
-them of every chapter that is not in its list of chapters still to be brought over.
+them of every chapter.
 """
 
 import ast

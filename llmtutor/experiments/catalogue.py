@@ -56,11 +56,12 @@ CATALOGUE: Mapping[str, Study] = {
         *FEED_FORWARD,
         *RACING,
         *ISOFLOP,
+        *DEPTH,
         SICK_CURVES,
     )
 }
 BEING_MADE: Mapping[str, Study] = {
-    study.name: study for study in (*POSITIONS, *DEPTH, REPEATED, MUP)
+    study.name: study for study in (*POSITIONS, REPEATED, MUP)
 }
 """Studies that are not recorded whole yet; no page says anything that rests on them."""
 

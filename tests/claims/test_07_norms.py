@@ -124,15 +124,17 @@ def test_the_rung_of_this_chapter() -> None:
     assert rung.n_params - before.n_params == 2 * 128
 
 
-# What the studies say: filled in when they are whole. --------------------------------------------
-
-VERDICTS: dict[str, dict[str, list[int]]] = {}
+VERDICTS = {
+    "post": {"better": [2], "worse": [8, 16]},
+    "res-post": {"worse": [4, 8, 16]},
+    "none": {"better": [2]},
+}
 """By placement, the depths at which it is "better" or "worse" than pre-norm; others are neither."""
-NONE_AGAINST_POST: dict[str, list[int]] = {}
+NONE_AGAINST_POST = {"not distinguishable": [2, 4], "better": [8]}
 """By verdict, the depths: no norm minus post-norm."""
-DEEPER: dict[str, str] = {}
+DEEPER = {"pre": "better", "post": "worse", "res-post": "worse", "sandwich": "better"}
 """By placement, the verdict on 16 blocks minus 2."""
-QK: dict[str, str] = {}
+QK = {"loss, each at its best rate": "better", "sensitivity to the rate": "better"}
 """By question, the verdict on QK-norm minus plain."""
 
 
@@ -144,6 +146,36 @@ def test_verdicts_on_placements() -> None:
         if gap.verdict != "not distinguishable":
             found.setdefault(name, {}).setdefault(gap.verdict, []).append(n)
     assert found == VERDICTS
+
+
+def test_what_the_text_says_of_single_placements() -> None:
+    record = whole("depth")
+    found, bit = placements.by_depth(record), math.log(2)
+    letters = placements.counted(1)
+    learned = {n: [loss < letters - 0.1 for loss in found["post"][n].values()] for n in DEPTHS}
+    assert [sum(learned[n]) for n in DEPTHS] == [5, 4, 5, 2]
+    assert min(found["post"][16].values()) > placements.counted(2)
+    assert [sum(map(math.isinf, found["none"][n].values())) for n in DEPTHS] == [0, 0, 0, 2]
+    gaps = placements.against(record, [n for n in PLACEMENTS if n != "pre"], "pre")
+    assert len(gaps) == 15 and round(gaps["post", 2].difference / bit, 1) == -0.1
+    sandwich = [end / bit for n in DEPTHS for end in gaps["sandwich", n].t_interval]
+    assert max(map(abs, sandwich)) < 0.06
+    behind = [gaps["res-post", n].difference for n in DEPTHS]
+    assert behind == sorted(behind)
+    third = placements.against(record, ["none"], "post")["none", 8].difference / bit
+    assert round(-third, 2) == 0.33
+    searched = load_record("depth-rates").results(placement="post")
+    assert min(float(lr) for result in searched for lr in result["losses"]) == 0.00025
+
+
+def test_rms_norm_is_quicker_as_written_and_slower_in_torch() -> None:
+    times = json.loads((results_dir() / "bench-norms.json").read_text(encoding="utf-8"))
+    of = {
+        who: [times[f"8x256x{d}_rmsnorm_{who}_time_to_layernorm"] for d in (128, 768)]
+        for who in ("as_written", "torch", "ours")
+    }
+    assert max(of["as_written"]) < 0.61 and 3 < min(of["torch"]) < max(of["torch"]) < 5
+    assert [round(ratio, 1) for ratio in of["ours"]] == [2.6, 3.6]
 
 
 def test_no_norm_against_post_norm_and_sixteen_blocks_against_two() -> None:
@@ -169,6 +201,23 @@ def test_qk_norm_against_the_rate() -> None:
         assert tuple(by_rate) == QK_RATES
         assert all(len(of_seed) == SEEDS for of_seed in by_rate.values())
         assert np.isfinite(placements.best_rate(by_rate))
+
+
+def test_what_the_text_says_of_rates() -> None:
+    record, bit = whole("qk-norm"), math.log(2)
+    best, gap = (comparison.difference / bit for comparison in placements.qk_gaps(record).values())
+    assert (round(best, 3), round(gap, 2)) == (-0.015, -0.18)
+    lost = {}
+    for qk_norm, lr in ((True, 0.016), (False, 0.008)):
+        means = {
+            rate: float(np.mean(list(of_seed.values()))) / bit
+            for rate, of_seed in placements.by_rate(record, qk_norm).items()
+        }
+        assert min(means, key=means.__getitem__) == lr
+        lost[qk_norm] = round(means[8 * lr] - means[lr], 2)
+    assert lost == {True: 0.12, False: 0.40}
+    plain = placements.by_rate(record, False)[0.128]
+    assert 0 < placements.counted(2) / bit - np.mean(list(plain.values())) / bit < 0.1
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:
