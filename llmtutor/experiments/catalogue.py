@@ -57,11 +57,13 @@ CATALOGUE: Mapping[str, Study] = {
         *RACING,
         *ISOFLOP,
         *DEPTH,
+        MUP,
+        REPEATED,
         SICK_CURVES,
     )
 }
 BEING_MADE: Mapping[str, Study] = {
-    study.name: study for study in (*POSITIONS, REPEATED, MUP)
+    study.name: study for study in POSITIONS
 }
 """Studies that are not recorded whole yet; no page says anything that rests on them."""
 

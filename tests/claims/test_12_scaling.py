@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from llmtutor.evaluate.compare import compare, holm
+from llmtutor.evaluate.compare import compare, holm, t_interval
+from llmtutor.experiments import budgets, feed_forward, mup
 from llmtutor.experiments.scaling import Law, Prediction, bootstrap, compute_optimal, fit_law
 from llmtutor.experiments.staircase import steps
 from llmtutor.experiments.studies import (
@@ -292,3 +293,48 @@ def test_conclusions_that_were_wrong_are_gone() -> None:
             "near that of Chinchilla", "Two seeds cannot tell which ours are")  # fmt: skip
     assert not [words for words in gone if words in text]
     assert re.search(r"an interval knows only", text, re.I)
+
+
+def test_best_sizes_grow_with_the_budget_more_than_the_law_says(sizes) -> None:
+    record = load_record("isoflop")
+    flops = np.log(list(budgets.BUDGETS.values()))
+    found = np.array([budgets.best_sizes(record, budget) for budget in budgets.BUDGETS])
+    assert found.shape == (3, budgets.SEEDS, 2)
+    slopes = np.polyfit(flops, np.log(found[:, :, 0]), 1)[0]  # one for each seed
+    low, high = t_interval(slopes)
+    assert f"to the power of {slopes.mean():.2f}" in prose() and "C^{0.66}" in prose()
+    alpha, beta = fit_law(*sizes).exponents
+    assert f"= {beta / (alpha + beta):.2f}" in prose()
+    assert beta / (alpha + beta) < low < slopes.mean() < high and low > 0.5
+    best = np.exp(np.log(found[:, :, 0]).mean(axis=1))
+    ratios = [budgets.BUDGETS[b] / 6 / n**2 for b, n in zip(budgets.BUDGETS, best, strict=True)]
+    small, _, large = (f"{ratio:.0f} characters" for ratio in ratios)
+    assert small in prose() and large.split()[0] in prose()
+
+
+def test_half_or_twice_the_best_size_costs_little_and_counting_is_not_beaten() -> None:
+    record = load_record("isoflop")
+    costs, scatter = [], []
+    for budget in budgets.BUDGETS:
+        by_width = budgets.losses_of(record, budget)
+        x = np.log([n_params(d) for d in by_width])
+        y = np.array([list(by_seed.values()) for by_seed in by_width.values()])
+        costs += [np.polyfit(x, of_seed, 2)[0] * math.log(2) ** 2 for of_seed in y.T]
+        scatter.append(float(y.std(axis=1, ddof=1).mean()))
+    assert round(float(np.mean(costs)), 2) == 0.03
+    assert 0.02 < scatter[0] < 0.06
+    lowest = np.mean([loss for _, loss in budgets.best_sizes(record, "large")])
+    four = feed_forward.losses(load_record("feed-forward"), "4-gram")[0] * math.log(2)
+    assert f"{lowest:.2f} nats" in prose() and f"4-gram has {four:.2f}" in prose()
+
+
+def test_the_best_rate_of_mup_stays_within_a_step_and_the_other_does_not() -> None:
+    record = load_record("mup")
+    by_rate = {is_mup: mup.by_rate(record, is_mup) for is_mup in (False, True)}
+    best = {k: [min(at, key=at.__getitem__) for at in by.values()] for k, by in by_rate.items()}
+    assert best == {True: [0.032, 0.016, 0.032, 0.016], False: [0.032, 0.016, 0.004, 0.002]}
+    widest = {k: by[256] for k, by in by_rate.items()}
+    cost = {k: round(at[0.032] - min(at.values()), 2) for k, at in widest.items()}
+    assert cost == {True: 0.02, False: 0.47}
+    assert abs(min(widest[True].values()) - min(widest[False].values())) < 0.02
+    assert (mup.N_LAYERS, mup.STEPS, mup.SEEDS) == (2, 400, 2)
