@@ -11,7 +11,9 @@ from itertools import product
 from math import inf
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from llmtutor.data.batches import random_batches
 from llmtutor.experiments.curve import spread_windows, train_curve
@@ -82,12 +84,30 @@ def losses_of(record: Record, budget: str) -> dict[int, dict[int, float]]:
     return {d: {seed: by_seed[seed] for seed in whole} for d, by_seed in found.items()}
 
 
-def best_sizes(record: Record, budget: str) -> list[tuple[float, float]]:
-    """For each seed, the best number of parameters for a budget and the loss expected there."""
+def best_sizes(record: Record, budget: str, n_sizes: int = 5) -> list[tuple[float, float]]:
+    """For each seed, the best number of parameters for a budget and the loss expected there.
+
+    By a parabola nearest to ``n_sizes`` neighbouring sizes, with the best of them in the middle as
+    far as it goes.
+    """
     by_width = losses_of(record, budget)
     sizes = [n_params(d) for d in by_width]
-    seeds = next(iter(by_width.values()))
-    return [lowest(sizes, [by_width[d][seed] for d in by_width]) for seed in seeds]
+    found = []
+    for seed in next(iter(by_width.values())):
+        losses = [by_width[d][seed] for d in by_width]
+        middle = losses.index(min(losses)) - n_sizes // 2
+        first = min(max(middle, 0), len(sizes) - n_sizes)
+        last = first + n_sizes
+        found.append(lowest(sizes[first:last], losses[first:last]))
+    return found
+
+
+def growth(record: Record, n_sizes: int = 5) -> Float[np.ndarray, "seeds"]:
+    """The power of the budget with which the best size grows, for each seed."""
+    found = [best_sizes(record, budget, n_sizes) for budget in BUDGETS]
+    sizes = [[size for size, _ in of_seeds] for of_seeds in found]
+    slopes, _ = np.polyfit(np.log(list(BUDGETS.values())), np.log(sizes), 1)
+    return np.asarray(slopes)
 
 
 def repeated_run(*, epochs: int, lr: float, seed: int) -> dict[str, Any]:

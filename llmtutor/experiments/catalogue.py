@@ -62,9 +62,7 @@ CATALOGUE: Mapping[str, Study] = {
         SICK_CURVES,
     )
 }
-BEING_MADE: Mapping[str, Study] = {
-    study.name: study for study in POSITIONS
-}
+BEING_MADE: Mapping[str, Study] = {study.name: study for study in POSITIONS}
 """Studies that are not recorded whole yet; no page says anything that rests on them."""
 
 

@@ -33,8 +33,26 @@ def test_the_best_size_of_a_budget_is_found_seed_by_seed() -> None:
     assert budgets.losses_of(record, "small")[8].keys() == {0, 1}
     first, second = budgets.best_sizes(record, "small")
     assert first == pytest.approx((16_000, 2)) and second == pytest.approx((32_000, 3))
+    assert budgets.best_sizes(record, "small", 3)[0] == pytest.approx((16_000, 2))
     record.runs.pop()  # the last width of the second seed is still to come
     assert len(budgets.best_sizes(record, "small")) == 1
+
+
+def test_the_power_with_which_the_best_size_grows() -> None:
+    """Parabolas whose lowest points grow as the root of the budget, in both seeds."""
+    best = {b: 14_000 * (flops / 8e10) ** 0.5 for b, flops in BUDGETS.items()}
+    runs = [
+        {
+            "settings": {"budget": b, "d_model": d, "seed": seed},
+            "result": {"valid_loss": 2 + np.log(n_params(d) / best[b]) ** 2},
+        }
+        for seed in range(2)
+        for b in BUDGETS
+        for d in WIDTHS[b]
+    ]
+    record = Record("isoflop", "", {}, "", [], runs)
+    for n_sizes in (3, 5):
+        assert budgets.growth(record, n_sizes) == pytest.approx([0.5, 0.5])
 
 
 def test_the_best_size_of_a_budget_is_not_an_end(whole) -> None:
