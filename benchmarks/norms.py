@@ -56,7 +56,9 @@ def norms(kind: str, width: int) -> tuple[dict[str, Norm], list[Tensor]]:
     }, [gain, bias]
 
 
-def step(norm: Norm, x: Tensor, parameters: list[Tensor], upstream: Tensor) -> Work:
+def step(
+    norm: Norm, x: Tensor, parameters: list[Tensor], upstream: Tensor
+) -> Callable[[], list[Tensor]]:
     """Forward and backward; gradients are dropped before, as each training step does."""
 
     def work() -> list[Tensor]:
@@ -79,7 +81,8 @@ def works(shape: tuple[int, int, int]) -> dict[str, Work]:
         steps = {who: step(norm, x, parameters, upstream) for who, norm in by_who.items()}
         expected = steps["torch"]()
         for who, work in steps.items():
-            torch.testing.assert_close(work(), expected, atol=1e-3, rtol=1e-4, msg=f"{kind}, {who}")
+            for ours, theirs in zip(work(), expected, strict=True):
+                torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4, msg=f"{kind}, {who}")
             made[f"{kind} {who}"] = work
     return made
 
