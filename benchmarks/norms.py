@@ -75,7 +75,8 @@ def works(shape: tuple[int, int, int]) -> dict[str, Work]:
     """All of one shape: "rmsnorm torch" and so on; what they compute is compared first."""
     torch.manual_seed(0)
     x = (3 * torch.randn(shape) + 1).requires_grad_()
-    upstream, made = torch.randn(shape), {}
+    upstream = torch.randn(shape)
+    made: dict[str, Work] = {}
     for kind in ("layernorm", "rmsnorm"):
         by_who, parameters = norms(kind, shape[-1])
         steps = {who: step(norm, x, parameters, upstream) for who, norm in by_who.items()}
