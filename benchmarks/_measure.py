@@ -91,3 +91,10 @@ def record(
     half = path.with_suffix(".part")
     half.write_text(content, encoding="utf-8")
     os.replace(half, path)
+
+
+def from_command_line(main: Callable[[bool], None], doc: str | None) -> None:
+    """Run ``main``, with True for ``--quick``; any other argument gets the benchmark's doc."""
+    if sys.argv[1:] not in ([], ["--quick"]):
+        sys.exit(doc)
+    main("--quick" in sys.argv)

@@ -12,7 +12,6 @@ itself and with one. The last line is one JSON object.
 """
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -23,7 +22,7 @@ from statistics import median
 import numpy as np
 import onnxruntime
 import torch
-from _measure import Times, Work, in_turn, machine, ratio, record
+from _measure import Times, Work, from_command_line, in_turn, machine, ratio, record
 
 from llmtutor.generate.generate import generate
 from llmtutor.generate.sampling import Sampler
@@ -148,7 +147,4 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

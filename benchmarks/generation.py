@@ -17,7 +17,6 @@ The last line is one JSON object.
 """
 
 import json
-import sys
 import tempfile
 import time
 import warnings
@@ -26,7 +25,17 @@ from itertools import pairwise, product
 from statistics import median
 
 import torch
-from _measure import Times, Work, can_compile, in_turn, machine, ratio, record, without_first
+from _measure import (
+    Times,
+    Work,
+    can_compile,
+    from_command_line,
+    in_turn,
+    machine,
+    ratio,
+    record,
+    without_first,
+)
 from scipy.stats import quantile_test
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -249,7 +258,4 @@ if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

@@ -15,14 +15,13 @@ object.
 """
 
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from statistics import median
 
 import torch
-from _measure import Times, Work, can_compile, in_turn, machine, ratio, record
+from _measure import Times, Work, can_compile, from_command_line, in_turn, machine, ratio, record
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -137,7 +136,4 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

@@ -14,13 +14,12 @@ same WHO.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from statistics import median
 
 import torch
 import torch.nn.functional as F
-from _measure import Times, Work, in_turn, machine, ratio, record
+from _measure import Times, Work, from_command_line, in_turn, machine, ratio, record
 from torch import Tensor
 
 from llmtutor.layers.norms import LayerNorm, RMSNorm
@@ -129,7 +128,4 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

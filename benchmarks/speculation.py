@@ -15,14 +15,13 @@ line is one JSON object.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
-from _measure import Times, in_turn, machine, ratio, record, timed, without_first
+from _measure import Times, from_command_line, in_turn, machine, ratio, record, timed, without_first
 
 from llmtutor.data.corpora import load_corpus
 from llmtutor.experiments.kept import load_kept
@@ -114,7 +113,4 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

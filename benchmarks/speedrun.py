@@ -47,7 +47,6 @@ The last line is one JSON object.
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -57,7 +56,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import machine, ratio, record
+from _measure import from_command_line, machine, ratio, record
 from _recipes import (
     BASELINE_STEPS,
     PUBLISHED_RATE,
@@ -313,7 +312,4 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
-    else:
-        sys.exit(__doc__)
+    from_command_line(main, __doc__)

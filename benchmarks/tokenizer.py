@@ -25,7 +25,18 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from _measure import Times, Work, in_turn, machine, peak_mb, ratio, record, timed, without_first
+from _measure import (
+    Times,
+    Work,
+    from_command_line,
+    in_turn,
+    machine,
+    peak_mb,
+    ratio,
+    record,
+    timed,
+    without_first,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llmtutor.data import load_corpus
@@ -200,7 +211,5 @@ def main(quick: bool) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--stream"]:
         stream(sys.argv[2], int(sys.argv[3]))
-    elif sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
     else:
-        sys.exit(__doc__)
+        from_command_line(main, __doc__)

@@ -36,7 +36,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import Times, can_compile, machine, peak_mb, ratio, record, timed, without_first
+from _measure import (
+    Times,
+    can_compile,
+    from_command_line,
+    machine,
+    peak_mb,
+    ratio,
+    record,
+    timed,
+    without_first,
+)
 from torch import nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -272,7 +282,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         who, name, folder, batch_size, seq = sys.argv[2:]
         answer(who, name, folder, (int(batch_size), int(seq)), sys.stdin)
-    elif sys.argv[1:] in ([], ["--quick"]):
-        main(quick="--quick" in sys.argv)
     else:
-        sys.exit(__doc__)
+        from_command_line(main, __doc__)

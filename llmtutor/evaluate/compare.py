@@ -7,14 +7,16 @@ is better, and a negative difference speaks for the variant.
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 from scipy import optimize, stats
+
+Question = TypeVar("Question", bound=Hashable)
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 MOST_SEEDS = 10_000
@@ -123,12 +125,27 @@ def compare_family(
     Raises:
         ValueError: no variants, or what ``compare`` refuses, with the variant's name.
     """
-    if not variants:
+    return compare_pairs(
+        {name: (losses, baseline) for name, losses in variants.items()}, alpha=alpha
+    )
+
+
+def compare_pairs(
+    questions: Mapping[Question, tuple[Mapping[int, float], Mapping[int, float]]],
+    *,
+    alpha: float = 0.05,
+) -> dict[Question, Comparison]:
+    """Questions with a baseline each, (variant, baseline), as one family for Holm's correction.
+
+    Raises:
+        ValueError: no questions, or what ``compare`` refuses, with the question's name.
+    """
+    if not questions:
         raise ValueError("nothing to compare: the family has no variants")
-    single: dict[str, Comparison] = {}
-    for name, losses in variants.items():
+    single: dict[Question, Comparison] = {}
+    for name, (variant, baseline) in questions.items():
         try:
-            single[name] = compare(losses, baseline, alpha=alpha, family=len(variants))
+            single[name] = compare(variant, baseline, alpha=alpha, family=len(questions))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     adjusted = holm([one.p_value for one in single.values()])

@@ -4,11 +4,9 @@ Losses are in nats a character, infinite where a run diverged; differences are t
 seed, which see the same batches and start from the same matrices.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import inf, isfinite, log
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmtutor.data.batches import random_batches
-from llmtutor.evaluate.compare import Comparison, compare, holm
+from llmtutor.evaluate.compare import Comparison, compare_pairs
 from llmtutor.experiments.depth import BATCH, DEPTHS, PLACEMENTS, stack
 from llmtutor.experiments.study import Record
 from llmtutor.experiments.training import SEQ_LEN, tokens
@@ -25,7 +23,6 @@ from llmtutor.model.losses import Batch
 from llmtutor.model.transformer import Transformer
 
 BySeed = dict[int, float]
-Question = TypeVar("Question", bound=Hashable)
 
 
 def a_batch(seed: int = 0) -> Batch:
@@ -106,7 +103,7 @@ def against(
         for n in DEPTHS
         if all(map(isfinite, (*found[name][n].values(), *found[baseline][n].values())))
     }
-    return _family(questions)
+    return compare_pairs(questions)
 
 
 def deeper(record: Record) -> dict[str, Comparison]:
@@ -114,15 +111,7 @@ def deeper(record: Record) -> dict[str, Comparison]:
     found = by_depth(record)
     ends = {name: (of[DEPTHS[-1]], of[DEPTHS[0]]) for name, of in found.items()}
     finite = {n: e for n, e in ends.items() if all(isfinite(x) for end in e for x in end.values())}
-    return _family(finite)
-
-
-def _family(questions: Mapping[Question, tuple[BySeed, BySeed]]) -> dict[Question, Comparison]:
-    """Paired comparisons, each with its own baseline, and Holm's correction over all of them."""
-    found = {name: compare(*pair, family=len(questions)) for name, pair in questions.items()}
-    adjusted = holm([one.p_value for one in found.values()])
-    pairs = zip(found.items(), adjusted, strict=True)
-    return {name: replace(one, adjusted_p=p) for (name, one), p in pairs}
+    return compare_pairs(finite)
 
 
 def by_rate(record: Record, qk_norm: bool) -> dict[float, BySeed]:
@@ -156,4 +145,4 @@ def qk_gaps(record: Record) -> dict[str, Comparison]:
     best = normed[best_rate(normed)], plain[best_rate(plain)]
     pairs = {"loss, each at its best rate": best}
     pairs["sensitivity to the rate"] = sensitivity(normed), sensitivity(plain)
-    return _family(pairs)
+    return compare_pairs(pairs)

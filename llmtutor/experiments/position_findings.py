@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmtutor.evaluate.compare import Comparison, compare_family
+from llmtutor.evaluate.compare import Comparison, compare_family, compare_pairs
 from llmtutor.experiments.curve import spread_windows
 from llmtutor.experiments.positions import (
     ASKED,
@@ -77,10 +77,7 @@ def farther(record: Record) -> dict[str, Comparison]:
     """FAR minus NEAR for each scheme: "better" if what lies beyond the trained length helps."""
     far = {scheme: stretch(record, scheme, FAR) for scheme in SCHEMES}
     near = {scheme: stretch(record, scheme, NEAR) for scheme in SCHEMES}
-    # Each scheme has its own baseline: as one family, compare the differences with zero.
-    differences = {s: {seed: far[s][seed] - near[s][seed] for seed in far[s]} for s in SCHEMES}
-    zero = dict.fromkeys(differences[SCHEMES[0]], 0.0)
-    return compare_family(differences, zero)
+    return compare_pairs({scheme: (far[scheme], near[scheme]) for scheme in SCHEMES})
 
 
 def by_place(record: Record) -> dict[str, list[float]]:

@@ -4,12 +4,11 @@ Losses are in bits per byte here, which in this corpus is per character.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import inf, log
 from statistics import mean
 from typing import Any
 
-from llmtutor.evaluate.compare import Comparison, compare, holm
+from llmtutor.evaluate.compare import Comparison, compare_pairs
 from llmtutor.experiments.curve import spread_windows
 from llmtutor.experiments.racing import SCHEDULES, WINDOWS
 from llmtutor.experiments.study import Record, load_record
@@ -85,26 +84,18 @@ def by_seed(name: str, plan: str = "both") -> dict[int, float]:
 
 def race() -> dict[str, Comparison]:
     """PAIRS, with Holm's correction."""
-    return _corrected({f"{a} − {b}": compare(by_seed(a), by_seed(b)) for a, b in PAIRS})
+    return compare_pairs({f"{a} − {b}": (by_seed(a), by_seed(b)) for a, b in PAIRS})
 
 
 def ablations() -> dict[str, Comparison]:
     """A rule without warm-up, and without decay, against itself with both; corrected."""
-    return _corrected(
+    return compare_pairs(
         {
-            f"{name}, {plan}": compare(by_seed(name, plan), by_seed(name))
+            f"{name}, {plan}": (by_seed(name, plan), by_seed(name))
             for name in ABLATED
             for plan in SCHEDULES[1:]
         }
     )
-
-
-def _corrected(pairs: dict[str, Comparison]) -> dict[str, Comparison]:
-    adjusted = holm([pair.p_value for pair in pairs.values()])
-    return {
-        name: replace(pair, adjusted_p=p)
-        for (name, pair), p in zip(pairs.items(), adjusted, strict=True)
-    }
 
 
 def noise(record: Record) -> dict[int, dict[str, float]]:

@@ -1,9 +1,8 @@
 """Chapter 25, linear_attention: what the runs of the recall study say, each model at its best."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from llmtutor.evaluate.compare import Comparison, compare, holm
+from llmtutor.evaluate.compare import Comparison, compare_pairs
 from llmtutor.experiments.recall import RATES, Task
 from llmtutor.experiments.study import Record
 
@@ -71,7 +70,5 @@ def verdicts(record: Record) -> dict[str, Comparison]:
             for model in models
         )
         common = mine.keys() & other.keys()
-        found[question] = compare(*({s: 1 - shares[s] for s in common} for shares in (mine, other)))
-    adjusted = holm([one.p_value for one in found.values()])
-    pairs = zip(found.items(), adjusted, strict=True)
-    return {question: replace(one, adjusted_p=p) for (question, one), p in pairs}
+        found[question] = {s: 1 - mine[s] for s in common}, {s: 1 - other[s] for s in common}
+    return compare_pairs(found)

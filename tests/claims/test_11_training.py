@@ -1,9 +1,11 @@
 """Chapter 11: what its page says of the record, of curves that are ill, of pickled checkpoints."""
 
+import copy
 import importlib.util
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from torch.utils.flop_counter import FlopCounterMode
 
 from llmtutor.experiments import sick_curves as sick
 from llmtutor.experiments.study import load_record, results_dir
+from llmtutor.model.presets import build, preset
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book" / "chapters" / "11_training.ipynb"
@@ -184,3 +189,25 @@ def test_torch_refuses_a_pickled_program_unless_told_otherwise(
     assert capsys.readouterr().out == ""
     torch.load(tmp_path / "stranger.pt", weights_only=False)
     assert capsys.readouterr().out == "I run\n"
+
+
+def test_checkpointing_costs_a_quarter_as_the_last_product_of_a_block_is_not_made_again() -> None:
+    """With torch's early stop taken away every block is run forward again, as a whole."""
+    torch.manual_seed(0)
+    shape = {"n_layers": 6, "d_model": 64, "n_heads": 4, "d_ff": 176}
+    kept = build(preset("llama-nano", vocab_size=65, max_seq_len=64, **shape))
+    again = copy.deepcopy(kept)
+    for block in again.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    ids = torch.randint(65, (16, 64))
+
+    def operations(model: torch.nn.Module, early_stop: bool) -> int:
+        with set_checkpoint_early_stop(early_stop), FlopCounterMode(display=False) as counter:
+            model(ids).mean().backward()
+        return counter.get_total_flops()
+
+    plain = operations(kept, True)
+    stopped, through = (operations(again, early_stop) for early_stop in (True, False))
+    down = 2 * ids.numel() * shape["n_layers"] * shape["d_model"] * shape["d_ff"]
+    assert through - stopped == down
+    assert 0.23 < stopped / plain - 1 < 0.27 and 0.30 < through / plain - 1 < 1 / 3

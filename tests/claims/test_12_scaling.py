@@ -341,3 +341,25 @@ def test_the_best_rate_of_mup_stays_within_a_step_and_the_other_does_not() -> No
     assert cost == {True: 0.02, False: 0.47}
     assert abs(min(widest[True].values()) - min(widest[False].values())) < 0.02
     assert (mup.N_LAYERS, mup.STEPS, mup.SEEDS) == (2, 400, 2)
+
+
+def test_what_further_readings_are_worth(sizes) -> None:
+    record = load_record("repeated")
+    losses = {
+        epochs: [result["valid_loss"] for result in record.results(epochs=epochs)]
+        for epochs in budgets.EPOCHS
+    }
+    mean = {epochs: float(np.mean(values)) for epochs, values in losses.items()}
+    assert {len(values) for values in losses.values()} == {budgets.REPEATED_SEEDS} == {2}
+    assert round(mean[2] - mean[1], 2) == 0.05 and "by 0.05 nats" in prose()
+    assert max(max(losses[e]) - min(losses[e]) for e in (1, 2, 4, 8)) < 0.015
+    different = record.results(epochs=4)[0]["different"]
+    once = fit_law(*sizes)(n_params(budgets.REPEATED_WIDTH), different)
+    assert TOKENS[0] < different < TOKENS[-1]  # inside of what the law was fitted to
+    said = f"Read once it would give {once:.2f} nats by our law, read four times it gives "
+    assert said + f"{mean[4]:.2f}, and four times as much fresh text {mean[1]:.2f}" in prose()
+    assert 0.4 < (once - mean[4]) / (once - mean[1]) < 0.6  # about half of the gain
+    for result in record.results(epochs=32):
+        marks = result["marks"]
+        assert marks[str(budgets.REPEATED_STEPS)] > marks[str(budgets.REPEATED_STEPS // 2)]
+        assert round(result["train_loss"], 1) == 1.1

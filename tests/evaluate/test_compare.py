@@ -15,6 +15,7 @@ from llmtutor.evaluate.compare import (
     bootstrap_interval,
     compare,
     compare_family,
+    compare_pairs,
     detectable_difference,
     holm,
     power,
@@ -164,6 +165,21 @@ def test_planted_null_is_not_distinguishable():
 def test_a_difference_that_no_seed_changes_is_told():
     steady = compare({1: 3.5, 2: 2.5}, {1: 3.0, 2: 2.0})
     assert (steady.verdict, steady.p_value, steady.seeds_needed) == ("worse", 0, 2)
+
+
+def test_pairs_with_baselines_of_their_own_are_one_family() -> None:
+    """Each is compared with its own side, and Holm's factors are those of two questions."""
+    shifted = {seed: loss + 1 for seed, loss in BASELINE.items()}
+    noisy = {1: 4.1, 2: 3.9, 3: 4.1, 4: 4.1, 5: 3.9}
+    found = compare_pairs({"a": (VARIANT, BASELINE), ("b", 2): (noisy, shifted)})
+    first, second = compare(VARIANT, BASELINE), compare(noisy, shifted)
+    assert found["a"].difference == first.difference
+    assert found["b", 2].difference == second.difference
+    assert first.p_value < second.p_value
+    assert found["a"].adjusted_p == pytest.approx(2 * first.p_value)
+    assert found["b", 2].adjusted_p == max(second.p_value, 2 * first.p_value)
+    with pytest.raises(ValueError, match="b: the loss of seed 2 is inf"):
+        compare_pairs({"a": (VARIANT, BASELINE), "b": (noisy | {2: math.inf}, shifted)})
 
 
 def test_family_of_nulls_gives_a_wrong_verdict_in_a_twentieth_of_studies():

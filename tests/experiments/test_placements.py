@@ -84,6 +84,7 @@ def test_a_pair_that_diverged_is_left_out() -> None:
     gaps = against(lost, ("post", "none"), "pre")
     assert ("none", 16) not in gaps and ("none", 8) in gaps and ("post", 16) in gaps
     assert set(deeper(lost)) == set(PLACEMENTS) - {"none"}
+    assert set(deeper(depth_record(lost=("none", 2)))) == set(PLACEMENTS) - {"none"}
 
 
 def test_deeper_is_the_last_depth_minus_the_first() -> None:

@@ -82,10 +82,16 @@ def test_models_that_count_see_no_more_than_the_window(monkeypatch) -> None:
 
 
 def test_who_crosses_letters_off_is_right_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two letters, all alike or all different, by hand: 1/2 and log 2 only while two are left."""
+    """By hand: two different letters, two that are alike, and 0, 0, 1: right at 2/3, 1/2, 1."""
     different = torch.tensor([[0, 1]] * 4)
     monkeypatch.setattr(found, "ASKED", 2)
     monkeypatch.setattr(found, "puzzles", lambda texts, generator: (None, different))
     assert found.crossing_off(4) == pytest.approx((3 / 4, math.log(2) / 2))
     monkeypatch.setattr(found, "puzzles", lambda texts, generator: (None, different * 0))
     assert found.crossing_off(5) == (1, 0)
+    monkeypatch.setattr(found, "ASKED", 3)
+    monkeypatch.setattr(
+        found, "puzzles", lambda texts, generator: (None, torch.tensor([[0, 0, 1]]))
+    )
+    of_three = math.log(3) - 2 / 3 * math.log(2)
+    assert found.crossing_off(6) == pytest.approx((13 / 18, (of_three + math.log(2)) / 3))

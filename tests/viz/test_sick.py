@@ -21,6 +21,7 @@ def test_ends_are_means_over_seeds() -> None:
     healthy, leak, dead = ends(LETTERS, record).rows
     assert [row[0] for row in (healthy, leak, dead)] == ["healthy", "A", "B"]
     assert leak[1] == "0.00" and dead[4] == "0.0" and healthy[3] == ""
+    assert dead[1] == dead[2]  # it reports what it is worth, and in the same unit
     losses = sick.by_seed(record, "leak").values()
     assert leak[2] == f"{sum(losses) / len(losses):.2f}"
     low, high = sick.verdicts(record)["dead"].t_interval
