@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from scipy import optimize, stats
 
-Question = TypeVar("Question", bound=Hashable)
+Q = TypeVar("Q", bound=Hashable)  # what a question is called
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 MOST_SEEDS = 10_000
@@ -131,10 +131,10 @@ def compare_family(
 
 
 def compare_pairs(
-    questions: Mapping[Question, tuple[Mapping[int, float], Mapping[int, float]]],
+    questions: Mapping[Q, tuple[Mapping[int, float], Mapping[int, float]]],
     *,
     alpha: float = 0.05,
-) -> dict[Question, Comparison]:
+) -> dict[Q, Comparison]:
     """Questions with a baseline each, (variant, baseline), as one family for Holm's correction.
 
     Raises:
@@ -142,7 +142,7 @@ def compare_pairs(
     """
     if not questions:
         raise ValueError("nothing to compare: the family has no variants")
-    single: dict[Question, Comparison] = {}
+    single: dict[Q, Comparison] = {}
     for name, (variant, baseline) in questions.items():
         try:
             single[name] = compare(variant, baseline, alpha=alpha, family=len(questions))
