@@ -19,6 +19,7 @@ BOOK = Path(__file__).resolve().parents[1]
 CHECKS = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").partition("\n")[2].rstrip()
 AXE = BOOK / "node_modules" / "axe-core" / "axe.min.js"
 WIDE, NARROW = 1280, 390
+HEIGHT = 900
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -62,7 +63,7 @@ class Visit:
         """Open `site + path` in the scheme "light" or "dark" and wait for its mathematics."""
         self.site = site
         self.problems: list[str] = []
-        viewport = {"width": width, "height": 900}
+        viewport = {"width": width, "height": HEIGHT}
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
         self.page: Page = self.context.new_page()
         self.page.route("**/*", self.guard)
