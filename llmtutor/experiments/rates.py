@@ -2,26 +2,35 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
+from operator import itemgetter
+from typing import Any
 
 from llmtutor.experiments.study import Record
 
+Reading = Callable[[Mapping[str, Any]], float | None]
+"""From the result of a run the loss that a search compares; None if it diverged."""
 
-def best_rates(record: Record, what: str, values: Iterable[str]) -> dict[str, float]:
-    """By value of the setting ``what``, the ``lr`` with the lowest ``valid_loss``.
+
+def best_rates(
+    record: Record, what: str, values: Iterable[str], loss: Reading = itemgetter("valid_loss")
+) -> dict[str, float]:
+    """By value of the setting ``what``, the ``lr`` with the lowest loss.
 
     Raises:
         ValueError: the best one is an end of the rates that were tried, as ``inner_best``.
     """
-    return {value: inner_best(losses_by_rate(record, what, value), value) for value in values}
+    return {v: inner_best(losses_by_rate(record, what, v, loss), v) for v in values}
 
 
-def losses_by_rate(record: Record, what: str, value: str) -> dict[float, float]:
-    """``valid_loss`` by ``lr``; infinite where a run diverged."""
+def losses_by_rate(
+    record: Record, what: str, value: str, loss: Reading = itemgetter("valid_loss")
+) -> dict[float, float]:
+    """Loss by ``lr``; infinite where a run diverged."""
     found = {}
     for run in record.runs:
         if run["settings"][what] == value:
-            loss = run["result"]["valid_loss"]
-            found[run["settings"]["lr"]] = inf if loss is None else loss
+            read = loss(run["result"])
+            found[run["settings"]["lr"]] = inf if read is None else read
     return found
 
 

@@ -1,9 +1,11 @@
 """Chapter 05: what its text says of records, of published models and of torch's fused kernels."""
 
+import math
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,12 +16,16 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder, sinusoids
 
-from llmtutor.experiments.choosing.verdicts import findings
+from llmtutor.evaluate.compare import compare
+from llmtutor.experiments import position_findings, positions
+from llmtutor.experiments.choosing.verdicts import baseline_loss, findings, losses
 from llmtutor.experiments.staircase import steps
-from llmtutor.experiments.study import load_record
+from llmtutor.experiments.study import Record, load_record
+from llmtutor.experiments.training import SEQ_LEN, tokens
 from llmtutor.layers.attention.core import attention
 from llmtutor.layers.positions import T5Bias
 from llmtutor.layers.positions.alibi import alibi_slopes
+from llmtutor.layers.positions.relative import t5_buckets
 
 CHAPTERS = Path(__file__).resolve().parents[2] / "book" / "chapters"
 
@@ -57,29 +63,78 @@ def test_on_the_cpu_a_learned_bias_leaves_the_fused_kernel() -> None:
     assert kernel(learned=True) == {"aten::_scaled_dot_product_attention_math"}
 
 
-def test_a_fused_kernel_of_the_gpu_returns_the_gradient_of_a_bias() -> None:
-    """Beside those of queries, keys and values; the kernel of the CPU has no fourth."""
-    aten = torch.ops.aten
-    on_gpu = aten._scaled_dot_product_efficient_attention_backward.default._schema
-    on_cpu = aten._scaled_dot_product_flash_attention_for_cpu_backward.default._schema
-    assert (len(on_gpu.returns), len(on_cpu.returns)) == (4, 3)
+@pytest.fixture(scope="module")
+def on_text() -> Record:
+    return load_record(position_findings.TEXT)
 
 
-def test_short_trained_transformers_prefer_biases_and_none_is_past_the_trigram() -> None:
-    prose, shown = page("05_positions")
-    gaps = {name: found.gap for name, found in findings(load_record("choosing"), "small").items()}
-    behind = [gaps[name] for name in ("no position", "learned", "sinusoidal")]
-    ahead = [gaps[name] for name in ("alibi", "t5", "shaw")]
-    assert all(gap.verdict == "worse" for gap in behind)
-    assert all(gap.verdict == "better" for gap in ahead)
-    sizes = [sorted(round(abs(gap.difference), 2) for gap in some) for some in (behind, ahead)]
-    (low, *_, high), (least, *_, most) = sizes
-    assert f"behind RoPE by {low} to {high} bits" in prose
-    assert f"ahead of it by {least} to {most}" in prose
+def test_the_tables_of_the_page_are_those_of_the_records(on_text: Record) -> None:
+    _, shown = page("05_positions")
+    for scheme, by_seed in position_findings.bits(on_text).items():
+        assert set(by_seed) == set(range(positions.SEEDS))
+        bits = f"{np.mean(list(by_seed.values())):.3f}"
+        assert re.search(rf"^{scheme} +{on_text.plan['lr'][scheme]:.3f} +{bits} ", shown, re.M)
+    puzzle = load_record(position_findings.PUZZLE)
+    for scheme in positions.SCHEMES:
+        by_task = [position_findings.shares(puzzle, scheme, t) for t in position_findings.TASKS]
+        assert all(set(shares) == set(range(positions.PUZZLE_SEEDS)) for shares in by_task)
+        means = [f"{100 * np.mean(list(shares.values())):.1f}" for shares in by_task]
+        worst = f"{100 * min(min(shares.values()) for shares in by_task):.1f}"
+        rate = f"{puzzle.plan['lr'][scheme]:.3f}"
+        row = rf"^{scheme} +{rate} +{means[0]} +{means[1]} +{worst}$"
+        assert re.search(row, shown, re.M), row
+
+
+def test_each_scheme_is_better_than_none_and_none_is_past_the_trigram(on_text: Record) -> None:
+    prose, _ = page("05_positions")
+    bits, counted = position_findings.bits(on_text), position_findings.counted()
+    past = counted["trigram"] - np.mean(list(bits["none"].values()))
+    assert f"to beat a table of trigrams by {past:.2f} bits" in prose
+    for scheme, by_seed in bits.items():
+        assert (max(by_seed.values()) < counted["4-gram"]) == (scheme != "none")
+    gaps = position_findings.against(on_text, "none").values()
+    assert {gap.verdict for gap in gaps} == {"better"} and len(gaps) == 6
+    by = sorted(-gap.difference for gap in gaps)
+    assert f"each of the six schemes beats *none*, by {by[0]:.2f} to {by[-1]:.2f}" in prose
+
+
+def test_beside_rope_only_alibi_is_detected_and_behind(on_text: Record) -> None:
+    prose, _ = page("05_positions")
+    gaps = position_findings.against(on_text, "rope")
+    detected = {s: gap for s, gap in gaps.items() if gap.verdict != "not distinguishable"}
+    assert set(detected) == {"none", "alibi"} and detected["alibi"].verdict == "worse"
+    assert f"coloured ALiBi remains, {detected['alibi'].difference:.2f} behind" in prose
+    gap = compare(*(position_findings.bits(on_text)[name] for name in ("learned", "sinusoidal")))
+    low, high = (f"{end:+.2f}".replace("-", "−") for end in gap.t_interval)
+    assert f"Not distinguishable: {gap.difference:+.2f} ({low} to {high})" in prose
+
+
+def test_two_schemes_read_on_and_five_break(on_text: Record) -> None:
+    prose, _ = page("05_positions")
+    gaps = position_findings.farther(on_text)
+    verdicts = {scheme: gap.verdict for scheme, gap in gaps.items()}
+    assert [s for s, v in verdicts.items() if v != "worse"] == ["alibi", "shaw"]
+    assert verdicts["alibi"] == verdicts["shaw"] == "not distinguishable"
+    assert f"and loses {gaps['none'].difference:.1f} bits per byte" in prose
+    assert f"They break: {gaps['sinusoidal'].difference:+.1f} bits" in prose
+    blind = math.log2(tokens()[2])
+    assert f"all {tokens()[2]} characters, {blind:.1f} bits" in prose
+    far = position_findings.stretch(on_text, "rope", position_findings.FAR)
+    assert abs(np.mean(list(far.values())) - blind) < 0.2
+
+
+def test_in_windows_of_64_five_buckets_are_never_trained() -> None:
+    seen = set(t5_buckets(-torch.arange(SEQ_LEN)).tolist())
+    assert seen == set(range(27)) and int(t5_buckets(torch.tensor(-(SEQ_LEN - 1)))) == 26
+
+
+def test_short_trained_transformers_have_alibi_ahead_and_none_is_past_the_trigram() -> None:
+    """What the chapter recalls of chapter 20's record, and its own record overturns."""
+    record = load_record("choosing")
+    gaps = {name: found.gap for name, found in findings(record, "small").items()}
+    assert gaps["alibi"].verdict == "better"
     trigram = re.search(r"Level line “trigram” at (\d\.\d+)", page("20_comparison")[1])
-    assert trigram and re.search(rf"trigram \(chapter 20\) +{trigram[1]}", shown)
-    bits = re.search(r"^RoPE +(\d\.\d+)", shown, re.M)
-    assert bits and float(bits[1]) + min(gap.difference for gap in ahead) > float(trigram[1])
+    assert trigram and baseline_loss(losses(record, "small")) > float(trigram[1])
 
 
 def test_the_rung_of_this_chapter() -> None:

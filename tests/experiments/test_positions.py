@@ -1,5 +1,7 @@
 """Seven position schemes: the models, the puzzle, and what the records say of their searches."""
 
+from operator import itemgetter
+
 import pytest
 import torch
 
@@ -15,9 +17,14 @@ from llmtutor.experiments.positions import (
     puzzles,
     scheme_config,
     text_run,
+    while_learning,
 )
 from llmtutor.experiments.rates import losses_by_rate
 from llmtutor.model.presets import build
+
+
+def test_a_search_on_the_puzzle_reads_how_soon_it_is_learned() -> None:
+    assert while_learning({"marks": {"250": 2.0, "500": 1.0, "1000": 0.0}, "valid_loss": 0}) == 1
 
 
 def test_models_differ_in_the_scheme_alone() -> None:
@@ -56,11 +63,13 @@ def test_a_run_reads_short_and_long_windows(monkeypatch) -> None:
     assert found["no scaling"]["after"] != found["no scaling"]["before"]
 
 
-@pytest.mark.parametrize("name", ["positions", "places"])
-def test_every_scheme_was_tuned_on_other_seeds(name: str, whole) -> None:
+@pytest.mark.parametrize(
+    ("name", "loss"), [("positions", itemgetter("valid_loss")), ("places", while_learning)]
+)
+def test_every_scheme_was_tuned_on_other_seeds(name: str, loss, whole) -> None:
     rates, plan = whole(f"{name}-rates"), whole(name).plan["lr"]
     for scheme in SCHEMES:
-        losses = losses_by_rate(rates, "scheme", scheme)
+        losses = losses_by_rate(rates, "scheme", scheme, loss)
         assert plan[scheme] == min(losses, key=losses.__getitem__)
         assert len(losses) >= len(RATES) and min(losses) < plan[scheme] < max(losses)
     tuning = {run["settings"]["seed"] for run in rates.runs}

@@ -20,6 +20,8 @@ def test_the_best_rate_of_each_is_taken_and_one_that_diverged_is_not() -> None:
     found = record(("a", 1, 3.0), ("a", 2, 2.0), ("a", 4, None), ("b", 1, 5.0), ("b", 2, 4.0))
     assert losses_by_rate(found, "who", "a") == {1: 3.0, 2: 2.0, 4: inf}
     assert best_rates(found, "who", ["a"]) == {"a": 2}
+    other = losses_by_rate(found, "who", "b", lambda result: 9 - result["valid_loss"])
+    assert other == {1: 4.0, 2: 5.0}
     with pytest.raises(ValueError, match="b: the lowest loss is at 2, an end of the rates"):
         best_rates(found, "who", ["a", "b"])
     with pytest.raises(ValueError, match="the search: the lowest loss is at 1"):
