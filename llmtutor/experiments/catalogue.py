@@ -57,16 +57,14 @@ CATALOGUE: Mapping[str, Study] = {
         *RACING,
         *ISOFLOP,
         *DEPTH,
+        *POSITIONS,
         MUP,
         REPEATED,
         SICK_CURVES,
     )
 }
-BEING_MADE: Mapping[str, Study] = {study.name: study for study in POSITIONS}
-"""Studies that are not recorded whole yet; no page says anything that rests on them."""
 
 
 def find_study(name: str) -> Study:
     """The study called ``name``; ``ValueError`` with the nearest name if there is none."""
-    known = {**CATALOGUE, **BEING_MADE}
-    return known[check_name("study", name, known)]
+    return CATALOGUE[check_name("study", name, CATALOGUE)]
