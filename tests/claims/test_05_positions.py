@@ -123,7 +123,7 @@ def test_beside_rope_only_alibi_is_detected_and_behind(on_text: Record) -> None:
     gaps = position_findings.against(on_text, "rope")
     detected = {s: gap for s, gap in gaps.items() if gap.verdict != "not distinguishable"}
     assert set(detected) == {"none", "alibi"} and detected["alibi"].verdict == "worse"
-    assert f"coloured ALiBi remains, {detected['alibi'].difference:.2f} behind" in prose
+    assert f"and ALiBi, {detected['alibi'].difference:.2f} behind" in prose
     gap = compare(*(position_findings.bits(on_text)[name] for name in ("learned", "sinusoidal")))
     assert gap.verdict == "not distinguishable" and "cannot be told apart either" in prose
 
