@@ -42,6 +42,14 @@ def test_no_chapter_needs_one_that_is_read_later(extension) -> None:
         assert chapter.needs or chapter.number == 1
 
 
+def test_a_chapter_that_needs_a_later_one_is_named(extension) -> None:
+    one = extension.Chapter(1, "book/chapters/01_a", "A", set(), [])
+    two = extension.Chapter(2, "book/chapters/02_b", "B", {1}, [])
+    assert extension.in_order((one, two)) == (one, two)
+    with pytest.raises(ValueError, match='02_b: "You need" names chapter 01, which is read later'):
+        extension.in_order((two, one))
+
+
 def test_every_chapter_is_in_the_plan_and_has_its_exercises(extension) -> None:
     page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
     for chapter in extension.chapters():

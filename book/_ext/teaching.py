@@ -69,7 +69,24 @@ def chapters() -> tuple[Chapter, ...]:
     """All chapters in the order in which they are read."""
     contents = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
     pages = re.findall(r"file: (book/chapters/\S+)", contents)
-    return tuple(read(page) for page in pages)
+    return in_order(tuple(read(page) for page in pages))
+
+
+def in_order(known: tuple[Chapter, ...]) -> tuple[Chapter, ...]:
+    """The same chapters, each of which needs none that comes later.
+
+    Raises:
+        ValueError: one does.
+    """
+    before: set[int] = set()
+    for chapter in known:
+        if later := chapter.needs - before:
+            raise ValueError(
+                f'{chapter.page}: "You need" names chapter {min(later):02}, which is read later '
+                "or not at all; name what comes before"
+            )
+        before.add(chapter.number)
+    return known
 
 
 def read(page: str) -> Chapter:

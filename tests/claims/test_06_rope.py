@@ -11,7 +11,8 @@ from transformers import Gemma3TextConfig, Llama4TextConfig, SmolLM3Config
 from llmtutor.experiments import context_extension as study
 from llmtutor.experiments import positions
 from llmtutor.experiments.staircase import steps
-from llmtutor.experiments.study import load_record, results_dir
+from llmtutor.experiments.study import Record, load_record
+from llmtutor.experiments.training import tokens
 from llmtutor.layers.positions.rope import Rope
 from llmtutor.model.published import PUBLISHED
 
@@ -114,13 +115,13 @@ def test_settings_of_the_study_as_the_page_says_them() -> None:
     assert positions.D_MODEL // positions.N_HEADS == 16 and positions.N_LAYERS == 3
 
 
-def test_rows_of_the_study_are_those_of_the_record() -> None:
-    """Skipped, like the page's section, until the study is whole."""
-    path = results_dir() / f"{study.STUDY}.json"
-    if not path.is_file() or len(load_record(study.STUDY).runs) < positions.SEEDS:
-        pytest.skip("the study context-extension is not made yet")
-    record, (prose, shown) = load_record(study.STUDY), page()
-    assert "[[" not in prose
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return load_record(study.STUDY)
+
+
+def test_rows_of_the_study_are_those_of_the_record(record: Record) -> None:
+    _, shown = page()
     families = [
         ("beyond", "before", study.gaps(record, "before", "beyond")),
         ("short", "before", study.gaps(record, "before", "short")),
@@ -130,8 +131,53 @@ def test_rows_of_the_study_are_those_of_the_record() -> None:
     for part, when, gaps in families:
         for name, gap in gaps.items():
             bits = list(study.losses(record, name, when, part).values())
+            assert len(bits) == positions.SEEDS
             start = f"{sum(bits) / len(bits):.3f}", gap.verdict
             assert any(
                 line.startswith(name) and all(word in line for word in start)
                 for line in shown.splitlines()
             ), (name, part, when)
+
+
+def test_without_training_two_scalings_read_on_and_each_has_its_price(record: Record) -> None:
+    prose, _ = page()
+    gaps = study.gaps(record, "before", "beyond")
+    better = [name for name, gap in gaps.items() if gap.verdict == "better"]
+    assert better == ["NTK-aware", "YaRN", "Llama 3"]
+    assert gaps["interpolation"].verdict == "worse"
+    along = {name: study.curve(record, name, "before") for name in positions.SCALINGS}
+    blind = math.log(tokens()[2])
+    assert along["no scaling"][-1] > 0.95 * blind and along["NTK-aware"][-1] > 0.9 * blind
+    assert all(max(along[name][8:]) < 0.5 * blind for name in ("YaRN", "Llama 3"))
+    until = [at for at, loss in zip(study.PLACES, along["NTK-aware"], strict=True) if loss < 2]
+    assert max(until) == 156 and "holds until about position 156" in prose
+    paid = study.gaps(record, "before", "short")
+    assert {gap.verdict for gap in paid.values()} == {"worse"}
+    by_name = {name: f"{gap.difference:.2f}" for name, gap in paid.items()}
+    said = "{NTK-aware} bits per byte for NTK-aware scaling, {YaRN} for YaRN, {Llama 3} for Llama 3"
+    assert said.format(**by_name) in prose
+
+
+def test_beyond_160_pairs_of_ntk_reach_new_angles() -> None:
+    """In windows of 256 pair i turns as far as it did in training at 64 · factor tokens."""
+    plain, slowed = (
+        Rope(16, scaling=positions.SCALINGS[name]).frequencies
+        for name in ("no scaling", "NTK-aware")
+    )
+    known_until = (positions.SEQ_LEN * plain / slowed).tolist()
+    new = [i for i in range(3, 8) if known_until[i] < positions.LONG - 1]
+    assert new == [3, 4, 5, 6]
+    assert 110 < known_until[3] < known_until[6] < 220
+
+
+def test_after_a_little_training_three_scalings_are_level(record: Record) -> None:
+    prose, _ = page()
+    gaps = study.behind(record, "beyond")
+    level = [name for name, gap in gaps.items() if gap.verdict == "not distinguishable"]
+    assert level == ["NTK-aware", "YaRN", "Llama 3"]
+    behind = gaps["interpolation"].difference, gaps["no scaling"].difference
+    assert "Interpolation is {:.2f} behind it, no scaling at all {:.2f}".format(*behind) in prose
+    prices = study.prices(record)
+    most = max(prices[name].difference for name in level)
+    assert f"is down to {most:.2f} and less for the three" in prose
+    assert f"interpolation still pays {prices['interpolation'].difference:.2f}" in prose
