@@ -16,6 +16,7 @@ import torch
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
+from llmtutor.evaluate.compare import compare_family
 from llmtutor.experiments import sick_curves as sick
 from llmtutor.experiments.study import load_record, results_dir
 from llmtutor.model.presets import build, preset
@@ -105,27 +106,49 @@ def test_a_sweep_goes_on_while_an_end_is_the_best(speedrun: ModuleType) -> None:
 
 
 def test_what_the_page_says_of_the_record(speedrun: ModuleType) -> None:
-    """Its baseline kept GPT-2's biases; five differences stood in every row."""
+    """The baseline is tuned inside its sweep, and every difference has its row and its verdict."""
     record = json.loads((results_dir() / "bench-speedrun.json").read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    biases = 4 * (128 + 384 + 128 + 128 + 512 + 128) + 128
+    for name, rates in record["rates"].items():
+        losses = {float(lr): loss for lr, loss in rates.items() if loss is not None}
+        best = min(losses, key=losses.__getitem__)
+        assert record["chosen"][name] == best and min(losses) < best < max(losses)
+    rows = speedrun.left_out(*record["chosen"].values())
+    assert list(record["left_out"]) == list(rows)
+    whole = dict(enumerate(record["left_out"]["nothing"]))
+    assert len(whole) == record["left_out_seeds"] == 5 and record["seeds"] == 3
+    by_seed = {name: dict(enumerate(losses)) for name, losses in record["left_out"].items()}
+    del by_seed["nothing"]
+    for name, gap in compare_family(by_seed, whole).items():
+        mean, low, high = record["left_out_gaps"][name]
+        assert mean == pytest.approx(gap.difference, abs=1e-4)
+        assert (low, high) == pytest.approx(gap.t_interval, abs=1e-4)
+        assert record["left_out_verdicts"][name] == gap.verdict
     run = speedrun.baseline(IDS, 65, 100, seed=0)
-    assert record["parameters"]["baseline"] == parameters(run) + biases
-    assert "nobody tuned its learning rate" in page and "rates" not in record
-    assert "Five differences more stand in *every* row" in page
-    rows = speedrun.left_out(0.001, 0.003)
-    in_every_row = {"head of its own", "no weight decay", "short warm-up", "beta2 of 0.95"}
-    apart = {"squared ReLU", "rotary positions", "Glorot's start"}  # the parts of Llama
-    now = {"rate of AdamW", "no clipping"}  # its baseline did not clip
-    assert set(rows) - set(record["left_out"]) == in_every_row | apart | now
-    four = speedrun.ours(rows["two blocks instead of four"], IDS, 65, 100, seed=0)
-    assert round(parameters(four) / 1e6, 2) == 1.26 and "1.26 million parameters" in page
+    assert record["parameters"]["baseline"] == parameters(run)
+    for name, recipe in rows.items():
+        size = parameters(speedrun.ours(recipe, IDS, 65, 100, seed=0))
+        assert record["left_out_parameters"][name] == size
+    four = record["left_out_parameters"]["two blocks instead of four"]
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"{four / 1e6:.2f} million parameters" in page and "nobody tuned" not in page
+
+
+def test_rows_whose_steps_compute_the_same_get_as_many_of_them(speedrun: ModuleType) -> None:
+    record = json.loads((results_dir() / "bench-speedrun.json").read_text(encoding="utf-8"))
+    rows = speedrun.left_out(*record["chosen"].values())
+    kinds = {name: speedrun.works_like(recipe) for name, recipe in rows.items()}
+    alike = {name for name, kind in kinds.items() if kind == kinds["nothing"]}
+    settings = {"decay to zero", "short warm-up", "no weight decay", "beta2 of 0.95"}
+    starts = {"Glorot's start", "zeros at the start"}
+    assert alike == {"nothing", "rate of AdamW", *settings, *starts}
+    assert len({record["left_out_steps"][name] for name in alike}) == 1
+    assert len(set(kinds.values())) == 1 + len(rows) - len(alike)
 
 
 def test_the_page_has_the_tables_of_the_recipe(speedrun: ModuleType) -> None:
     page = PAGE.read_text(encoding="utf-8")
     pairs, triples = speedrun.RECIPE.rows
-    assert f"a table of {pairs:,} and one of {triples:,}" in page
+    assert f"share {pairs:,} and {triples:,} rows" in page
     assert f"{65**2:,} possible pairs and {65**3:,} triples" in page
 
 
