@@ -123,6 +123,18 @@ def test_what_the_page_says_of_the_record(speedrun: ModuleType) -> None:
         assert mean == pytest.approx(gap.difference, abs=1e-4)
         assert (low, high) == pytest.approx(gap.t_interval, abs=1e-4)
         assert record["left_out_verdicts"][name] == gap.verdict
+    gaps = {n: record["left_out_gaps"][n][0] for n, v in record["left_out_verdicts"].items()
+            if v == "worse"}  # fmt: skip
+    order = sorted(gaps, key=gaps.__getitem__, reverse=True)
+    assert order == ["two blocks instead of four", "Muon", "n-gram embedding", "rotary positions",
+                     "Glorot's start"]  # fmt: skip
+    words = "two blocks for four bring {:.2f} nats, Muon {:.2f}, the n-gram tables {:.2f}, "
+    words += "rotary positions {:.2f} and Glorot's start {:.2f}"
+    assert words.format(*(gaps[name] for name in order)) in PAGE.read_text(encoding="utf-8")
+    assert "better" not in record["left_out_verdicts"].values()
+    assert "Five of the fifteen are detected" in (ROOT / "book" / "performance.md").read_text(
+        "utf-8"
+    )
     run = speedrun.baseline(IDS, 65, 100, seed=0)
     assert record["parameters"]["baseline"] == parameters(run)
     for name, recipe in rows.items():
@@ -130,6 +142,11 @@ def test_what_the_page_says_of_the_record(speedrun: ModuleType) -> None:
         assert record["left_out_parameters"][name] == size
     four = record["left_out_parameters"]["two blocks instead of four"]
     page = PAGE.read_text(encoding="utf-8")
+    pub, tuned = (
+        1 / np.mean(record["intervals"][k]) for k in ("published_time_ratio", "time_ratio")
+    )
+    assert f'one could say \\"{pub:.0f} times faster\\"' in page
+    assert f'what is left is \\"{tuned:.1f} times faster\\"' in page
     assert f"{four / 1e6:.2f} million parameters" in page and "nobody tuned" not in page
 
 
