@@ -184,7 +184,8 @@ def left_out(baseline_lr: float, adamw_lr: float) -> Mapping[str, Recipe]:
 def works_like(recipe: Recipe) -> Recipe:
     """Ours with those changes alone that change what a step computes, or how small its numbers get.
 
-    Rows that work alike get as many steps: their times would differ by the machine's noise.
+    Rows that work alike get as many steps: their times would differ by the machine's noise. (Too
+    high a rate makes AdamW's numbers denormal, and a step half as long again.)
     """
     parts = ("n_layers", "d_ff", "ffn", "position", "tied", "rows")
     kept = (*parts, "optimizer", "lr", "batch_size", "clip")

@@ -16,11 +16,10 @@ validation text, each target once, in windows of 64 (`sequential_batches`); the 
 training alone: batches, passes, optimizer. Settings of ours were chosen by hand, with an eye on the
 same validation text.
 
-Then every difference of ours to the baseline is given up, one at a time, for what the baseline
-does (`_recipes.left_out`), all rows in a fifth of the baseline's time; rows whose steps compute the
-same get as many of them. AdamW in Muon's place gets a
-sweep of its own. A warm-up of 100 steps is cut to a third of the row's. Decay is 0.1 of the
-matrices; our tables and gains never decay.
+Then every difference of ours to the baseline is given up, one at a time, for what the baseline does
+(`_recipes.left_out`), all rows in a fifth of the baseline's time; rows whose steps compute the same
+get as many of them. AdamW in Muon's place gets a sweep of its own. A warm-up of 100 steps is cut to
+a third of the row's. Decay is 0.1 of the matrices; our tables and gains never decay.
 
 Keys of data/results/bench-speedrun.json, beside machine and versions:
 

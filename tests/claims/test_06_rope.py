@@ -158,7 +158,7 @@ def test_without_training_two_scalings_read_on_and_each_has_its_price(record: Re
     assert said.format(**by_name) in prose
 
 
-def test_beyond_160_pairs_of_ntk_reach_new_angles() -> None:
+def test_in_long_windows_four_pairs_of_ntk_reach_new_angles() -> None:
     """In windows of 256 pair i turns as far as it did in training at 64 · factor tokens."""
     plain, slowed = (
         Rope(16, scaling=positions.SCALINGS[name]).frequencies
