@@ -1,16 +1,15 @@
 """The kernel: the committed bytes are those of the text, and its products are right."""
 
-import kernel
 import numpy as np
 import pytest
+import wasmtime
+import web_files
 
 from llmtutor.web.engine import kernel as committed
 
-wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed: it assembles")
-
 
 def test_the_committed_bytes_are_assembled_from_the_text() -> None:
-    assert kernel.assembled() == committed()
+    assert web_files.assembled() == committed()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9])
