@@ -27,9 +27,9 @@ def cost_sizes(config: ModelConfig) -> Sizes:
 
     0 is "none" (``window``, ``full_every``, ``q_rank``, ``n_shared``, ``n_dense``), or what
     follows: ``head_dim`` from d_model / n_heads, ``n_kv_heads`` from n_heads. Each
-    ``full_every``-th block sees past the window; the first ``n_dense`` blocks have no experts. What the model does not have is there all the same,
-    in plain sizes, so that a reader can switch to it: latents beside heads, experts beside a dense
-    layer.
+    ``full_every``-th block sees past the window; the first ``n_dense`` blocks have no experts.
+    What the model does not have is there all the same, in plain sizes, so that a reader can switch
+    to it: latents beside heads, experts beside a dense layer.
 
     >>> from llmtutor.model.presets import preset
     >>> sizes = cost_sizes(preset("gemma3-1b"))

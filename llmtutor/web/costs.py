@@ -17,6 +17,7 @@ from llmtutor.checks import check_name
 from llmtutor.model.accounting import cache_bytes, parameters, token_flops
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.published import PUBLISHED
+from llmtutor.web import cost_words as words
 from llmtutor.web.cost_sizes import cost_sizes
 
 NAMES = (
@@ -36,27 +37,23 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
 )
 """What the widget begins with, where nothing else is said: a model of ``STARTS``; the sizes that
 stand first, those of "transformer", "gqa", "mla" or "moe"; tokens of the text, a power of two."""
-SHOWN = ("transformer", "gqa", "mla", "moe")
-PARTS = {
-    "embedding": "embedding",
-    "position": "positions",
-    "mixers": "attention",
-    "ffns": "feed-forward",
-    "idle": "experts at rest",
-    "norms": "norms",
-    "head": "output",
-}
-"""Of ``Parameters``, and how the widget calls it."""
-COUNTS = {" T": 10**12, " B": 10**9, " M": 10**6, " k": 10**3}
-FLOPS = {" TFLOP": 10**12, " GFLOP": 10**9, " MFLOP": 10**6, " kFLOP": 10**3}
-BYTES = {" TiB": 2**40, " GiB": 2**30, " MiB": 2**20, " KiB": 2**10}
 
 
-def models_script() -> str:
-    """A script that lays the sizes of all ``STARTS`` under ``LLMTutor.costModels``."""
-    models = {name: cost_sizes(config) for name, config in STARTS.items()}
-    text = json.dumps(models, separators=(",", ":"))
-    return f"(globalThis.LLMTutor ??= {{}}).costModels = {text};\n"
+def cost_script() -> str:
+    """A script with what the widget needs to know: sizes of all ``STARTS``, and words."""
+    values = {
+        "models": {name: cost_sizes(config) for name, config in STARTS.items()},
+        "sizes": words.SIZES,
+        "first": words.FIRST,
+        "parts": words.PARTS,
+        "rows": words.ROWS,
+        "legend": words.LEGEND,
+        "units": {name: list(units.items()) for name, units in words.UNITS.items()},
+        "weights": words.WEIGHTS,
+        "caches": words.CACHES,
+    }
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return f"(globalThis.LLMTutor ??= {{}}).costData = {text};\n"
 
 
 def recorded_cost(options: Mapping[str, Any]) -> str:
@@ -70,24 +67,26 @@ def recorded_cost(options: Mapping[str, Any]) -> str:
         check_name("option of the widget", name, OPTIONS)
     given = {**OPTIONS, **options}
     check_name("model to begin with", given["start"], STARTS)
-    check_name("sizes to show", given["show"], SHOWN)
+    check_name("sizes to show", given["show"], words.FIRST)
     config = STARTS[given["start"]]
     seq = length(config, options.get("seq"))
     found = parameters(config)
-    used = {"ffns": found.ffns - found.idle}
-    parts = [(name, used.get(key, getattr(found, key))) for key, name in PARTS.items()]
+    counts = [
+        *(found.embedding, found.position, found.mixers),
+        *(found.ffns - found.idle, found.idle, found.norms, found.head),
+    ]
     shares = [
-        (name, _percent(count / found.total), readable(count, COUNTS))
-        for name, count in parts
+        (name, _percent(count / found.total), readable(count, words.COUNTS))
+        for name, count in zip(words.PARTS.values(), counts, strict=True)
         if count
     ]
     costs = _table(
         f"{given['start']} with a text of {seq:,} tokens",
         ("cost", "now"),
-        [(name, readable(*value)) for name, value in _costs(config, seq).items()],
+        list(zip(_labels(), _costs(config, seq), strict=True)),
     )
     where = _table("Where the parameters sit", ("part", "share", "parameters"), shares)
-    return f'<div class="lt-costs">\n{costs}\n{where}\n</div>'
+    return f'<div class="lt-costs">\n{costs}\n{where}\n</div>\n<p>{escape(words.LEGEND)}</p>'
 
 
 def length(config: ModelConfig, seq: int | None = None) -> int:
@@ -105,30 +104,34 @@ def length(config: ModelConfig, seq: int | None = None) -> int:
     return seq
 
 
-def _costs(config: ModelConfig, seq: int) -> dict[str, tuple[int, Mapping[str, int]]]:
-    """Names of the rows, the numbers and their units."""
+def _costs(config: ModelConfig, seq: int) -> list[str]:
+    """The values of ``ROWS``, with bfloat16 where a reader could choose."""
     longer = config.replace(max_seq_len=seq) if seq > config.max_seq_len else config
     found = parameters(config)
-    return {
-        "parameters": (found.total, COUNTS),
-        "used by one token": (found.active, COUNTS),
-        "FLOPs for one token": (token_flops(longer, seq), FLOPS),
-        "KV cache, bfloat16": (cache_bytes(longer, 1, seq, torch.bfloat16), BYTES),
-        "weights, bfloat16": (2 * found.total, BYTES),
-        "training, float32": (16 * found.total, BYTES),
-    }
+    return [
+        readable(found.total, words.COUNTS),
+        readable(found.active, words.COUNTS),
+        readable(token_flops(longer, seq), words.FLOPS),
+        readable(cache_bytes(longer, 1, seq, torch.bfloat16), words.BYTES),
+        readable(2 * found.total, words.BYTES),
+        readable(16 * found.total, words.BYTES),
+    ]
+
+
+def _labels() -> list[str]:
+    return [f"{row}, bfloat16" if row in ("KV cache", "weights") else row for row in words.ROWS]
 
 
 def readable(number: int, units: Mapping[str, int]) -> str:
     """Three digits and a unit; a half goes up, as in JavaScript.
 
+    >>> from llmtutor.web.cost_words import BYTES, COUNTS
     >>> readable(8_030_261_248, COUNTS), readable(2**20 + 2**17, BYTES), readable(512, BYTES)
     ('8.03 B', '1.13 MiB', '512 bytes')
     """
-    plain = " bytes" if units is BYTES else ""
-    unit = next((unit for unit, size in units.items() if number >= size), plain)
+    unit, size = next(((u, s) for u, s in units.items() if number >= s), [*units.items()][-1])
     digits = Context(prec=3, rounding=ROUND_HALF_UP)
-    return f"{float(digits.create_decimal_from_float(number / units.get(unit, 1))):,g}{unit}"
+    return f"{float(digits.create_decimal_from_float(number / size)):,g}{unit}"
 
 
 def _percent(share: float) -> str:

@@ -25,7 +25,8 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import preset
 from llmtutor.model.published import PUBLISHED
 from llmtutor.web.cost_sizes import cost_sizes
-from llmtutor.web.costs import STARTS, models_script, recorded_cost
+from llmtutor.web.cost_words import SIZES
+from llmtutor.web.costs import STARTS, cost_script, recorded_cost
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node runs the page's arithmetic here")
@@ -257,9 +258,20 @@ def test_a_size_that_does_not_act_cannot_be_wrong() -> None:
 
 @needs_node
 def test_the_script_of_models_holds_their_sizes() -> None:
-    script = models_script() + "console.log(JSON.stringify(LLMTutor.costModels))"
+    script = cost_script() + "console.log(JSON.stringify(LLMTutor.costData))"
     done = subprocess.run([str(NODE), "-e", script], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {name: cost_sizes(c) for name, c in STARTS.items()}
+    found = json.loads(done.stdout)
+    assert found["models"] == {name: cost_sizes(config) for name, config in STARTS.items()}
+    moving = set(found["sizes"])
+    assert all(moving <= set(sizes) for sizes in found["models"].values())
+    assert all(set(first) <= moving for first in found["first"].values())
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_an_arrow_key_moves_a_whole_step_from_where_a_model_begins(name: str) -> None:
+    sizes = cost_sizes(STARTS[name])
+    steps = {size: step for size, (_, step) in SIZES.items() if isinstance(step, int)}
+    assert {size: sizes[size] % step for size, step in steps.items()} == dict.fromkeys(steps, 0)
 
 
 def test_it_begins_with_the_last_rung_of_the_book() -> None:
