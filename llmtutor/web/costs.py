@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from llmtutor.checks import check_name
-from llmtutor.model.accounting import cache_bytes, parameters, token_flops
+from llmtutor.model.accounting import Parameters, cache_bytes, parameters, token_flops
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.published import PUBLISHED
 from llmtutor.web import cost_words as words
@@ -70,23 +70,15 @@ def recorded_cost(options: Mapping[str, Any]) -> str:
     check_name("sizes to show", given["show"], words.FIRST)
     config = STARTS[given["start"]]
     seq = length(config, options.get("seq"))
-    found = parameters(config)
-    counts = [
-        *(found.embedding, found.position, found.mixers),
-        *(found.ffns - found.idle, found.idle, found.norms, found.head),
-    ]
-    shares = [
-        (name, _percent(count / found.total), readable(count, words.COUNTS))
-        for name, count in zip(words.PARTS.values(), counts, strict=True)
-        if count
-    ]
     costs = _table(
         f"{given['start']} with a text of {seq:,} tokens",
         ("cost", "now"),
         list(zip(_labels(), _costs(config, seq), strict=True)),
     )
-    where = _table("Where the parameters sit", ("part", "share", "parameters"), shares)
-    return f'<div class="lt-costs">\n{costs}\n{where}\n</div>\n<p>{escape(words.LEGEND)}</p>'
+    columns = ("part", "share", "parameters")
+    where = _table("Where the parameters sit", columns, _shares(parameters(config)))
+    legend = f'<p class="lt-legend">{escape(words.LEGEND)}</p>'
+    return f'<div class="lt-costs">\n{costs}\n{where}\n</div>\n{legend}'
 
 
 def length(config: ModelConfig, seq: int | None = None) -> int:
@@ -100,7 +92,9 @@ def length(config: ModelConfig, seq: int | None = None) -> int:
     if seq not in [2**k for k in range(6, 21)]:
         raise ValueError(f"seq must be a power of two from 64 to 1,048,576, got {seq!r}")
     if config.position is not None and seq > config.max_seq_len:
-        raise ValueError(f"seq must be at most {config.max_seq_len}, got {seq}: a table ends")
+        raise ValueError(
+            f"seq must be at most {config.max_seq_len}, got {seq}: it has no more positions"
+        )
     return seq
 
 
@@ -115,6 +109,19 @@ def _costs(config: ModelConfig, seq: int) -> list[str]:
         readable(cache_bytes(longer, 1, seq, torch.bfloat16), words.BYTES),
         readable(2 * found.total, words.BYTES),
         readable(16 * found.total, words.BYTES),
+    ]
+
+
+def _shares(found: Parameters) -> list[tuple[str, str, str]]:
+    """Of each part that there is: name, share of all, count."""
+    counts = [
+        *(found.embedding, found.position, found.mixers),
+        *(found.ffns - found.idle, found.idle, found.norms, found.head),
+    ]
+    return [
+        (name, _percent(count / found.total), readable(count, words.COUNTS))
+        for name, count in zip(words.PARTS.values(), counts, strict=True)
+        if count
     ]
 
 

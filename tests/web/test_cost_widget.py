@@ -109,7 +109,12 @@ def press(page: Page, label: str, *keys: str) -> None:
 
 def go_back(page: Page) -> None:
     """To the first control, so that the next one lies ahead."""
-    page.locator("#lt-cost select").first.focus()
+    first = "document.activeElement === document.querySelector('#lt-cost select')"
+    for _ in range(40):
+        if page.evaluate(first):
+            return
+        page.keyboard.press("Shift+Tab")
+    raise AssertionError("no key leads back")
 
 
 def rows(page: Page, column: int = 0) -> dict[str, str]:
@@ -247,7 +252,7 @@ def test_nonsense_in_a_link_breaks_nothing(chromium: Browser, folder: Path) -> N
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_it_can_be_read_by_all(chromium: Browser, folder: Path, look: str) -> None:
-    options = {"start": "gpt-oss-20b", "show": "moe"}
+    options = {"start": "deepseek-v3", "show": "moe"}  # the longest numbers
     with shown(chromium, folder, options, look, tool.NARROW) as visit:
         page = visit.page
         problems = tool.look(page, "axe")
@@ -257,18 +262,17 @@ def test_it_can_be_read_by_all(chromium: Browser, folder: Path, look: str) -> No
             for step in ("closed", "open", "wrong"):
                 if step == "open":
                     press(page, "Exact numbers", "Enter")
-                    page.locator("details").evaluate("one => { one.open = true }")
+                    press(page, "All other sizes", "Enter")
                 if step == "wrong":
-                    press(page, "top_k", *9 * ["ArrowUp"], *30 * ["ArrowUp"])
+                    press(page, "top_k", "Home", "Shift+End", *"300")
                     page.wait_for_function(
-                        "document.querySelector('.lt-status').textContent.includes('at most 32')"
+                        "document.querySelector('.lt-status').textContent.includes('at most 256')"
                     )
                 if SHOTS:
                     name = f"{SHOTS}/cost-{look}-{width}-{step}.png"
                     page.screenshot(path=name, full_page=True)
                 found = tool.look(page, "axe") + tool.look(page, "overflow")
                 problems += [f"{width} px, {step}: {one}" for one in found]
-            page.locator("details").evaluate("one => { one.open = false }")
-            press(page, "Exact numbers", "Enter")
-            press(page, "Back to its sizes", "Enter")
+            for button in ("All other sizes", "Exact numbers", "Back to its sizes"):
+                press(page, button, "Enter")
         assert problems + visit.problems == []

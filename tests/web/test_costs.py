@@ -25,7 +25,7 @@ from llmtutor.model.config import ModelConfig
 from llmtutor.model.presets import preset
 from llmtutor.model.published import PUBLISHED
 from llmtutor.web.cost_sizes import cost_sizes
-from llmtutor.web.cost_words import SIZES
+from llmtutor.web.cost_words import ROWS, SIZES
 from llmtutor.web.costs import STARTS, cost_script, recorded_cost
 
 NODE = shutil.which("node")
@@ -354,7 +354,10 @@ def test_the_recorded_example_has_the_numbers_of_accounting() -> None:
 
 @pytest.mark.parametrize("name", STARTS)
 def test_each_start_has_a_recorded_example(name: str) -> None:
-    assert "nan" not in recorded_cost({"start": name})
+    html = recorded_cost({"start": name})
+    shares = [float(one) for one in re.findall(r"<td>([\d.]+) %</td>", html)]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert len(re.findall(r'<th scope="row">', html)) >= len(ROWS) + 4
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@
     }
   }
 
-  // A model's own sizes but for those that were moved. Its text may be shorter than the one that is wanted.
+  // A model's own sizes but for those that were moved; its text may be shorter than what is wanted.
   function begin(moved = {}, longest = Math.min(wanted, model().max_seq_len)) {
     const before = wanted;
     knobs.seq.value = Math.floor(Math.log2(longest));
@@ -125,7 +125,7 @@
         ["cost", "now", knobs.start.value],
         rows.map((row, i) => [typed(row), now?.[i] ?? "–", before?.[i] ?? "–"]),
       ),
-      table("Where the parameters sit now", ["part", "share", "parameters"], wrong ? [] : where(of)),
+      now ? table("Where the parameters sit now", ["part", "share", "parameters"], where(of)) : "",
     );
     say();
   }
