@@ -18,7 +18,7 @@ from llmtutor.model.block import BlockConfig
 from llmtutor.model.config import ModelConfig
 
 KNOWS = "the widget counts attention with heads or of latents, and dense layers or experts"
-GATED = {MLPConfig: False, GatedMLPConfig: True, ClampedGatedMLPConfig: True}
+GATED: dict[type, bool] = {MLPConfig: False, GatedMLPConfig: True, ClampedGatedMLPConfig: True}
 Sizes = dict[str, Any]
 
 

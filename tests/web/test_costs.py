@@ -138,7 +138,7 @@ def config_of(sizes: dict[str, Any]) -> ModelConfig:
 def moved(random: random.Random) -> dict[str, Any]:
     """Sizes from anywhere that can be built."""
     n_kv_heads, d_model = random.randint(1, 5), 8 * random.randint(1, 40)
-    n_heads, n_experts = n_kv_heads * random.randint(1, 4), random.randint(1, 9)
+    n_heads, n_experts = n_kv_heads * random.randint(1, 4), random.randint(1, 6)
     n_layers = random.randint(1, 9)
     heads = d_model % (2 * n_heads) == 0 and random.random() < 0.5  # d_model / n_heads, and even
     most = min(d_model, 2 * n_heads)
