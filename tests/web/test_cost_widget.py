@@ -215,6 +215,7 @@ def test_the_bars_show_where_parameters_sit(chromium: Browser, folder: Path) -> 
         }
         found = parameters(STARTS["mixtral-8x7b"])
         assert shares["idle experts"] == f"{100 * found.idle / found.total:.1f} %"
+        assert shares["feed-forward"] == f"{100 * (found.ffns - found.idle) / found.total:.1f} %"
         assert shares["attention"] == f"{100 * found.mixers / found.total:.1f} %"
         widths = table.locator(".lt-bar").evaluate_all("all => all.map(one => one.offsetWidth)")
         percents = [float(re.sub(r"[^\d.]", "", share)) for share in shares.values()]
@@ -239,14 +240,25 @@ def test_a_shared_link_opens_what_was_moved(chromium: Browser, folder: Path) -> 
         assert visit.problems == []
 
 
-def test_nonsense_in_a_link_breaks_nothing(chromium: Browser, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("link", "wrong"),
+    [
+        ("start=gpt9&seq=much&cache=x&weights=", False),
+        ("attention=none&ffn=&tie_weights=perhaps", False),
+        ("n_kv_heads=5", True),
+        ("d_ff=wide", True),
+    ],
+)
+def test_nonsense_in_a_link_breaks_nothing(
+    chromium: Browser, folder: Path, link: str, wrong: bool
+) -> None:
     with shown(chromium, folder, {}) as visit:
-        link = "#lt-cost?start=gpt9&seq=much&d_ff=wide&attention=none&n_kv_heads=5&cache=x"
-        visit.page.goto(visit.page.url + link)
-        visit.page.reload()
-        visit.page.wait_for_selector("#lt-cost[data-open]")
-        assert "NaN" not in visit.page.locator("#lt-cost").inner_text()
-        assert set(rows(visit.page).values()) == {"–"}
+        page = visit.page
+        page.goto(f"{page.url}#lt-cost?{link}")
+        page.reload()
+        page.wait_for_selector("#lt-cost[data-open]")
+        assert "NaN" not in page.locator("#lt-cost").inner_text()
+        assert (set(rows(page).values()) == {"–"}) == wrong
         assert visit.problems == []
 
 
