@@ -1,6 +1,6 @@
 """The command `jupyter-book` on all cores: Sphinx can, and the command has no switch for it.
 
-    python book/tools/all_cores.py build .
+python book/tools/all_cores.py build .
 """
 
 import os

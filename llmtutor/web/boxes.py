@@ -13,6 +13,7 @@ INVITATIONS = {
     "surprise": "How surprising is your text?",
     "look": "See where it looks",
     "inside": "See it make up its mind",
+    "cost": "Move the sizes",
 }
 """The widgets, and what stands on the button that starts each."""
 

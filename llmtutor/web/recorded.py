@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from llmtutor.experiments.kept import load_kept
+from llmtutor.web.costs import recorded_cost
 from llmtutor.web.examples import recorded
 
 CUT = "To be, or not to be: that is the question."
@@ -73,7 +74,14 @@ def _inside(_: Mapping[str, Any]) -> str:
     )
 
 
-EXAMPLES = {"write": _write, "cut": _cut, "surprise": _surprise, "look": _look, "inside": _inside}
+EXAMPLES = {
+    "write": _write,
+    "cut": _cut,
+    "surprise": _surprise,
+    "look": _look,
+    "inside": _inside,
+    "cost": recorded_cost,
+}
 
 
 def chips(tokens: Iterable[tuple[str, Any]], heats: Iterable[float] | None = None) -> str:

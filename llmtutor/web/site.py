@@ -5,6 +5,7 @@ from functools import cache
 from llmtutor.data.places import FetchError
 from llmtutor.data.tokenizers import load_published
 from llmtutor.experiments.kept import load_kept
+from llmtutor.web.costs import cost_script
 from llmtutor.web.engine import engine_script
 from llmtutor.web.export import model_script
 from llmtutor.web.page_files import page_files
@@ -29,4 +30,5 @@ def site_files() -> dict[str, str]:
         "engine.js": engine_script(),
         f"{MODEL}.js": model_script(model, tokenizer, name=MODEL),
         **tokenizers_script(gpt2),
+        "cost-data.js": cost_script(),
     }

@@ -24,11 +24,10 @@ from llmtutor.web.costs import STARTS, cost_script, recorded_cost
 
 pytestmark = pytest.mark.browser
 SHOTS = os.environ.get("LLMTUTOR_SCREENSHOTS")
-LOADED = ("kit.js", "costs.js", "widget-cost.js", "widgets.js", "widgets.css", "widget-cost.css")
+LOADED = ("kit.js", "costs.js", "widget-cost.js", "widgets.js", "widgets.css")
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Cost</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,"><link rel="stylesheet" href="widgets.css">
-<link rel="stylesheet" href="widget-cost.css"></head><body
+<link rel="icon" href="data:,"><link rel="stylesheet" href="widgets.css"></head><body
 style="font-family: sans-serif; color: CanvasText; background: Canvas"><main>
 <h1>Cost</h1><section class="lt-widget" id="lt-cost" data-widget="cost" data-options="{options}"
 data-invitation="Move the sizes" aria-label="Widget: cost"><div class="lt-recorded">{recorded}</div>

@@ -181,7 +181,7 @@ def inside(page: Page) -> None:
 DRIVERS = {"write": write, "cut": cut, "surprise": surprise, "look": look, "inside": inside}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", DRIVERS)  # test_cost_widget.py drives the one without a model
 def test_a_widget_by_the_keyboard_alone(chromium: Browser, site: Path, name: str) -> None:
     with tool.Visit(chromium, f"{site.as_uri()}/", f"{name}.html", "light", tool.WIDE) as visit:
         opened(visit.page)
@@ -190,7 +190,7 @@ def test_a_widget_by_the_keyboard_alone(chromium: Browser, site: Path, name: str
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", DRIVERS)
 def test_a_widget_for_everybody(chromium: Browser, site: Path, name: str, scheme: str) -> None:
     with (  # from a server: axe reads the style, which a page from a file may not
         tool.serve(site) as served,
