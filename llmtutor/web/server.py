@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from llmtutor.web.boxes import INVITATIONS, box
 from llmtutor.web.page_files import standalone
-from llmtutor.web.site import site_files
+from llmtutor.web.site import site_file
 
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
@@ -23,9 +23,7 @@ class Widgets(BaseHTTPRequestHandler):
         if kind == "html" and stem in INVITATIONS:
             options = json.loads(unquote(parts.query) or "{}")
             content = standalone(INVITATIONS[stem], box(stem, options, ""))
-        elif f"{stem}.{kind}" in site_files():
-            content = site_files()[f"{stem}.{kind}"]
-        else:
+        elif not (content := site_file(f"{stem}.{kind}")):
             return self.send_error(404)
         data = content.encode("utf-8")
         self.send_response(200)

@@ -4,22 +4,30 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 import torch
 
+from llmtutor.data.places import FetchError
 from llmtutor.experiments.kept import load_kept
 from llmtutor.layers.norms import LayerNormConfig, RMSNormConfig
 from llmtutor.layers.positions import YarnScaling
 from llmtutor.model.config import ModelConfig
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import CharTokenizer
+from llmtutor.web import site
 from llmtutor.web.boxes import INVITATIONS, box
 from llmtutor.web.decoder import sizes
+from llmtutor.web.engine import engine_script
 from llmtutor.web.examples import compute, recorded
 from llmtutor.web.export import model_script, save_web
 from llmtutor.web.page_files import page_files
 from llmtutor.web.recorded import EXAMPLES, recorded_html
+from llmtutor.web.server import address
+from llmtutor.web.tokenizers import GPT2
 
 CONFIG = ModelConfig.uniform(65, 32, n_layers=2, d_model=16, n_heads=4, d_ff=64)
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -118,3 +126,30 @@ def test_each_widget_has_its_example_and_its_script() -> None:
         )
     with pytest.raises(ValueError, match="write"):
         box("writ", {}, "")
+
+
+def test_the_files_of_the_widgets_without_gpt2(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> None:
+        raise FetchError(f"{name} cannot be fetched")
+
+    monkeypatch.setattr(site, "load_published", nowhere)
+    for cached in (site._gpt2, site.site_file):
+        cached.cache_clear()
+    found = site.site_files()
+    assert f"{GPT2}.js" not in found and '"gpt2"' not in found["tokenizers.js"]
+    assert {"engine.js", "staircase.js", "cost-data.js", *site.FIRST} <= set(found)
+    for cached in (site._gpt2, site.site_file):
+        cached.cache_clear()
+
+
+def test_the_server_of_a_notebook_answers() -> None:
+    options = quote(json.dumps({"prompt": "O"}))
+    with urlopen(f"{address()}write.html?{options}") as answer:
+        page = answer.read().decode()
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert 'data-options="{&quot;prompt&quot;: &quot;O&quot;}"' in page
+    with urlopen(f"{address()}engine.js") as answer:
+        assert answer.read().decode() == engine_script()
+    for name in ("nothing.js", "nothing.html", "../pyproject.toml", ""):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{address()}{name}")
