@@ -14,6 +14,7 @@ from sphinx.ext.mathjax import MATHJAX_URL
 from sphinx.util import logging
 
 UNUSED = ("sphinx_thebe", "sphinx_comments")
+UNDECLARED = ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex")
 logger = logging.getLogger(__name__)
 
 
@@ -49,10 +50,18 @@ def mark_parts(app: Sphinx, doctree: nodes.document) -> None:
             reference["reftarget"] = reference["reftarget"].replace("'", "’")
 
 
+def read_on_all_cores(app: Sphinx, config: Config) -> None:
+    """Two extensions do not say whether processes may read side by side. They may: one numbers
+    chapters when all are read, the other has to do with LaTeX alone."""
+    for name in UNDECLARED:
+        app.extensions[name].parallel_read_safe = True
+
+
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx after all extensions of Jupyter Book."""
     app.set_html_assets_policy("always")
     silence(app, UNUSED)
     app.connect("config-inited", choose_mathjax)
+    app.connect("config-inited", read_on_all_cores)
     app.connect("doctree-read", mark_parts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -27,6 +27,8 @@ COSTS = ROOT / "data" / "results" / "chapter_costs.json"
 
 WORDS = (1800, 3500)  # of prose, outside collapsed answers
 CODE_CELLS = (15, 35)
+ONLY_A_WIDGET = re.compile(r"(from llmtutor\.web\.widget import widget\n+)?widget\([^\n]*\)")
+"""A picture that moves, with no code in it to be read."""
 MAX_CELL_LINES, MAX_MEDIAN_LINES = 25, 8
 MAX_SECONDS = 60
 MAX_EXEMPT_SHARE = 0.25
@@ -128,12 +130,11 @@ def size(notebook: NotebookNode) -> Iterator[str]:
     n_words = len(words(prose(notebook)))
     if not WORDS[0] <= n_words <= WORDS[1]:
         yield f"{n_words} words of prose, expected {WORDS[0]} to {WORDS[1]}"
-    lines = [
-        len([line for line in c.source.splitlines() if line.strip()]) for c in code_cells(notebook)
-    ]
+    cells = [cell for cell in code_cells(notebook) if not ONLY_A_WIDGET.fullmatch(cell.source)]
+    lines = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in cells]
     if not CODE_CELLS[0] <= len(lines) <= CODE_CELLS[1]:
         yield f"{len(lines)} code cells, expected {CODE_CELLS[0]} to {CODE_CELLS[1]}"
-    for cell, n_lines in zip(code_cells(notebook), lines, strict=True):
+    for cell, n_lines in zip(cells, lines, strict=True):
         if n_lines > MAX_CELL_LINES:
             yield f"cell {cell.id} has {n_lines} lines, at most {MAX_CELL_LINES}"
     if lines and statistics.median(lines) > MAX_MEDIAN_LINES:

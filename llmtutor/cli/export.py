@@ -23,6 +23,8 @@ from llmtutor.interop.llama2c_tokenizer import Llama2cTokenizer
 from llmtutor.interop.onnx import export_onnx, export_onnx_decoder, no_decoder
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
+from llmtutor.web.export import save_web
+from llmtutor.web.pack import DTYPES
 
 app = cyclopts.App(
     name="export",
@@ -51,6 +53,10 @@ def _onnx(model: Transformer, tokenizer: Tokenizer, out: Path, dtype: str) -> No
     save_tokenizer(tokenizer, out)
 
 
+def _web(model: Transformer, tokenizer: Tokenizer, out: Path, dtype: str) -> None:
+    save_web(model, tokenizer, out, dtype)
+
+
 class Format(NamedTuple):
     """What a model can be written as."""
 
@@ -67,6 +73,7 @@ FORMATS = {
     "gguf": Format(save_gguf, tuple(KINDS), folder=False),
     "onnx": Format(_onnx, ("f32",)),
     "llama2c": Format(_llama2c, ("f32",)),
+    "web": Format(_web, DTYPES),
 }
 """The formats by name: one line each."""
 
@@ -92,12 +99,13 @@ def export(
         file.
     to
         hf: a folder for transformers. gguf: one file for llama.cpp. onnx: a folder for
-        onnxruntime. llama2c: a folder with the model.bin of llama2.c.
+        onnxruntime. llama2c: a folder with the model.bin of llama2.c. web: a folder whose
+        index.html runs the model in a browser, without a server.
     out
         The file or folder to write.
     dtype
         How numbers are kept: f32, which is the default, or f16; in gguf also in blocks with a
-        scale, q8_0 or q4_0.
+        scale, q8_0 or q4_0; in web int8, which is the default there, or f32.
     overwrite
         Replace what is at --out.
     """

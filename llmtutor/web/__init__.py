@@ -1,0 +1,1 @@
+"""The model inside the page: an engine in JavaScript, weights in scripts, and their widgets."""
