@@ -5,8 +5,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,11 @@ from llmtutor.interop.gguf.file import save_gguf
 from llmtutor.interop.onnx import export_onnx, export_onnx_decoder
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer
+from llmtutor.web.boxes import box
 from llmtutor.web.decoder import tensors
 from llmtutor.web.engine import engine_script
 from llmtutor.web.export import model_script
+from llmtutor.web.page_files import page_files, standalone
 
 OURS = Path(__file__).resolve().parent / "web"
 MODULES = OURS / "node_modules"
@@ -35,11 +35,6 @@ PEERS = {
 }
 """What a page loads to have each of them, and where npm puts it."""
 GGUF = ("f32", "q8_0")
-BOX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>One widget</title>
-<link rel="stylesheet" href="widgets.css"><script src="widgets.js" defer></script>
-<section class="lt-widget" id="lt-write" data-widget="write" data-options="{}"
-data-invitation="Write"></section></html>"""
-"""A page of the book, as far as its widget goes."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +68,16 @@ def lay_programs(site: Path) -> None:
     for parts in PEERS.values():
         for name, source in parts.items():
             shutil.copy(MODULES / source, site / name)
-    for script in (files("llmtutor.web") / "page").iterdir():
-        (site / script.name).write_bytes(script.read_bytes())
-    (site / "engine.js").write_text(engine_script(), encoding="utf-8")
+    for name, text in {**page_files(), "engine.js": engine_script()}.items():
+        (site / name).write_text(text, encoding="utf-8")
     for name in ("page.html", "programs.js"):
         shutil.copy(OURS / name, site)
 
 
 def lay_box(site: Path, job: Job) -> None:
     """A page with one widget, which writes with the model of the job."""
-    options = escape(json.dumps({"model": job.name}))
-    (site / "box.html").write_text(BOX.format(options), encoding="utf-8")
+    widget = box("write", {"model": job.name}, "")
+    (site / "box.html").write_text(standalone("One widget", widget), encoding="utf-8")
 
 
 def lay_model(site: Path, job: Job, count: int) -> dict[str, Any]:

@@ -53,7 +53,8 @@ ROUNDED = "wllama q8_0"
 FIRST_TOKEN = """async (prompt) => {
   location.hash = `#lt-write?prompt=${encodeURIComponent(prompt)}`;
   const box = document.querySelector(".lt-widget");
-  const shown = new Promise((resolve) => {
+  const shown = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(box.innerText)), 60_000);
     const look = () => box.querySelector(".lt-token") && resolve(performance.now());
     new MutationObserver(look).observe(box, { childList: true, subtree: true });
   });
