@@ -85,9 +85,11 @@ def test_conda_and_binder_take_the_same_pins() -> None:
     assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
 
 
-def test_packages_of_the_pages_are_pinned_without_addresses() -> None:
-    package, lock = (json.loads(read(f"book/{name}.json")) for name in ("package", "package-lock"))
-    wanted = {**package["dependencies"], **package["devDependencies"]}
+@pytest.mark.parametrize("folder", ["book", "benchmarks/web"])
+def test_packages_by_npm_are_pinned_without_addresses(folder: str) -> None:
+    files = (f"{folder}/{name}.json" for name in ("package", "package-lock"))
+    package, lock = (json.loads(read(file)) for file in files)
+    wanted = {**package["dependencies"], **package.get("devDependencies", {})}
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in wanted.values())
     for name, version in wanted.items():
         assert lock["packages"][f"node_modules/{name}"]["version"] == version

@@ -185,3 +185,32 @@ def test_the_recorded_bytes_are_those_of_the_heads() -> None:
         "multi-head attention": 4 * one,
         **{f"n_kv_heads = {n}": n * one for n in (1, 2, 4)},
     }
+
+
+WEB = ROOT / "data" / "results" / "bench-web.json"
+
+
+@pytest.mark.skipif(not WEB.is_file(), reason="the record is not made yet: make bench")
+def test_the_page_writes_what_torch_writes_and_sooner_than_its_peers() -> None:
+    """The better way of ONNX Runtime is the peer; only weights in blocks of 8 bits may differ."""
+    record = json.loads(WEB.read_text(encoding="utf-8"))
+    for work, times in record["seconds"].items():
+        onnx = {who: median(values) for who, values in times.items() if who.startswith("onnx")}
+        assert len(onnx) == 2 and next(iter(times)) == min(onnx, key=lambda who: onnx[who])
+        same = record[f"{work}_same_tokens_as_torch"]
+        assert set(same) == set(times)
+        assert {count for who, count in same.items() if who != "wllama q8_0"} == {100}
+        for who, values in times.items():
+            if not who.startswith("ours"):
+                assert median(times["ours"]) < median(values)
+
+
+@pytest.mark.skipif(not WEB.is_file(), reason="the record is not made yet: make bench")
+def test_a_click_on_the_page_is_light_and_soon_answered() -> None:
+    """At most 1.3 bytes for each of the weights in int8, and a second to the first token."""
+    record = json.loads(WEB.read_text(encoding="utf-8"))
+    counted = record["bytes"]
+    assert counted["page, after a click"] <= 1.3 * counted["weights in int8"]
+    for place, seconds in record["first_token"].items():
+        assert record[f"first_token_{place}_seconds"] == pytest.approx(median(seconds), abs=1e-3)
+        assert median(seconds) < 1.0
