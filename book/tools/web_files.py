@@ -19,7 +19,27 @@ WEB = Path(__file__).resolve().parents[2] / "llmtutor" / "web"
 
 def assembled() -> bytes:
     """The module of kernel.wat; `wasmtime.WasmtimeError` says where the text is wrong."""
-    return bytes(wasmtime.wat2wasm((WEB / "js" / "kernel.wat").read_text(encoding="utf-8")))
+    text = (WEB / "js" / "kernel.wat").read_text(encoding="utf-8")
+    return without_names(bytes(wasmtime.wat2wasm(text)))
+
+
+def without_names(module: bytes) -> bytes:
+    """A module without the names that its variables have in the text: a third of its bytes.
+
+    Behind eight bytes of magic and version, a section is its kind, its length (in groups of seven
+    bits, the lowest first, the last one below 128) and its content; names are of kind 0.
+    """
+    kept, at = module[:8], 8
+    while at < len(module):
+        start, kind, length, shift = at, module[at], 0, 0
+        more = True
+        while more:
+            at += 1
+            length |= (module[at] & 127) << shift
+            more, shift = module[at] > 127, shift + 7
+        at += 1 + length
+        kept += module[start:at] if kind else b""
+    return kept
 
 
 if __name__ == "__main__":

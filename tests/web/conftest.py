@@ -20,7 +20,7 @@ function worker() {
   let asked = 0;
   scope.postMessage = ({ number, part, value, error }) => {
     const question = waiting.get(number);
-    if (part !== undefined) return question.parts.push(part);
+    if (part !== undefined) return question.parts.push(...part);
     if (error !== undefined) return question.reject(new Error(error));
     question.resolve({ value, parts: question.parts });
   };

@@ -50,14 +50,14 @@ async function createModel({ sizes, parts, weights }, kernel) {
 
   // The heads of queries or keys: normed where the model does so, then turned by their position.
   // Component i turns with component i + head_dim / 2.
-  function prepare(at, count, weight, turns) {
+  function prepare(at, count, weight, { cos, sin }) {
     for (let start = at; start < at + count * head_dim; start += head_dim) {
       if (weight) rmsNorm(start, start, weight, head_dim);
-      turns.forEach(([cos, sin], i) => {
+      for (let i = 0; i < half; i++) {
         const [a, b] = [F[start + i], F[start + half + i]];
-        F[start + i] = a * cos - b * sin;
-        F[start + half + i] = a * sin + b * cos;
-      });
+        F[start + i] = a * cos[i] - b * sin[i];
+        F[start + half + i] = a * sin[i] + b * cos[i];
+      }
     }
   }
 
@@ -77,7 +77,7 @@ async function createModel({ sizes, parts, weights }, kernel) {
     for (let n = 0; n < n_heads; n++) {
       const g = Math.floor(n / (n_heads / n_kv_heads)) * head_dim * max_seq_len;
       matvec(scores, one.keys + g, q + n * head_dim, position + 1, head_dim, head_dim);
-      softmax(F.subarray(scores, scores + position + 1), Math.sqrt(head_dim));
+      softmax(F, Math.sqrt(head_dim), scores, scores + position + 1);
       look?.(F.slice(scores, scores + position + 1));
       matvec(heads + n * head_dim, one.values + g, scores, head_dim, position + 1, max_seq_len);
     }
@@ -109,7 +109,8 @@ async function createModel({ sizes, parts, weights }, kernel) {
   // block. Without `last` nothing is predicted.
   function forward(id, position, { last = true, look, inside } = {}) {
     F.copyWithin(x, embedding.at + id * d_model, embedding.at + (id + 1) * d_model);
-    const turns = speeds.map((speed) => [Math.cos(position * speed), Math.sin(position * speed)]);
+    const angles = speeds.map((speed) => position * speed);
+    const turns = { cos: angles.map(Math.cos), sin: angles.map(Math.sin) };
     layers.forEach((one, i) => {
       attend(one, position, turns, look && ((weights) => look(i, weights)));
       feed(one);
@@ -173,11 +174,11 @@ async function multiplication(kernel, bytes) {
   }
 }
 
-// In place: exp(x / divisor), divided by their sum.
-function softmax(x, divisor = 1) {
+// In place, from `at` up to `end`: exp(x / divisor), divided by their sum.
+function softmax(x, divisor = 1, at = 0, end = x.length) {
   let [top, total] = [-Infinity, 0];
-  for (const value of x) top = Math.max(top, value);
-  for (let i = 0; i < x.length; i++) total += x[i] = Math.exp((x[i] - top) / divisor);
-  for (let i = 0; i < x.length; i++) x[i] /= total;
+  for (let i = at; i < end; i++) if (x[i] > top) top = x[i];
+  for (let i = at; i < end; i++) total += x[i] = Math.exp((x[i] - top) / divisor);
+  for (let i = at; i < end; i++) x[i] /= total;
   return x;
 }

@@ -5,19 +5,18 @@ const plain = (logits) => softmax(Float64Array.from(logits));
 
 // The distribution that is drawn from. A temperature of 0 leaves the likeliest token alone.
 function filtered(logits, { temperature = 1, topK = null, topP = 1 }) {
+  const probs = Float64Array.from(logits);
   if (temperature === 0) {
-    const best = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
-    return Float64Array.from(logits, (_, id) => (id === best ? 1 : 0));
+    const [best] = top(logits, 1);
+    probs.fill(0)[best] = 1;
+    return probs;
   }
-  let scaled = Float64Array.from(logits, (logit) => logit / temperature);
-  if (topK !== null && topK < scaled.length) {
-    const smallest = scaled[top(scaled, topK).at(-1)];
-    scaled = scaled.map((logit) => (logit < smallest ? -Infinity : logit));
-  }
-  const probs = softmax(scaled);
+  const smallest = topK === null ? -Infinity : logits[top(logits, topK).at(-1)];
+  for (let id = 0; id < probs.length; id++) if (probs[id] < smallest) probs[id] = -Infinity;
+  softmax(probs, temperature);
   if (topP >= 1) return probs;
   let before = 0;
-  for (const id of top(probs, probs.length)) {
+  for (const id of [...probs.keys()].sort((a, b) => probs[b] - probs[a])) {
     const p = probs[id];
     if (before >= topP) probs[id] = 0;
     before += p;
@@ -28,20 +27,20 @@ function filtered(logits, { temperature = 1, topK = null, topP = 1 }) {
 
 // So many ids from the likeliest down, of equal ones the first.
 function top(values, count) {
-  const better = (a, b) => values[b] - values[a] || a - b;
   const found = [];
-  let floor = -Infinity;
-  values.forEach((value, id) => {
-    if (value <= floor || found.push(id) < 2 * count) return;
-    found.sort(better).length = count;
-    floor = values[found[count - 1]];
-  });
-  return found.sort(better).slice(0, count);
+  for (let id = 0; id < values.length; id++) {
+    let place = found.length;
+    if (place === count && values[id] <= values[found[--place]]) continue;
+    for (; place > 0 && values[found[place - 1]] < values[id]; place--) found[place] = found[place - 1];
+    found[place] = id;
+  }
+  return found;
 }
 
 function draw(probs, random) {
   let left = random() * probs.reduce((a, b) => a + b);
-  return Math.max(probs.findIndex((p) => (left -= p) < 0), 0);
+  for (let id = 0; id < probs.length; id++) if ((left -= probs[id]) < 0) return id;
+  return 0;
 }
 
 // Numbers in [0, 1) that a seed decides (mulberry32): the same text for the same link.

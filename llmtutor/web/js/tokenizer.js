@@ -17,7 +17,7 @@ function createTokenizer({ kind, tokens: first, merges = "", special = [], ...ow
 
   const ordinary = (text) => words(text).flatMap((word) => join(start(word), rank).flatMap(toIds));
   function encode(text) {
-    if (!text.isWellFormed()) throw new Error("half a character in the text");
+    if (!text.isWellFormed()) throw new Error("half a character");
     return text.split(divider).flatMap((part, i) => (i % 2 ? [named.get(part)] : ordinary(part)));
   }
   // Gives the text of one id after another; the beginning of a character waits for its end.
@@ -25,7 +25,8 @@ function createTokenizer({ kind, tokens: first, merges = "", special = [], ...ow
     const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
     return (id) => utf8.decode(bytesOf[id], { stream });
   }
-  const name = decoder(false);
+  const [names, alone] = [[], decoder(false)];
+  const name = (id) => (names[id] ??= alone(id));
   return { encode, words, decoder, name, bytes: (id) => bytesOf[id].length };
 }
 

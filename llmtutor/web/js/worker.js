@@ -14,16 +14,20 @@ const answers = {
     const ids = tokenizer.encode(text).slice(1 - model.sizes.max_seq_len);
     if (!ids.length) throw new Error("write a prompt first");
     const [random, decode, pause] = [seeded(seed), tokenizer.decoder(), pauses()];
-    let logits = read(ids);
+    let [logits, parts, due] = [read(ids), [], 0];
     const end = Math.min(model.sizes.max_seq_len, ids.length + count);
     while (ids.length < end && goesOn()) {
       const probs = filtered(logits, knobs);
       const id = draw(probs, random);
-      part({ id, text: decode(id), rivals: likeliest(plain(logits), 10, probs) });
+      parts.push({ id, text: decode(id), rivals: likeliest(plain(logits), 10, probs) });
       ids.push(id);
       if (ids.length < end) logits = model.forward(id, ids.length - 1);
+      if (performance.now() < due) continue;
+      part(parts.splice(0));
       await pause();
+      due = performance.now() + 16;
     }
+    part(parts);
     return { full: ids.length === model.sizes.max_seq_len };
   },
 

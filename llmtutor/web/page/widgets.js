@@ -33,7 +33,7 @@
     let asked = 0;
     worker.onmessage = ({ data: { number, part, value, error } }) => {
       const question = waiting.get(number);
-      if (part !== undefined) return question.part?.(part);
+      if (part !== undefined) return part.forEach((one) => question.part?.(one));
       waiting.delete(number);
       if (error === undefined) question.resolve(value);
       else question.reject(new Error(error));
