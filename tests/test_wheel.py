@@ -52,14 +52,15 @@ def away(site: Path, home: Path) -> dict[str, str]:
 @pytest.fixture
 def run(site: Path, tmp_path: Path) -> Run:
     """Run Python in an empty folder with the wheel's packages first on its path."""
-    empty = tmp_path / "empty"
+    empty, home = tmp_path / "empty", tmp_path / "home"
     empty.mkdir()
+    home.mkdir()
 
     def run(*arguments: str, site: Path = site) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=empty,
-            env=away(site, tmp_path / "home"),
+            env=away(site, home),
             capture_output=True,
             encoding="utf-8",
             check=True,
@@ -96,14 +97,15 @@ def test_its_chapters_have_no_outputs(site: Path) -> None:
 
 
 def test_an_editable_install_takes_nothing_out_of_the_checkout(tmp_path: Path) -> None:
-    hook = pytest.importorskip("wheel", reason="book/tools is not on the path")
-    if not hasattr(hook, "Shipped"):
-        pytest.skip("another package is called wheel")
-    data: dict = {"force_include": {}}
-    made = hook.Shipped(str(ROOT), {}, None, None, str(tmp_path), "wheel")
-    made.initialize("editable", data)
-    made.finalize("editable", data, "")
-    assert data == {"force_include": {}}
+    pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
+    from wheel_contents import Shipped
+
+    for version, any_files in (("editable", False), ("standard", True)):
+        data: dict = {"force_include": {}}
+        hook = Shipped(str(ROOT), {}, None, None, str(tmp_path), "wheel")
+        hook.initialize(version, data)
+        hook.finalize(version, data, "")
+        assert bool(data["force_include"]) is any_files
 
 
 CODE = """
@@ -146,37 +148,32 @@ def test_studies_are_listed(run: Run, tmp_path: Path) -> None:
 
 # A learner's afternoon ---------------------------------------------------------------------------
 
-WRONG = """
+WRONG = """\
 def attend(q, k, v):
     return softmax(k @ q) @ v
 
 
-check("attention.attend", attend)
-"""
+check("attention.attend", attend)"""
 RIGHT = WRONG.replace("k @ q", "k @ q / len(q) ** 0.5")
 
 
 class Session:
-    """A chapter that is open in front of a learner: what is in a cell, and what running it says."""
+    """A chapter that is open in front of a learner."""
 
-    def __init__(self, path: Path, environment: dict[str, str]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.book = nbformat.read(path, as_version=4)
-        self.client = NotebookClient(
-            self.book, timeout=60, resources={"metadata": {"path": str(path.parent)}}
-        )
-        self.environment = environment
+        where = {"metadata": {"path": str(path.parent)}}
+        self.client = NotebookClient(self.book, timeout=60, resources=where)
 
-    def cell(self, tag_or_text: str) -> int:
-        """The first code cell that has a tag, or this text in it."""
-        return next(
-            i
-            for i, cell in enumerate(self.book.cells)
-            if cell.cell_type == "code"
-            and (tag_or_text in cell.metadata.get("tags", []) or tag_or_text in cell.source)
-        )
+    def tagged(self, tag: str) -> int:
+        """The first cell that has this tag."""
+        return next(i for i, c in enumerate(self.book.cells) if tag in c.metadata.get("tags", []))
 
-    def run(self, index: int) -> str:
+    def run(self, index: int, source: str | None = None) -> str:
+        """Run a cell, with another text if one is given: what it prints."""
+        if source is not None:
+            self.book.cells[index].source = source
         cell = self.client.execute_cell(self.book.cells[index], index)
         return "".join(output.get("text", "") for output in cell.outputs)
 
@@ -207,7 +204,9 @@ def updated(site: Path, folder: Path) -> Path:
     return later
 
 
-def test_an_afternoon(site: Path, tmp_path: Path, run: Run, monkeypatch) -> None:
+def test_an_afternoon(
+    site: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the start page through an exercise to an update; nothing of the learner's is lost."""
     work = tmp_path / "empty" / "my-work"
     said = run("-m", "llmtutor", "start", "my-work").stdout
@@ -215,17 +214,14 @@ def test_an_afternoon(site: Path, tmp_path: Path, run: Run, monkeypatch) -> None
 
     for name, value in away(site, tmp_path / "home").items():
         monkeypatch.setenv(name, value)  # the kernel inherits it
-    chapter = Session(work / "04_attention.ipynb", {})
+    chapter = Session(work / "04_attention.ipynb")
+    imports = next(i for i, c in enumerate(chapter.book.cells) if c.cell_type == "code")
+    asked, solution = chapter.tagged("exercise"), chapter.tagged("solution")
     with chapter.client.setup_kernel():
-        chapter.run(chapter.cell("import math"))
-        asked = chapter.cell("exercise")
-        assert "..." in chapter.book.cells[asked].source
-        chapter.book.cells[asked].source = WRONG.strip()
-        assert "The scores are not scaled" in chapter.run(asked)
-        chapter.book.cells[asked].source = RIGHT.strip()
-        accepted = chapter.run(asked)
-        solution = chapter.run(asked + 1)
-        assert accepted == solution and "not scaled" not in accepted
+        chapter.run(imports)
+        assert "The scores are not scaled" in chapter.run(asked, WRONG)
+        accepted = chapter.run(asked, RIGHT)
+        assert accepted == chapter.run(solution) and "not scaled" not in accepted
     chapter.save()
     mine = chapter.path.read_bytes()
 
