@@ -7,6 +7,8 @@ import pytest
 from llmtutor import __version__, cli
 from llmtutor.cli import start
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_a_workspace_is_made_changed_reset_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -66,3 +68,13 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not Path("new").exists()
+
+
+def test_make_lab_opens_a_workspace_that_git_ignores() -> None:
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nlab:")[2]
+    lines = recipe.partition("\n\n")[0].splitlines()[1:]
+    assert [line.split("$(BIN)/")[1] for line in lines] == [
+        "llmtutor start my-work",
+        "jupyter lab my-work/START.ipynb",
+    ]
+    assert "/my-work/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
