@@ -91,9 +91,9 @@ def reset(folder: Path, lessons: Mapping[str, bytes], name: str) -> tuple[str, O
     new, path = lessons[file], folder / file
     present = path.read_bytes() if path.exists() else None
     outcome, writes = Outcome(What.NEW if present is None else What.SAME), {file: new}
-    if present not in (None, new):
-        outcome = Outcome(What.RESET, _backup(folder, file))
-        writes[outcome.other] = present
+    if present is not None and present != new:
+        backup = _backup(folder, file)
+        outcome, writes = Outcome(What.RESET, backup), {file: new, backup: present}
     _carry_out(folder, {file: Plan(outcome, writes, Given(digests(new)))}, _read_note(folder))
     return file, outcome
 

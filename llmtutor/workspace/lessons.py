@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from llmtutor.checks import check_name
 from llmtutor.data.shipped import shipped
@@ -43,7 +44,7 @@ def start_page() -> bytes:
     text = Path(__file__).with_name("start.md").read_text(encoding="utf-8")
     cells = []
     for i, part in enumerate(re.split(r"```python\n(.*?)```\n", text, flags=re.S)):
-        cell = {"cell_type": "markdown", "id": f"c{i:03}", "metadata": {}}
+        cell: dict[str, Any] = {"cell_type": "markdown", "id": f"c{i:03}", "metadata": {}}
         if i % 2:
             cell |= {"cell_type": "code", "execution_count": None, "outputs": []}
         cells.append(cell | {"source": part.strip().splitlines(keepends=True)})
