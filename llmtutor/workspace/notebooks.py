@@ -13,6 +13,9 @@ ELSEWHERE = re.compile(r"\[([^\]]*)\]\(\.\./[^)]*\)|\{download\}`([^`<]*?)\s*<\.
 CHAPTER = re.compile(r"\{doc\}`(\d\d_\w+)`")
 """A link to a chapter, as only the pages understand it."""
 
+FOLD = re.compile(r"<summary>(?!▸)\s*")
+"""What opens a fold, which JupyterLab shows without a mark."""
+
 
 class Digests(NamedTuple):
     """sha256 of a file, and of nothing but the text of its cells."""
@@ -22,7 +25,7 @@ class Digests(NamedTuple):
 
 
 def handed_out(chapter: bytes) -> bytes:
-    """The notebook without what running it left, its links as they work beside other chapters.
+    """The notebook without what running it left, links and folds as they work in JupyterLab.
 
     What was handed out already comes back as it is.
     """
@@ -32,7 +35,8 @@ def handed_out(chapter: bytes) -> bytes:
             cell |= {"execution_count": None, "outputs": []}
         else:
             text = ELSEWHERE.sub(lambda found: found[1] or found[2], _text(cell))
-            cell["source"] = CHAPTER.sub(r"[\1](\1.ipynb)", text).splitlines(keepends=True)
+            text = FOLD.sub("<summary>▸ ", CHAPTER.sub(r"[\1](\1.ipynb)", text))
+            cell["source"] = text.splitlines(keepends=True)
     notebook["metadata"].pop("widgets", None)
     return as_file(notebook)
 

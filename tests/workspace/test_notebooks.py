@@ -49,6 +49,13 @@ def test_links_that_lead_nowhere_become_words() -> None:
     ]
 
 
+def test_a_fold_is_marked_once() -> None:
+    text = "<details><summary>Answer</summary>\n\n42</details>"
+    once = handed_out(as_file(notebook(("markdown", text))))
+    assert json.loads(once)["cells"][0]["source"][0] == "<details><summary>▸ Answer</summary>\n"
+    assert handed_out(once) == once
+
+
 def test_running_changes_the_file_and_not_its_cells() -> None:
     plain, run = notebook(("code", "1 + 1")), notebook(("code", "1 + 1"), ("code", ""))
     run["cells"][0]["execution_count"] = 1
