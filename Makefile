@@ -22,8 +22,9 @@ test: $(STAMP)  ## run every check; the parts: make lint types imports unit chap
 quick: $(STAMP)  ## check what changed since main, in three minutes: lint, types, its tests
 	@$(BUILD) quick
 
-lab: $(STAMP) data  ## open the chapters in JupyterLab
-	$(BIN)/jupyter lab book/chapters
+lab: $(STAMP) data  ## open your own copies of the chapters in JupyterLab
+	@$(BIN)/llmtutor start my-work
+	$(BIN)/jupyter lab my-work/START.ipynb
 
 serve: book  ## build the pages and show them at http://127.0.0.1:8000
 	@$(BUILD) serve

@@ -33,6 +33,7 @@ SECONDS = {
     "tests/optim/test_optim_parity.py": 7,
     "tests/test_browser.py": 300,
     "tests/test_gpu_script.py": 12,
+    "tests/test_wheel.py": 25,
     "tests/tokenizer/test_parity.py": 11,
     "tests/tokenizer/test_pretokenize.py": 6,
     "tests/tokenizer/test_train.py": 4,

@@ -35,9 +35,10 @@ app = cyclopts.App(
     version=__version__,
     error_formatter=_explain,
     help="The tools of the LLM Tutor book: corpora, tokenizers, training, generation, studies.",
-    help_epilogue="Start with: llmtutor data list",
+    help_epilogue="Start with: llmtutor start my-work",
 )
 for _name, _help in {
+    "start": "Make a folder of chapters to work in, or bring it up to date.",
     "data": "List, fetch, tokenise and inspect the corpora of the book.",
     "tokenizer": "Train a tokenizer, turn text into token ids and back.",
     "train": "Train a language model on a corpus; resume a run.",

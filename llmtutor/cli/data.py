@@ -23,8 +23,9 @@ app = cyclopts.App(
     help_epilogue=(
         "NAME is a name from `llmtutor data list`, or the path of a UTF-8 text file of your own "
         f"(its documents end at {END_OF_TEXT}, if it has several).\n\n"
-        "Corpora are kept in the folder LLMTUTOR_DATA, else in data/ of the checkout. A folder "
-        "named in LLMTUTOR_MIRROR is searched by file name before anything is downloaded."
+        "Corpora are kept in the folder LLMTUTOR_DATA, else in data/ of the checkout, else in your "
+        "cache folder. A folder named in LLMTUTOR_MIRROR is searched by file name before anything "
+        "is downloaded."
     ),
 )
 

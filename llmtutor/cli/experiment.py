@@ -5,7 +5,7 @@ import torch
 
 from llmtutor.checks import check_at_least
 from llmtutor.experiments import catalogue
-from llmtutor.experiments.study import load_record, results_dir, run_study, size
+from llmtutor.experiments.study import load_record, own_results_dir, results_dir, run_study, size
 from llmtutor.train.distributed import choose_device
 
 app = cyclopts.App(
@@ -13,7 +13,8 @@ app = cyclopts.App(
     help="List the studies of the book, run them, show what they measured.",
     help_epilogue=(
         "A study is one JSON file in data/results of the checkout. One that was stopped, by "
-        "whatever means, goes on where it stopped."
+        "whatever means, goes on where it stopped. An installed package brings the records of the "
+        "book along; what you add to them is kept in your data folder."
     ),
 )
 
@@ -26,7 +27,8 @@ def list_studies() -> None:
         done, whole, seconds = size(study)
         runs = f"{done}/{'?' if whole is None else whole}"
         print(f"{name:18} {runs:>8} {seconds / 60:12.1f}  {study.description}")
-    print(f"\nrecorded in {results_dir()}")
+    own = "" if own_results_dir() == results_dir() else f"; your own runs: {own_results_dir()}"
+    print(f"\nrecorded in {results_dir()}{own}")
 
 
 @app.command

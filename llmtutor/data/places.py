@@ -13,6 +13,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from llmtutor.data.shipped import checkout
+
 CHUNK = 1 << 20  # bytes read or written at a time
 
 log = logging.getLogger("llmtutor.data")
@@ -34,9 +36,8 @@ def data_dir() -> Path:
     """
     if named := os.environ.get("LLMTUTOR_DATA"):
         return Path(named).expanduser()
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "data").is_dir():
-        return checkout / "data"
+    if (root := checkout()) is not None and (root / "data").is_dir():
+        return root / "data"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtutor"
 
 

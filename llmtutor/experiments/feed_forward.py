@@ -20,7 +20,7 @@ from llmtutor.evaluate.compare import Comparison, compare
 from llmtutor.evaluate.perplexity import LossReport
 from llmtutor.experiments.curve import LOST, Curve, in_means, loss_on, rounded, train_curve
 from llmtutor.experiments.staircase import best_rate
-from llmtutor.experiments.study import Record, Study, load_record, results_dir
+from llmtutor.experiments.study import Record, Study, load_record, record_path
 from llmtutor.experiments.training import schedule, tokens
 from llmtutor.layers.basic import Embedding, Linear
 from llmtutor.layers.ffn import MLP, GatedMLP, swiglu_width
@@ -191,7 +191,7 @@ def _plan_rates(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plan(written: Mapping[str, Any]) -> dict[str, Any]:
     """The rates that the search found by now."""
-    if not (results_dir() / f"{RATES_STUDY}.json").is_file():
+    if not record_path(RATES_STUDY).is_file():
         return {}
     record, known = load_record(RATES_STUDY), written.get("learning_rate", {})
     new = {}

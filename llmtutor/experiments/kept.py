@@ -6,7 +6,8 @@
 from pathlib import Path
 from typing import Any
 
-from llmtutor.experiments.study import results_dir
+from llmtutor.data.places import data_dir
+from llmtutor.data.shipped import checkout, shipped
 from llmtutor.interop.int8 import load_int8, save_int8
 from llmtutor.model.transformer import Transformer
 from llmtutor.tokenizer import Tokenizer, load_tokenizer
@@ -16,8 +17,13 @@ MOST_BYTES = 4_000_000
 
 
 def kept_dir() -> Path:
-    """Where the model is: beside the records of the studies."""
-    return results_dir().parent / "models" / "staircase"
+    """Where the model of the book is: beside the records of the studies."""
+    return shipped("models") / "staircase"
+
+
+def own_kept_dir() -> Path:
+    """Where it is written: the same folder of a checkout, else one in the data folder."""
+    return kept_dir() if checkout() else data_dir() / "models" / "staircase"
 
 
 def keep(model: Transformer, tokenizer: Tokenizer, folder: Path | None = None) -> None:
@@ -26,7 +32,7 @@ def keep(model: Transformer, tokenizer: Tokenizer, folder: Path | None = None) -
     Raises:
         ValueError: weights of more than MOST_BYTES, which no page should fetch.
     """
-    folder = kept_dir() if folder is None else folder
+    folder = own_kept_dir() if folder is None else folder
     save_int8(model, folder / WEIGHTS)
     if (size := (folder / WEIGHTS).stat().st_size) > MOST_BYTES:
         (folder / WEIGHTS).unlink()
@@ -47,7 +53,7 @@ def load_kept(folder: Path | None = None) -> tuple[Transformer, Tokenizer]:
 
 def write_card(found: dict[str, Any], folder: Path | None = None) -> None:
     """The card: data, recipe, loss, licence; ``found`` are its entries, in order."""
-    folder = kept_dir() if folder is None else folder
+    folder = own_kept_dir() if folder is None else folder
     rows = "".join(f"| {name} | {value} |\n" for name, value in found.items())
     text = f"# The last rung of the staircase\n\n|   |   |\n| --- | --- |\n{rows}"
     (folder / CARD).write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ from llmtutor.evaluate.compare import compare, t_interval
 from llmtutor.experiments.climbing import staircase_run, tune_run
 from llmtutor.experiments.rungs import RUNGS
 from llmtutor.experiments.scaling import best_learning_rate
-from llmtutor.experiments.study import Record, Study, load_record, results_dir
+from llmtutor.experiments.study import Record, Study, load_record, record_path
 
 RATE_SEED = 100  # none of the staircase's own
 SEEDS = 3
@@ -127,7 +127,7 @@ def _plan_rates(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plan_staircase(written: Mapping[str, Any]) -> dict[str, Any]:
     """The learning rates that are known by now."""
-    if not (results_dir() / f"{RATES_STUDY}.json").is_file():
+    if not record_path(RATES_STUDY).is_file():
         return {}
     record = load_record(RATES_STUDY)
     new = {}

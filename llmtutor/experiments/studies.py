@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmtutor.experiments.scaling import Law, best_learning_rate, fit_law, power_law, predict
-from llmtutor.experiments.study import Record, Study, load_record, results_dir
+from llmtutor.experiments.study import Record, Study, load_record, record_path
 from llmtutor.experiments.training import model_config, train_run
 from llmtutor.model.accounting import parameters
 
@@ -96,7 +96,7 @@ def _plan_sizes(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan_held_out() -> dict[str, Any]:
-    file = (results_dir() / "sizes.json").read_bytes()
+    file = record_path("sizes").read_bytes()
     x, losses = measurements(load_record("sizes"))
     d_model, n_tokens = HELD_OUT["d_model"], HELD_OUT["n_tokens"]
     at = n_params(d_model), n_tokens // 1024 * 1024

@@ -2,7 +2,8 @@
 
 What a run returns is written into ``data/results/NAME.json`` the moment it ends, so a study that
 was stopped, by whatever means, goes on where it stopped, and several programs can work on it. It
-can grow: runs are told by their settings, and what is recorded stays recorded.
+can grow: runs are told by their settings, and what is recorded stays recorded. An installed package
+brings its records along and writes what it adds into the user's data folder.
 """
 
 import inspect
@@ -23,6 +24,7 @@ import torch
 from llmtutor import __version__
 from llmtutor.data.locks import alone, if_free
 from llmtutor.data.places import data_dir
+from llmtutor.data.shipped import checkout, shipped
 from llmtutor.experiments.making import Settings, lock_of, now, remove_left_locks, runs_made
 from llmtutor.tokenizer.files import read_json
 
@@ -78,9 +80,31 @@ class Record:
 
 
 def results_dir() -> Path:
-    """Where records are: ``data/results`` of the checkout, committed; else in the data folder."""
-    committed = Path(__file__).resolve().parents[2] / "data" / "results"
-    return committed if committed.is_dir() else data_dir() / "results"
+    """Where the records of the book are: ``data/results`` of the checkout, or in the package."""
+    return shipped("results")
+
+
+def own_results_dir() -> Path:
+    """Where records are written: the same folder of a checkout, else one in the data folder."""
+    return results_dir() if checkout() else data_dir() / "results"
+
+
+def record_path(name: str, folder: Path | None = None) -> Path:
+    """The file of a record, the user's own where it holds more; it need not be there.
+
+    Raises:
+        ValueError: there are two, and one is no JSON object.
+    """
+    own = _path(name, folder)
+    paths = [own] if folder else [results_dir() / own.name, own]
+    present = [path for path in dict.fromkeys(paths) if path.is_file()]
+    return max(present, key=_extent) if len(present) > 1 else (present or [own])[0]
+
+
+def _extent(path: Path) -> tuple[int, int]:
+    """How much a record holds: runs, then additions to its plan."""
+    content: dict[str, Any] = read_json(path)
+    return len(content.get("runs", [])), len(content.get("added", []))
 
 
 def load_record(name: str, folder: Path | None = None) -> Record:
@@ -89,7 +113,7 @@ def load_record(name: str, folder: Path | None = None) -> Record:
     Raises:
         ValueError: nothing is recorded under this name, or the file is not a record.
     """
-    path = _path(name, folder)
+    path = record_path(name, folder)
     if not path.is_file():
         raise ValueError(f"{path} is not there; `llmtutor experiment run {name}` makes it")
     content = read_json(path)
@@ -152,7 +176,7 @@ def _planned(study: Study, folder: Path | None) -> Record:
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
         record = Record(study.name, study.description, {}, now(), [], [])
-        if begun := path.is_file():
+        if begun := record_path(study.name, folder).is_file():
             record = load_record(study.name, folder)
         entries = json.loads(json.dumps(study.plan(record.plan)))
         plan = _grown(record.plan, entries)
@@ -208,7 +232,7 @@ def _grown(written: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, 
 
 def size(study: Study, folder: Path | None = None) -> tuple[int, int | None, float]:
     """Runs recorded, runs in all (None before there is a plan to tell) and processor seconds."""
-    if not _path(study.name, folder).is_file():
+    if not record_path(study.name, folder).is_file():
         return 0, None, 0.0
     record = load_record(study.name, folder)
     todo, left = _runs(study, record)
@@ -234,7 +258,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def _path(name: str, folder: Path | None) -> Path:
-    return (results_dir() if folder is None else folder) / f"{name}.json"
+    """The file to write."""
+    return (own_results_dir() if folder is None else folder) / f"{name}.json"
 
 
 def _key(settings: Mapping[str, Any]) -> str:

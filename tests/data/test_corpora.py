@@ -267,7 +267,7 @@ def test_data_folder_is_the_named_one_or_the_checkout_s_or_the_user_s(monkeypatc
     assert data_dir() == tmp_path / "x"
     monkeypatch.delenv("LLMTUTOR_DATA")
     assert data_dir() == README.parent
-    monkeypatch.setattr("llmtutor.data.places.__file__", str(tmp_path / "site/llmtutor/data/p.py"))
+    monkeypatch.setattr("llmtutor.data.places.checkout", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_dir() == tmp_path / "cache" / "llmtutor"
 

@@ -51,8 +51,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for module in (rungs, climbing, staircase):
         monkeypatch.setattr(module, "RUNGS", TINY)
     monkeypatch.setattr(staircase, "TRAINED", ["mlp", "longer"])
-    for module in (study, kept, staircase):
-        monkeypatch.setattr(module, "results_dir", lambda: tmp_path / "results")
+    for module in (study, kept):
+        monkeypatch.setattr(module, "shipped", lambda what: tmp_path / what)
     climbing.texts.cache_clear()
     yield tmp_path
     climbing.texts.cache_clear()
