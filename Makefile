@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 BUILD  := $(BIN)/python book/tools/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab serve lint types imports unit chapters pages clean data tokenizers assets edit notebook bench gpu
+.PHONY: help book pdf links test quick lab serve lint types imports unit chapters pages clean data tokenizers assets edit notebook bench gpu
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ quick: $(STAMP)  ## check what changed since main, in three minutes: lint, types
 lab: $(STAMP) data  ## open your own copies of the chapters in JupyterLab
 	@$(BIN)/llmtutor start my-work
 	$(BIN)/jupyter lab my-work/START.ipynb
+
+pdf: $(STAMP)  ## print the built pages as one PDF (needs Chromium)
+	@$(BUILD) pdf
 
 serve: book  ## build the pages and show them at http://127.0.0.1:8000
 	@$(BUILD) serve
@@ -47,6 +50,9 @@ tokenizers: $(STAMP)  ## fetch the published tokenizers
 
 assets: $(STAMP)  ## fetch MathJax for pages that work offline, and axe for their tests
 	@$(BUILD) assets
+
+links: $(STAMP)  ## ask the network for every link that leaves the book
+	@$(BUILD) links
 
 bench: $(STAMP) data  ## measure against peers (minutes)
 	@for benchmark in $(filter-out %/gpu.py %/again.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$benchmark || exit 1; done

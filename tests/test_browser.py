@@ -52,7 +52,7 @@ def chromium() -> Iterator[Browser]:
 def site() -> Iterator[str]:
     if not (pages.HTML / "_static" / "vendor" / "mathjax").exists():
         without("the pages were not built for reading offline: run `make book` with npm installed")
-    with tool.serve(pages.HTML) as address:
+    with tool.serve(pages.HTML, pages.PREFIX) as address:
         yield address
 
 
@@ -88,6 +88,14 @@ def test_search_finds_a_word_without_a_server_behind_it(chromium: Browser, site:
     with tool.Visit(chromium, site, "search.html?q=token", "light", tool.WIDE) as visit:
         visit.page.wait_for_selector("#search-results li a")
         assert visit.problems == []
+
+
+def test_a_wrong_address_is_answered_by_a_page_of_this_book(chromium: Browser, site: str) -> None:
+    with tool.Visit(chromium, site, "no/such/page.html", "light", tool.NARROW) as visit:
+        refused = f"answer 404: {site}no/such/page.html"
+        assert visit.problems == [refused]  # and all that the page is made of was there
+        visit.page.get_by_role("link", name="4. Attention").last.click()
+        visit.page.wait_for_url(f"{site}book/chapters/04_attention.html")
 
 
 def test_two_models_are_picked_and_all_are_shown(chromium: Browser, site: str) -> None:

@@ -33,6 +33,9 @@ SECONDS = {
     "tests/optim/test_optim_parity.py": 7,
     "tests/test_browser.py": 300,
     "tests/test_gpu_script.py": 12,
+    "tests/test_links.py": 4,
+    "tests/test_pdf.py": 12,
+    "tests/test_published.py": 20,
     "tests/test_wheel.py": 25,
     "tests/tokenizer/test_parity.py": 11,
     "tests/tokenizer/test_pretokenize.py": 6,
@@ -42,6 +45,12 @@ SECONDS = {
     "tests/train/test_loop.py": 30,
     "tests/train/test_ring.py": 6,
     "tests/viz/test_explore_browser.py": 6,
+    "tests/web/test_cost_widget.py": 30,
+    "tests/web/test_costs.py": 10,
+    "tests/web/test_engine.py": 12,
+    "tests/web/test_export.py": 10,
+    "tests/web/test_tokens.py": 10,
+    "tests/web/test_widgets.py": 60,
 }
 ALWAYS = ["tests/test_house.py", "tests/test_checks.py"]
 OF_ALL = {

@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -40,19 +41,41 @@ def chromium(playwright: Playwright) -> str | None:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files without a line of log for each."""
+    """Serves files below a prefix without a line of log for each, as a host of pages does it."""
+
+    prefix = "/"
+
+    def translate_path(self, path: str) -> str:
+        """The file for an address; what is not below the prefix is nowhere."""
+        if not path.startswith(self.prefix):
+            return str(Path(self.directory, "nowhere", "at", "all"))
+        return super().translate_path("/" + path.removeprefix(self.prefix))
+
+    def send_error(self, code: int, *more: str | None) -> None:
+        """For a wrong address the page that is made for it, if there is one."""
+        wrong = Path(self.directory, "404.html")
+        if code != HTTPStatus.NOT_FOUND or not wrong.is_file():
+            super().send_error(code, *more)
+            return
+        content = wrong.read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, prefix: str = "/") -> Iterator[str]:
     """Serve a folder to this machine only; yields its address, with a slash at the end."""
-    handler = functools.partial(QuietHandler, directory=str(folder))
+    kind = type("Handler", (QuietHandler,), {"prefix": prefix})
+    handler = functools.partial(kind, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}{prefix}"
         server.shutdown()
 
 

@@ -1,10 +1,12 @@
 """Everything that `make` does with the book and its checks, also where there is no make.
 
     python book/tools/build.py book             build the pages, print where the index is
+    python book/tools/build.py pdf              the built pages as one PDF
     python book/tools/build.py test             every check, then a table of what each one took
     python book/tools/build.py test lint types  only these
     python book/tools/build.py quick            lint, types and the tests of what changed
     python book/tools/build.py serve            read the built pages at http://127.0.0.1:8000
+    python book/tools/build.py links            ask the network for each link that leaves the book
     python book/tools/build.py assets           the JavaScript that pages and their tests need
     python book/tools/build.py tokenizers       the files of published tokenizers
     python book/tools/build.py clean            remove what can be made again
@@ -142,6 +144,19 @@ def book() -> None:
     print(f"The book: {HTML / 'index.html'}")
 
 
+def pdf() -> None:
+    """Print the pages as one PDF; they are built first where there are none."""
+    if not (HTML / "index.html").exists():
+        book()
+    if run([PYTHON, str(BOOK / "tools" / "pdf.py")]):
+        sys.exit("build: there is no PDF; the lines above say why")
+
+
+def links() -> None:
+    """Ask the network for every link that leaves the book, and name those that are gone."""
+    sys.exit(run([PYTHON, str(BOOK / "tools" / "links.py"), "--check"]))
+
+
 def test(names: Sequence[str]) -> None:
     """Run the checks named, or all. Every one runs, so that one look shows all that is wrong."""
     unknown = [name for name in names if name not in CHECKS]
@@ -200,6 +215,8 @@ COMMANDS = {
     "assets": assets,
     "tokenizers": tokenizers,
     "book": book,
+    "pdf": pdf,
+    "links": links,
     "quick": quick,
     "serve": serve,
     "clean": clean,

@@ -4,15 +4,23 @@ import re
 from functools import cache
 from html import unescape
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+import yaml
 from bs4 import BeautifulSoup, Tag
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 REFERS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src"}
 # A role or fence that reached the reader was not understood.
 RAW = ("{cite}", "{cite:", "{term}", "{ref}", "{doc}", "{eq}", "{numref}", ":::", "```", "$$")
+
+BASE: str = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
+"""The public address of the pages; empty while there is none."""
+PREFIX = urlsplit(BASE).path or "/"
+"""What stands between the server and the pages, for links that begin at the server's root."""
+NO_PREVIEW = {"404.html"}
 
 READ_BEHIND = {25: 19}
 """Chapters that stand behind another than the one before their number: the last of a part was
@@ -43,20 +51,32 @@ def parse(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
+def head(path: Path) -> BeautifulSoup:
+    """The parsed head of a page, without the cost of the rest."""
+    text = path.read_text(encoding="utf-8").partition("</head>")[0]
+    return BeautifulSoup(text, "html.parser")
+
+
 def article(page: BeautifulSoup) -> Tag | None:
     """The part written by us; None on pages that the theme makes (search, index, redirect)."""
     return page.select_one("article.bd-article")
 
 
-def broken_links(path: Path, page: BeautifulSoup) -> list[str]:
-    """References to files or anchors that are not there."""
+def broken_links(
+    path: Path, page: BeautifulSoup, html: Path | None = None, prefix: str = PREFIX
+) -> list[str]:
+    """References to files or anchors that are not there; ``html`` is the folder of all pages."""
     found = []
+    html = html or HTML
     for tag in page.find_all(list(REFERS)):
         address = str(tag.get(REFERS[tag.name]) or "")
         parts = urlsplit(address)
         if parts.scheme or parts.netloc or not address or address == "#":
             continue
-        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        place = path.parent
+        if parts.path.startswith(prefix):  # only the page for wrong addresses has such links
+            place, parts = html, parts._replace(path=parts.path.removeprefix(prefix))
+        target = (place / unquote(parts.path)).resolve() if parts.path else path
         anchor = unquote(urldefrag(address).fragment)
         if not target.is_file():
             found.append(f"link to a missing file: {address}")
@@ -70,6 +90,44 @@ def anchors(path: Path) -> set[str]:
     """The ids (and old-fashioned names) in a page, without the cost of parsing it."""
     text = path.read_text(encoding="utf-8")
     return {unescape(name) for name in re.findall(r"""\s(?:id|name)=["']([^"']+)""", text)}
+
+
+def head_problems(path: Path, html: Path = HTML, base: str = BASE) -> list[str]:
+    """What is missing or wrong in the head of a page, for search engines and previews."""
+    page = head(path)
+    name = path.relative_to(html).as_posix()
+    said: dict[str, list[str]] = {}
+    for meta in page.find_all("meta"):
+        key = str(meta.get("name") or meta.get("property") or "")
+        said.setdefault(key, []).append(str(meta.get("content")))
+    titles = page.find_all("title")
+    found = [] if len(titles) == 1 else [f"{len(titles)} titles"]
+    wanted = ["description"]
+    if name not in NO_PREVIEW:
+        wanted += ["og:title", "og:description", "og:type", "og:image", "og:image:alt"]
+        wanted += ["og:image:width", "og:image:height", "twitter:card", *["og:url"] * bool(base)]
+    for key in wanted:
+        if len(said.get(key, [])) != 1 or not said[key][0].strip():
+            found.append(f"expected one {key}, found {said.get(key, [])}")
+    if not 50 <= len(said.get("description", [""])[0]) <= 160:
+        found.append(f"description of {len(said.get('description', [''])[0])} characters")
+    canonical = [str(link["href"]) for link in page.find_all("link", rel="canonical")]
+    home = name if name != "index.html" else "book/intro.html"  # the front door leads there
+    right = [base + home] if base and name not in NO_PREVIEW else []
+    if canonical != right or said.get("og:url", []) != right:
+        found.append(f"expected the address {right}, found {canonical}, {said.get('og:url', [])}")
+    for image in said.get("og:image", []):
+        found += _picture_problems(urljoin(base + name, image).removeprefix(base), html, said)
+    return found
+
+
+def _picture_problems(name: str, html: Path, said: dict[str, list[str]]) -> list[str]:
+    if not (html / name).is_file():
+        return [f"no picture {name}"]
+    with Image.open(html / name) as picture:
+        size = [str(n) for n in picture.size]
+    told = [said[f"og:image:{side}"][0] for side in ("width", "height")]
+    return [] if size == told else [f"picture {name} is {size} pixels, not {told}"]
 
 
 def problems(path: Path) -> list[str]:
