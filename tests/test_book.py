@@ -40,6 +40,19 @@ def test_page_is_sound(path: Path) -> None:
     assert pages.problems(path) == []
 
 
+@pytest.mark.parametrize("path", BUILT, ids=lambda p: p.relative_to(pages.HTML).as_posix())
+def test_head_is_complete(path: Path) -> None:
+    assert pages.head_problems(path) == []
+
+
+def test_no_two_pages_have_the_same_title_or_description() -> None:
+    heads = [pages.head(path) for path in BUILT if path.name != "index.html"]  # as the first page
+    titles = [head.title.text for head in heads]
+    words = [head.find("meta", attrs={"name": "description"})["content"] for head in heads]
+    for seen in (titles, words):
+        assert sorted(seen) == sorted(set(seen))
+
+
 def test_contents_lists_each_chapter_in_the_order_of_its_number() -> None:
     """But for those that say behind which other they are read."""
     listed = [Path(name).name for name in documents(TOC) if "/chapters/" in name]

@@ -37,6 +37,7 @@ FIRST = f"""<p>See <a href="../more.html#there">there</a>, <a href="#exercises">
 print("ﬁ ≤ → 𓀀")</pre></div></div>
 <details class="hide above-input"><summary>Show code</summary><pre>hidden = 1</pre></details>
 <details><summary>How old is it?</summary><p>Very old.</p></details>
+<details><summary>What the rungs before it write</summary><p>told before</p></details>
 <div class="lt-explore" id="slide"><div class="lt-control"><label for="slide-n">size</label>
 <input id="slide-n" data-texts='["256", "512"]'></div><div class="lt-view">first state</div>
 <p id="slide-note">Run this cell to move it.</p><script>1</script></div>
@@ -112,13 +113,20 @@ def test_nothing_folds_or_moves(whole: BeautifulSoup) -> None:
     assert "hidden = 1" in text and whole.select_one(".lt-fold-title").text == "How old is it?"
 
 
+def test_what_the_first_page_tells_is_not_told_again(whole: BeautifulSoup) -> None:
+    assert "told before" not in whole.text
+    assert f"{one_page.TOLD_ONCE}: page 000" in whole.find(id="book-chapters-01_first").text
+    source = (pages.ROOT / "llmtutor" / "viz" / "staircase.py").read_text(encoding="utf-8")
+    assert f"<summary>{one_page.TOLD_ONCE}</summary>" in source
+
+
 def test_answers_stand_at_the_end(whole: BeautifulSoup) -> None:
     chapter = whole.find(id="book-chapters-01_first")
     end = whole.find(id=one_page.APPENDIX).parent
     for said in ("answer = 42", "Because it is.", "Right: so.", "Wrong: no."):
         assert said not in chapter.text and said in end.text
     assert "A. This" in chapter.text and "B. That" in chapter.text
-    pointers = [p.text for p in chapter.select(".lt-see")]
+    pointers = [p.text for p in chapter.select("section .lt-see") if "rungs" not in p.text]
     assert pointers == ["Solution: page 000", "Solution: page 000", "Answers: page 000"]
     titles = [h.text for h in end.find_all("h3")]
     assert titles == ["Exercise 1: sum", "Open exercise: why", "Quiz"]

@@ -209,4 +209,4 @@ def _front_door(app: Sphinx, made: str, context: dict[str, Any]) -> None:
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.connect("html-page-context", add_head, priority=900)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -35,7 +35,7 @@ SECONDS = {
     "tests/test_gpu_script.py": 12,
     "tests/test_links.py": 4,
     "tests/test_pdf.py": 12,
-    "tests/test_published.py": 20,
+    "tests/test_published.py": 17,
     "tests/test_wheel.py": 25,
     "tests/tokenizer/test_parity.py": 11,
     "tests/tokenizer/test_pretokenize.py": 6,
