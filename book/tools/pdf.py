@@ -34,6 +34,7 @@ NAME = "llm-tutor.pdf"
 HERE = Path(__file__)
 STEPS = HERE.with_suffix(".js").read_text(encoding="utf-8").partition("\n")[2].rstrip()
 MATHJAX = "_static/vendor/mathjax/tex-mml-chtml.js"
+WIDGETS = "_static/web/widgets.css"
 MATHJAX_CONFIG = {"options": {"processHtmlClass": "tex2jax_process|mathjax_process|math"}}
 PIXELS = round((210 - 2 * 20) / 25.4 * 96)
 """Width of the text on A4 with the margins of pdf.css, at 96 pixels an inch."""
@@ -130,9 +131,13 @@ def print_until_settled(page: Page, path: Path) -> Path:
 
 
 def head(html: Path, assets: str) -> str:
-    """The head of the document: the pages' own style, then that for paper; and MathJax."""
+    """The head of the document: the pages' own style, then that for paper; and MathJax.
+
+    The style of the widgets is asked for by some pages alone, and their recorded examples need it.
+    """
     first = pages.parse(next(iter(sorted(html.glob("book/*.html")))))
     sheets = [str(link["href"]).partition("?")[0] for link in first.select("link[rel=stylesheet]")]
+    sheets += [sheet for sheet in (WIDGETS,) if (html / sheet).is_file()]
     links = [f"{assets}/{sheet.removeprefix('../')}" for sheet in sheets]
     styles = "".join(f'<link rel="stylesheet" href="{escape(link)}">' for link in links)
     paper = HERE.with_suffix(".css").read_text(encoding="utf-8")
