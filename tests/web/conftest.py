@@ -1,12 +1,15 @@
 """The engine of the page, run by node; browsers run it in test_widgets.py."""
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import browser as tool
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from llmtutor.web.engine import engine_script
 
@@ -58,3 +61,23 @@ def js(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         return json.loads(done.stdout)
 
     return run
+
+
+def without(reason: str) -> None:
+    """Skip with the reason; where a browser is required (CI) a skip is a failure."""
+    if os.environ.get("LLMTUTOR_REQUIRE_BROWSER"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not tool.AXE.exists():
+        without("axe is not installed: run `make assets` (it needs npm)")
+    with sync_playwright() as playwright:
+        program = tool.chromium(playwright)
+        if program is None:
+            without("no Chromium found: install it, or name one in the variable CHROMIUM")
+        browser = playwright.chromium.launch(executable_path=program, args=tool.FLAGS)
+        yield browser
+        browser.close()

@@ -16,7 +16,7 @@ from typing import Any
 import browser as tool
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from llmtutor.model.accounting import cache_bytes, parameters, token_flops
 from llmtutor.model.config import ModelConfig
@@ -32,26 +32,6 @@ style="font-family: sans-serif; color: CanvasText; background: Canvas"><main>
 <h1>Cost</h1><section class="lt-widget" id="lt-cost" data-widget="cost" data-options="{options}"
 data-invitation="Move the sizes" aria-label="Widget: cost"><div class="lt-recorded">{recorded}</div>
 </section></main><script src="widgets.js"></script></body></html>"""
-
-
-def without(reason: str) -> None:
-    """Skip with the reason; where a browser is required (CI) a skip is a failure."""
-    if os.environ.get("LLMTUTOR_REQUIRE_BROWSER"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if not tool.AXE.exists():
-        without("axe is not installed: run `make assets` (it needs npm)")
-    with sync_playwright() as playwright:
-        program = tool.chromium(playwright)
-        if program is None:
-            without("no Chromium found: install it, or name one in the variable CHROMIUM")
-        browser = playwright.chromium.launch(executable_path=program, args=tool.FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import browser as tool
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from llmtutor.data.places import find_local
 from llmtutor.experiments.kept import load_kept
@@ -29,23 +29,6 @@ BEFORE, AFTER = 30_000, 1.3
 """Bytes of scripts and style before a click; after it, bytes for each byte of the int8 weights."""
 HERE = all(find_local(file.name) is not None for file in (WEIGHTS, TOKENIZER))
 OPEN = ".lt-widget[data-open]"
-
-
-def without(reason: str) -> None:
-    if os.environ.get("LLMTUTOR_REQUIRE_BROWSER"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if not tool.AXE.exists():
-        without("axe-core is not installed: run `make assets`, which needs npm")
-    with sync_playwright() as playwright:
-        if (program := tool.chromium(playwright)) is None:
-            without("no Chromium found: install one, or name it in the variable CHROMIUM")
-        with playwright.chromium.launch(executable_path=program, args=tool.FLAGS) as found:
-            yield found
 
 
 @pytest.fixture(scope="module")
